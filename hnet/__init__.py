@@ -1,0 +1,22 @@
+"""H-Net: hierarchical byte models with learned (or rule-based) chunks. arXiv 2507.07955."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from hnet.config import HNetConfig
+from hnet.model import HNet
+from hnet.official import from_pretrained, save_pretrained
+
+__all__ = ['HNet', 'HNetConfig', 'build', 'from_pretrained', 'parse', 'save_pretrained']
+
+
+def parse(branch: Mapping[str, Any]) -> HNetConfig:
+  """The configuration of a `model` branch or of an official config.json."""
+  return HNetConfig.from_dict(branch)
+
+
+def build(config: HNetConfig, *, rngs: nnx.Rngs) -> HNet:
+  """A freshly initialised model."""
+  return HNet(config, rngs=rngs)

@@ -1,0 +1,250 @@
+"""H-Net's configuration: the authors' notation (config.json), and what this code adds to it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hnet import boundary
+from hnet.losses import TargetSchedule
+from layers.ladder import LadderConfig
+from layers.stack import StackConfig, height
+
+OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
+_SSM = {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2}
+_ATTENTION = ('num_heads', 'rotary_emb_dim', 'window_size')
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+  """One stage, sizes resolved. `main` is set for the innermost stage, `encoder` and `decoder` for the others."""
+
+  width: int
+  width_in: int  # of the stage around it, or its own for stage 0
+  encoder: StackConfig | None
+  decoder: StackConfig | None
+  main: StackConfig | None
+  boundary: str
+  unpool: str  # 'ema' | 'repeat' | 'scatter'
+  combine: str  # 'ste' | 'sum'
+  widen: str  # 'learned' | 'zeros'
+  target: TargetSchedule | None
+  encoder_residuals: int  # residual additions from the outside to the end of this stage: scales output projections
+
+
+@dataclasses.dataclass(frozen=True)
+class HNetConfig:
+  """A whole model. Build it with `from_dict`, which names what is wrong."""
+
+  arch_layout: tuple
+  d_model: tuple[int, ...]
+  d_intermediate: tuple[int, ...]
+  vocab_size: int
+  tie_embeddings: bool
+  ssm_cfg: tuple[tuple[str, Any], ...]
+  attn_cfg: tuple[tuple[str, Any], ...]
+  stages: tuple[StageConfig, ...]
+  ratio_scope: str = 'global'
+  ladder: LadderConfig = LadderConfig()
+  dtype: str = 'float32'
+  family: str = 'hnet'
+
+  @staticmethod
+  def from_dict(branch: Mapping[str, Any]) -> 'HNetConfig':
+    """Reads an official config.json or a `model` branch; ValueError with one sentence on what does not fit."""
+    return _parse(dict(branch))
+
+  def official(self) -> dict[str, Any]:
+    """The official config.json."""
+    as_list = lambda v: [as_list(x) for x in v] if isinstance(v, tuple) else v
+    return {
+      'arch_layout': as_list(self.arch_layout),
+      'd_model': as_list(self.d_model),
+      'd_intermediate': as_list(self.d_intermediate),
+      'vocab_size': self.vocab_size,
+      'ssm_cfg': {key: as_list(value) for key, value in self.ssm_cfg},
+      'attn_cfg': {key: as_list(value) for key, value in self.attn_cfg},
+      'tie_embeddings': self.tie_embeddings,
+    }
+
+
+_OPTIONAL = {
+  'family': 'hnet',
+  'vocab_size': 256,
+  'tie_embeddings': False,
+  'ssm_cfg': {},
+  'boundary': 'cosine',
+  'unpool': None,
+  'combine': 'ste',
+  'widen': 'learned',
+  'post_norm': True,
+  'ratio_targets': None,
+  'ratio_scope': 'global',
+  'ladder': {},
+  'dtype': 'float32',
+  'remat': False,
+  'scan_layers': False,
+  'ssd_tile': 64,
+}
+_REQUIRED = ('arch_layout', 'd_model', 'd_intermediate', 'attn_cfg')
+
+
+def _parse(branch: dict[str, Any]) -> HNetConfig:
+  _known(branch, (*_REQUIRED, *_OPTIONAL), 'model')
+  for key in _REQUIRED:
+    if key not in branch:
+      raise ValueError(f'model.{key} is missing; an H-Net needs {", ".join(_REQUIRED)}.')
+  values = {**_OPTIONAL, **branch}
+  stacks = _layout_stacks(values['arch_layout'])
+  count = len(stacks)
+  widths = _integers(values['d_model'], 'd_model', count)
+  for outer, inner in zip(widths, widths[1:], strict=False):
+    if inner < outer:
+      raise ValueError(f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.')
+  mlp_widths = _mlp_widths(values['d_intermediate'], widths)
+  ssm = {**_SSM, **_known(dict(values['ssm_cfg']), _SSM, 'model.ssm_cfg')}
+  attention = _known(dict(values['attn_cfg']), _ATTENTION, 'model.attn_cfg')
+  for key in _ATTENTION:
+    if key not in attention:
+      raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
+  if values['vocab_size'] != 256:
+    raise ValueError(f'vocab_size {values["vocab_size"]}: an H-Net reads bytes, so it is 256.')
+  _one_of(values['ratio_scope'], ('global', 'per_document'), 'ratio_scope')
+  _one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
+  ladder = _ladder(values['ladder'])
+
+  def stack(layout: str, stage: int) -> StackConfig:
+    at = lambda name, value: int(_at_stage(value, stage, count, name))
+    return StackConfig(
+      layout=layout,
+      width=widths[stage],
+      mlp_width=mlp_widths[stage],
+      num_heads=at('attn_cfg.num_heads', attention['num_heads']),
+      rotary_dim=at('attn_cfg.rotary_emb_dim', attention['rotary_emb_dim']),
+      window=at('attn_cfg.window_size', attention['window_size']),
+      d_state=at('ssm_cfg.d_state', ssm['d_state']),
+      d_conv=at('ssm_cfg.d_conv', ssm['d_conv']),
+      expand=at('ssm_cfg.expand', ssm['expand']),
+      tile=int(values['ssd_tile']),
+      final_norm=bool(values['post_norm']),
+      remat=bool(values['remat']),
+      scan=bool(values['scan_layers']),
+      dtype=values['dtype'],
+    )
+
+  targets = _targets(values['ratio_targets'], values['boundary'], count)
+  stages, additions = [], 0
+  for stage, layouts in enumerate(stacks):
+    additions += sum(height(layout) for layout in layouts)
+    inner = len(layouts) == 1
+    spec = 'cosine' if inner else _at_stage(values['boundary'], stage, count - 1, 'boundary')
+    name, _ = boundary.parse(spec)
+    if name == 'space' and stage > 0:
+      raise ValueError(f"boundary 'space' at stage {stage}: the rule reads bytes, so it works at stage 0 only.")
+    unpool = _at_stage(values['unpool'], stage, count - 1, 'unpool') or ('ema' if name == 'cosine' else 'repeat')
+    stages.append(
+      StageConfig(
+        width=widths[stage],
+        width_in=widths[max(stage - 1, 0)],
+        encoder=None if inner else stack(layouts[0], stage),
+        decoder=None if inner else stack(layouts[1], stage),
+        main=stack(layouts[0], stage) if inner else None,
+        boundary=spec,
+        unpool=_one_of(unpool, ('ema', 'repeat', 'scatter'), 'unpool'),
+        combine=_one_of(values['combine'], ('ste', 'sum'), 'combine'),
+        widen=_one_of(values['widen'], ('learned', 'zeros'), 'widen'),
+        target=None if inner else targets[stage],
+        encoder_residuals=additions,
+      )
+    )
+  return HNetConfig(
+    arch_layout=_as_tuple(values['arch_layout']),
+    d_model=widths,
+    d_intermediate=tuple(values['d_intermediate']),
+    vocab_size=values['vocab_size'],
+    tie_embeddings=bool(values['tie_embeddings']),
+    ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
+    attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
+    stages=tuple(stages),
+    ratio_scope=values['ratio_scope'],
+    ladder=ladder,
+    dtype=values['dtype'],
+  )
+
+
+def _layout_stacks(layout: Any) -> list[tuple[str, ...]]:
+  """[enc, [inner], dec] nested -> [(enc, dec), ..., (main,)], outermost first."""
+  if not isinstance(layout, str) and isinstance(layout, Sequence):
+    if len(layout) == 1 and isinstance(layout[0], str):
+      height(layout[0])
+      return [(layout[0],)]
+    if len(layout) == 3 and isinstance(layout[0], str) and isinstance(layout[2], str):
+      height(layout[0]), height(layout[2])
+      return [(layout[0], layout[2]), *_layout_stacks(layout[1])]
+  raise ValueError(f'arch_layout {layout!r}: a stage is [encoder, [inner], decoder] or, innermost, [main], such as ["m4", ["T22"], "m4"].')
+
+
+def _integers(values: Any, name: str, count: int) -> tuple[int, ...]:
+  if isinstance(values, (str, int)) or len(values) != count or not all(isinstance(v, int) and v > 0 for v in values):
+    raise ValueError(f'{name} {values!r}: arch_layout has {count} stages, so {name} is a list of {count} positive integers.')
+  return tuple(values)
+
+
+def _mlp_widths(values: Any, widths: tuple[int, ...]) -> tuple[int, ...]:
+  if isinstance(values, (str, int)) or len(values) != len(widths):
+    raise ValueError(f'd_intermediate {values!r}: one value for each of the {len(widths)} stages (0 where no block has an MLP).')
+  chosen = [int(8 * width / 3) if value is None else int(value) for value, width in zip(values, widths, strict=True)]
+  return tuple(math.ceil(value / 128) * 128 for value in chosen)  # the official code rounds up to 128
+
+
+def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
+  """A scalar is shared by all stages; a list has one entry for each."""
+  if isinstance(value, (list, tuple)):
+    if len(value) < count:
+      raise ValueError(f'{name} {list(value)} has {len(value)} entries for {count} stages.')
+    return value[stage]
+  return value
+
+
+def _targets(values: Any, boundaries: Any, count: int) -> list[TargetSchedule | None]:
+  """None means the paper's targets: 6 for one stage, 3 for each of several."""
+  default = 6.0 if count == 2 else 3.0
+  if isinstance(values, (int, float, Mapping)):
+    values = [values] * (count - 1)
+  if values is not None and len(values) != count - 1:
+    raise ValueError(f'ratio_targets {list(values)}: one target for each of the {count - 1} stages that choose chunks.')
+  targets = []
+  for stage in range(count - 1):
+    learned = boundary.parse(_at_stage(boundaries, stage, count - 1, 'boundary'))[0] == 'cosine'
+    value = default if values is None else values[stage]
+    if not learned or value is None:
+      targets.append(None)
+    elif isinstance(value, Mapping):
+      targets.append(TargetSchedule(**_known(dict(value), ('start', 'end', 'until'), 'ratio_targets')))
+    else:
+      targets.append(TargetSchedule(float(value), float(value)))
+  return targets
+
+
+def _ladder(values: Mapping[str, Any]) -> LadderConfig:
+  values = _known(dict(values), [field.name for field in dataclasses.fields(LadderConfig)], 'model.ladder')
+  if 'fractions' in values:
+    values['fractions'] = tuple(float(f) for f in values['fractions'])
+  return LadderConfig(**values)
+
+
+def _known(values: dict[str, Any], names: Any, where: str) -> dict[str, Any]:
+  for key in values:
+    if key not in names:
+      raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(names)}.')
+  return values
+
+
+def _one_of(value: Any, choices: tuple[str, ...], name: str) -> Any:
+  if value not in choices:
+    raise ValueError(f'{name} {value!r} is not one of {", ".join(choices)}.')
+  return value
+
+
+def _as_tuple(value: Any) -> Any:
+  return tuple(_as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,46 @@
+"""Forward FLOPs per byte of an H-Net, by the formulas of the paper's appendix B."""
+
+from collections.abc import Sequence
+
+from hnet.config import HNetConfig
+from layers import stack
+
+
+def default_bytes_per_chunk(config: HNetConfig) -> tuple[float, ...]:
+  """Bytes a chunk of every stage if the targets were reached exactly."""
+  total, result = 1.0, []
+  for stage in config.stages[:-1]:
+    if stage.target:
+      total *= stage.target.end
+    else:
+      total *= float(stage.boundary.partition(':')[2]) if stage.boundary.startswith('stride') else 6.0
+    result.append(total)
+  return tuple(result)
+
+
+def flops_per_byte(
+  config: HNetConfig, length: int, bytes_per_chunk: Sequence[float] | None = None
+) -> dict[str, float]:
+  """Component -> forward FLOPs a byte, documents of `length` bytes.
+
+  bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (those that were reached; None: the targets).
+  Raises ValueError if there are not as many as stages that choose chunks.
+  """
+  sizes = default_bytes_per_chunk(config) if bytes_per_chunk is None else tuple(bytes_per_chunk)
+  if len(sizes) != len(config.stages) - 1 or any(size < 1 for size in sizes):
+    raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1, for each of {len(config.stages) - 1} stages.')
+  width, vocabulary = config.d_model[0], config.vocab_size
+  result = {'embeddings': 2.0 * vocabulary * width}
+  for index, stage in enumerate(config.stages):
+    rate = 1.0 if index == 0 else 1.0 / sizes[index - 1]
+    of = lambda part, rate=rate: stack.flops(part, rate, length * rate)
+    if stage.main:
+      result['main'] = of(stage.main)
+    else:
+      result[f'encoder_{index}'] = of(stage.encoder)
+      result[f'decoder_{index}'] = of(stage.decoder)
+      router = 4 * stage.width**2 if stage.boundary == 'cosine' else 0
+      residual = 2 * stage.width**2 if stage.combine == 'ste' else 0
+      result[f'routing_{index}'] = rate * (router + residual)
+  result['lm_head'] = 2.0 * vocabulary * width
+  return result

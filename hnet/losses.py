@@ -1,0 +1,64 @@
+"""The ratio loss, which pulls a router to its compression target, and targets that move over training."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSchedule:
+  """Bytes (or chunks) per chunk that go linearly from `start` to `end` over the first `until` of the training."""
+
+  start: float
+  end: float
+  until: float = 1.0
+
+  def __post_init__(self):
+    if min(self.start, self.end) <= 1:
+      raise ValueError(f'ratio_targets {self.start} -> {self.end}: a target is bytes per chunk and must be above 1.')
+    if not 0 < self.until <= 1:
+      raise ValueError(f'ratio_targets until {self.until}: the ramp ends at a fraction of the training in (0, 1].')
+
+  def __call__(self, progress: Array | float) -> Array | float:
+    """Target at `progress` in [0, 1]."""
+    if self.start == self.end:
+      return self.end
+    return self.start + (self.end - self.start) * jnp.clip(progress / self.until, 0.0, 1.0)
+
+
+def ratio_loss(p_BxL: Array, b_BxL: Array, mask_BxL: Array, target: Array | float) -> Array:
+  """Pulls the boundary rate to 1/target (H-Net, arXiv 2507.07955, eq. 10); 1.0 when both rates equal it.
+
+  p_BxL: boundary probabilities in [0, 1]; b_BxL: boundaries drawn; mask_BxL: True on real positions; target: bytes per
+  chunk, > 1. One rate over all positions of the batch. Raises ValueError if a constant target <= 1.
+  """
+  _check(target)
+  total = jnp.maximum(jnp.sum(mask_BxL), 1)
+  mean = lambda v: jnp.sum(jnp.where(mask_BxL, v.astype(jnp.float32), 0.0)) / total
+  return _ratio(mean(b_BxL), mean(p_BxL), target)
+
+
+def ratio_loss_per_document(p_BxL: Array, b_BxL: Array, segment_ids_BxL: Array, target: Array | float) -> Array:
+  """The same loss with rates of each document (segment ids, 0 = padding), averaged over the documents of the batch."""
+  _check(target)
+  batch, length = p_BxL.shape
+  bucket = (segment_ids_BxL + jnp.arange(batch)[:, None] * (length + 1)).ravel()
+  add = lambda v: jax.ops.segment_sum(
+    jnp.where(segment_ids_BxL > 0, v.astype(jnp.float32), 0.0).ravel(), bucket, batch * (length + 1)
+  )
+  size = add(jnp.ones_like(p_BxL))
+  mean = lambda v: add(v) / jnp.maximum(size, 1)
+  losses = jnp.where(size > 0, _ratio(mean(b_BxL), mean(p_BxL), target), 0.0)
+  return jnp.sum(losses) / jnp.maximum(jnp.sum(size > 0), 1)
+
+
+def _ratio(drawn: Array, probability: Array, target: Array | float) -> Array:
+  drawn = jax.lax.stop_gradient(drawn)
+  return target / (target - 1) * ((1 - drawn) * (1 - probability) + (target - 1) * drawn * probability)
+
+
+def _check(target: Array | float) -> None:
+  if isinstance(target, (int, float)) and target <= 1:
+    raise ValueError(f'ratio loss target {target}: bytes per chunk must be above 1.')

@@ -1,0 +1,147 @@
+"""The byte language model around the hierarchy: embedding, stages, head, losses, decoding."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from hnet import flops as flops_lib
+from hnet import stage as stage_lib
+from hnet.chunks import Level
+from hnet.config import HNetConfig
+from hnet.losses import ratio_loss, ratio_loss_per_document
+from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
+from layers.ladder import rung_index
+from layers.linear import Linear, normal
+from text.batch import Batch
+
+
+class HNet(nnx.Module):
+  """H-Net (arXiv 2507.07955) with any number of stages; with one, an isotropic byte model."""
+
+  def __init__(self, config: HNetConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
+    width = config.d_model[0]
+    self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (config.vocab_size, width)))
+    self.backbone = stage_lib.make(config, 0, rngs=rngs)
+    if not config.tie_embeddings:
+      self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
+
+  def __call__(self, batch: Batch, *, context: Context = EVAL) -> ModelOutput:
+    """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
+    bytes_BxL, segment_ids = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
+    level = Level.of_bytes(segment_ids)
+    x_BxLxD, routings = self.backbone(self._embed(bytes_BxL), level, bytes_BxL)
+    logits = self._head(x_BxLxD)
+    aux_losses, metrics = self._losses(routings, context)
+    return ModelOutput(
+      nll=next_byte_nll(logits, batch),
+      logits=logits,
+      segmentations=tuple(r.level.to_bytes(r.b_BxC) for r in routings),
+      boundary_probabilities=tuple(r.level.to_bytes(jnp.where(r.level.valid, r.p_BxC, 0.0)) for r in routings),
+      aux_losses=aux_losses,
+      metrics=metrics,
+    )
+
+  def _embed(self, bytes_: Array) -> Array:
+    return self.embeddings[bytes_.astype(jnp.int32)].astype(self.config.dtype)
+
+  def _head(self, x: Array) -> Array:
+    if self.config.tie_embeddings:
+      return (x @ self.embeddings[...].T.astype(x.dtype)).astype(jnp.float32)
+    return self.lm_head(x).astype(jnp.float32)
+
+  def _losses(self, routings: tuple[stage_lib.Routing, ...], context: Context) -> tuple[dict, dict]:
+    metrics, losses = {}, []
+    for index, routing in enumerate(routings):
+      level, target = routing.level, self.config.stages[index].target
+      drawn, slots = jnp.sum(routing.b_BxC), jnp.maximum(jnp.sum(level.count_B), 1)
+      metrics[f'boundary_rate_{index}'] = drawn / slots
+      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(routings[0].level.count_B) / jnp.maximum(drawn, 1)
+      count_B = jnp.sum(routing.b_BxC, 1)
+      rungs = self.config.ladder.rungs(level.segment_ids.shape[1])
+      metrics[f'ladder_fill_{index + 1}'] = jnp.mean(count_B) / jnp.array(rungs)[rung_index(rungs, count_B)]
+      if self.config.ladder.fractions[-1] < 1:
+        metrics[f'dropped_boundaries_{index}'] = routing.dropped
+      if target is not None:
+        goal = target(context.progress)
+        if self.config.ratio_scope == 'per_document':
+          loss = ratio_loss_per_document(routing.p_BxC, routing.b_BxC, level.segment_ids, goal)
+        else:
+          loss = ratio_loss(routing.p_BxC, routing.b_BxC, level.valid, goal)
+        losses.append(loss)
+        metrics[f'ratio_loss_{index}'] = jax.lax.stop_gradient(loss)
+    metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+    return ({'ratio': sum(losses)} if losses else {}), metrics
+
+  def init_cache(self, batch_size: int, max_bytes: int) -> stage_lib.StageCache:
+    """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
+    return self.backbone.init_cache(batch_size, max_bytes)
+
+  def prefill(self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache) -> tuple[Array, stage_lib.StageCache]:
+    """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
+    bytes_BxP = jnp.asarray(bytes_BxP)
+    segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
+    level = Level.of_bytes(segment_ids)
+    x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, bytes_BxP, cache)
+    last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
+    return self._head(last), cache
+
+  def step(self, byte_B: Array, cache: stage_lib.StageCache) -> tuple[Array, stage_lib.StageCache]:
+    """Reads one byte a row; logits [B, V] are for the next."""
+    active_B = jnp.ones(byte_B.shape, bool)
+    x, cache = self.backbone.step(self._embed(byte_B), byte_B, active_B, cache)
+    return self._head(x), cache
+
+  @property
+  def num_stages(self) -> int:
+    """Stages, the innermost included."""
+    return len(self.config.stages)
+
+  def stage_of(self, path: str) -> int:
+    """Stage whose learning-rate multiplier the parameter at `path` takes; embedding and head go with stage 0."""
+    return path.split('.').count('inner')
+
+  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
+    """One multiplier a stage: given, 1 everywhere (None), or 'paper', computed by the H-Net paper's eq. 11."""
+    if spec is None:
+      return (1.0,) * self.num_stages
+    if spec == 'paper':
+      return paper_lr_multipliers(self.config)
+    if isinstance(spec, str) or len(spec) != self.num_stages or min(spec) < 0:
+      raise ValueError(f"lr_multipliers {spec!r}: {self.num_stages} non-negative numbers, one a stage, or 'paper'.")
+    return tuple(float(value) for value in spec)
+
+  def decays(self, path: str, exempt: str = 'default') -> bool:
+    """Whether weight decay applies to a parameter.
+
+    'default' exempts norms, biases, A_log, D, dt_bias; 'official' what the authors' helper exempts: names that end in
+    .bias or contain .norm. (so Mamba's inner norm, but not the norms between blocks).
+    """
+    last = path.split('.')[-1]
+    bias = last in ('bias', 'conv_bias')
+    if exempt == 'official':
+      return not (bias or '.mixer.norm.' in path)
+    return not (bias or last in ('scale', 'A_log', 'D', 'dt_bias'))
+
+  def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
+    """Forward FLOPs a byte by component for documents of `length` bytes; see `hnet.flops`."""
+    return flops_lib.flops_per_byte(self.config, length, bytes_per_chunk)
+
+
+def paper_lr_multipliers(config: HNetConfig, bytes_per_token: float = 4.6) -> tuple[float, ...]:
+  """sqrt(N_gpt * prod_{i>=s} N_i / prod_i N_i * D_S / D_s), N_gpt = 4.6 bytes a GPT-2 token (H-Net, eq. 11)."""
+  ratios = [stage.target.end if stage.target else _rule_ratio(stage.boundary) for stage in config.stages[:-1]]
+  widths = config.d_model
+  return tuple(
+    math.sqrt(bytes_per_token / math.prod(ratios[:s]) * widths[-1] / widths[s]) for s in range(len(config.stages))
+  )
+
+
+def _rule_ratio(spec: str) -> float:
+  """Bytes a chunk of a rule: the stride, or the 6.0 that the paper reports for space-like bytes."""
+  return float(spec.partition(':')[2]) if spec.startswith('stride') else 6.0

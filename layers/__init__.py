@@ -1,0 +1,1 @@
+"""What every model is made of: linear maps, norms, attention, Mamba-2, MLPs, and the isotropic stack of them."""

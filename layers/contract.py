@@ -1,0 +1,50 @@
+"""What every model takes and gives: the traced context of a call, its output, and bits from logits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from text.batch import Batch
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What a call may depend on besides parameters and batch; schedules, noise and dropout enter here and nowhere else.
+
+  rng: a key, or None where nothing is drawn; progress: fraction of the training that is done, float32 in [0, 1].
+  """
+
+  rng: Array | None = None
+  progress: Array | float = 1.0
+
+
+EVAL = Context()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ModelOutput:
+  """nll [B, L] float32: nats for bytes[b, t] given its document's prefix, 0 where not scored.
+
+  logits [B, L, V] or None: for the byte that follows bytes[b, t]. segmentations and boundary_probabilities: per stage,
+  outermost first, [B, L] in byte coordinates (where a chunk starts; 0 where the stage did not look). aux_losses:
+  unweighted scalars; metrics: float32 scalars.
+  """
+
+  nll: Array
+  logits: Array | None = None
+  segmentations: tuple[Array, ...] = ()
+  boundary_probabilities: tuple[Array, ...] = ()
+  aux_losses: dict[str, Array] = dataclasses.field(default_factory=dict)
+  metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+
+def next_byte_nll(logits_BxLxV: Array, batch: Batch) -> Array:
+  """Nats of every scored byte, read from the logits of the position before it: [B, L] float32."""
+  logits = logits_BxLxV[:, :-1].astype(jnp.float32)
+  target = jnp.asarray(batch.bytes)[:, 1:, None].astype(jnp.int32)
+  nll = jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, target, -1)[..., 0]
+  return jnp.where(batch.scored, jnp.pad(nll, ((0, 0), (1, 0))), 0.0)

@@ -1,0 +1,196 @@
+"""The isotropic stack: runs of equal blocks, written in H-Net's layout grammar (`T1m4` = one T block, then four m).
+
+m Mamba-2, M Mamba-2 and MLP, t attention, T attention and MLP. The residual stream is float32; a branch is added at the
+next norm, and the stack ends in a norm, so that its accumulated residual stays inside.
+"""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from layers import attention, mamba2, mlp, segments
+from layers.attention import Attention
+from layers.linear import RMSNorm
+from layers.mamba2 import HEAD_DIM, Mamba2
+from layers.mlp import SwiGLU
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+  """One stage's sizes; the values are checked together, since a stack of m blocks needs no heads."""
+
+  layout: str
+  width: int
+  mlp_width: int
+  num_heads: int
+  rotary_dim: int
+  window: int
+  d_state: int = 128
+  d_conv: int = 4
+  expand: int = 2
+  tile: int = 64  # of the SSD's matrix form; changes speed, not results
+  final_norm: bool = True
+  remat: bool = False
+  scan: bool = False
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    kinds = {kind for kind, _ in parse_layout(self.layout)}
+    if kinds & set('mM') and (self.expand * self.width) % HEAD_DIM:
+      raise ValueError(
+        f'd_model {self.width} with layout {self.layout!r}: Mamba-2 needs expand * d_model ({self.expand * self.width}) '
+        f'to be a multiple of its head size {HEAD_DIM}.'
+      )
+    if kinds & set('MT') and self.mlp_width <= 0:
+      raise ValueError(
+        f'd_intermediate {self.mlp_width} with layout {self.layout!r}: blocks M and T have an MLP and need a positive '
+        'd_intermediate; write m or t for blocks without one.'
+      )
+    if kinds & set('tT'):
+      if self.num_heads <= 0 or self.width % self.num_heads:
+        raise ValueError(f'num_heads {self.num_heads} does not divide d_model {self.width} (layout {self.layout!r}).')
+      if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= self.width // self.num_heads:
+        raise ValueError(
+          f'rotary_emb_dim {self.rotary_dim} must be even and at most the head size '
+          f'{self.width // self.num_heads} (d_model {self.width} / num_heads {self.num_heads}).'
+        )
+      if self.window < -1:
+        raise ValueError(f'window_size {self.window} must be -1 (full attention) or at least 0.')
+
+
+def parse_layout(layout: str) -> tuple[tuple[str, int], ...]:
+  """`'T1m4'` -> `(('T', 1), ('m', 4))`; raises ValueError on anything that the grammar does not cover."""
+  if not isinstance(layout, str) or not re.fullmatch(r'([mMtT][1-9]\d*)+', layout):
+    raise ValueError(
+      f'arch_layout {layout!r}: a stack is written as letters m, M, t or T, each followed by a count, such as "T1m4".'
+    )
+  return tuple((kind, int(count)) for kind, count in re.findall(r'([mMtT])(\d+)', layout))
+
+
+def height(layout: str) -> int:
+  """Number of residual additions: one for each mixer and one for each MLP."""
+  return sum(count * (2 if kind.isupper() else 1) for kind, count in parse_layout(layout))
+
+
+class Block(nnx.Module):
+  """Norm and mixer, then norm and MLP for upper-case kinds."""
+
+  def __init__(self, kind: str, config: StackConfig, *, output_deviation: float, rngs: nnx.Rngs):
+    self.norm1 = RMSNorm(config.width)
+    if kind in 'mM':
+      self.mixer = Mamba2(
+        config.width,
+        d_state=config.d_state,
+        d_conv=config.d_conv,
+        expand=config.expand,
+        output_deviation=output_deviation,
+        tile=config.tile,
+        rngs=rngs,
+      )
+    else:
+      self.mixer = Attention(
+        config.width,
+        config.num_heads,
+        config.rotary_dim,
+        config.window,
+        output_deviation=output_deviation,
+        rngs=rngs,
+      )
+    if kind.isupper():
+      self.norm2 = RMSNorm(config.width)
+      self.mlp = SwiGLU(config.width, config.mlp_width, output_deviation=output_deviation, rngs=rngs)
+
+  def apply(self, mix, branch: Array, residual: Array) -> tuple[Array, Array, object]:
+    """The block around `mix(mixer, x) -> (y, extra)`: the same lines for training, prefill and step."""
+    residual = residual + branch
+    branch, extra = mix(self.mixer, self.norm1(residual, branch.dtype))
+    if hasattr(self, 'mlp'):
+      residual = residual + branch
+      branch = self.mlp(self.norm2(residual, branch.dtype))
+    return branch, residual, extra
+
+
+class Stack(nnx.Module):
+  """Runs of equal blocks; the parameters of a run are stacked along a leading axis, whether or not it is scanned."""
+
+  def __init__(self, config: StackConfig, *, output_deviation: float, rngs: nnx.Rngs):
+    self.config = config
+    runs = []
+    for kind, count in parse_layout(config.layout):
+      make = lambda key, kind=kind: Block(kind, config, output_deviation=output_deviation, rngs=nnx.Rngs(params=key))
+      runs.append(jax.vmap(make)(jax.random.split(rngs.params(), count)))
+    self.runs = nnx.List(runs)
+    if config.final_norm:
+      self.norm = RMSNorm(config.width)
+
+  def _finish(self, branch: Array, residual: Array) -> Array:
+    total = branch + residual
+    return self.norm(total, branch.dtype) if self.config.final_norm else total.astype(branch.dtype)
+
+  def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array) -> Array:
+    """x [B, L, D], documents by segment id -> [B, L, D] in x's dtype."""
+    positions_BxL = segments.positions(segment_ids_BxL)
+
+    def apply(block: Block, branch: Array, residual: Array) -> tuple[Array, Array]:
+      mix = lambda mixer, x: (mixer(x, segment_ids_BxL, positions_BxL), None)
+      return block.apply(mix, branch, residual)[:2]
+
+    if self.config.remat:
+      apply = jax.checkpoint(apply)
+    carry = x_BxLxD, jnp.zeros(x_BxLxD.shape, jnp.float32)
+    for run in self.runs:
+      if self.config.scan:
+        carry, _ = jax.lax.scan(lambda carry, block: (apply(block, *carry), None), carry, run)
+      else:
+        for block in unstack(run):
+          carry = apply(block, *carry)
+    return self._finish(*carry)
+
+  def init_cache(self, batch_size: int, max_length: int) -> tuple:
+    """One cache for every block, in order; not stacked, so that each is updated in place."""
+    dtype = jnp.dtype(self.config.dtype)
+    return tuple(
+      block.mixer.init_cache(batch_size, max_length, dtype) for run in self.runs for block in unstack(run)
+    )
+
+  def prefill(self, x_BxLxD: Array, length_B: Array, cache: tuple) -> tuple[Array, tuple]:
+    """Parallel form over right-padded rows, one document each, from an empty cache."""
+    return self._with_cache(x_BxLxD, cache, lambda mixer, x, old: mixer.prefill(x, length_B, old))
+
+  def step(self, x_BxD: Array, active_B: Array, cache: tuple) -> tuple[Array, tuple]:
+    """One position for the active rows."""
+    return self._with_cache(x_BxD, cache, lambda mixer, x, old: mixer.step(x, active_B, old))
+
+  def _with_cache(self, x: Array, cache: tuple, mix) -> tuple[Array, tuple]:
+    branch, residual, new = x, jnp.zeros(x.shape, jnp.float32), []
+    blocks = [block for run in self.runs for block in unstack(run)]
+    for block, old in zip(blocks, cache, strict=True):
+      branch, residual, kept = block.apply(lambda mixer, y, old=old: mix(mixer, y, old), branch, residual)
+      new.append(kept)
+    return self._finish(branch, residual), tuple(new)
+
+
+def unstack(run: Block) -> list[Block]:
+  """The blocks of a run. `lax.split` has a concatenation as its gradient; indexing would add n padded copies."""
+  leaves, structure = jax.tree.flatten(run)
+  count = leaves[0].shape[0]
+  parts = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+  return [jax.tree.unflatten(structure, [part[i].squeeze(0) for part in parts]) for i in range(count)]
+
+
+def flops(config: StackConfig, positions: float, length: float) -> float:
+  """Forward FLOPs of the stack on `positions` positions in documents of `length` positions."""
+  total = 0.0
+  span = length if config.window < 0 else min(length, config.window + 1)
+  for kind, count in parse_layout(config.layout):
+    if kind in 'mM':
+      total += count * mamba2.flops(positions, config.width, config.d_state, config.d_conv, config.expand)
+    else:
+      total += count * attention.flops(positions, config.width, config.num_heads, span)
+    if kind.isupper():
+      total += count * mlp.flops(positions, config.width, config.mlp_width)
+  return total

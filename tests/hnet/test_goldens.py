@@ -1,0 +1,109 @@
+"""Against the official code: logits, boundaries, gradients and greedy generation of tiny models (tests/goldens/hnet)."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import hnet
+from layers.paths import flatten
+from tests.goldens import GOLDENS
+from text.batch import Batch
+
+NAMES = ('iso_T2_swa', 'iso_m3', 'stage1_basic', 'stage2_brief')
+TARGETS = {'stage1_basic': (3.0,), 'stage2_brief': (3.0, 2.5)}
+
+
+def load(name: str, **overrides):
+  directory = GOLDENS / 'hnet' / name
+  overrides = {'ratio_targets': TARGETS.get(name), **overrides}
+  return hnet.from_pretrained(directory, **overrides), load_file(directory / 'io.safetensors')
+
+
+def whole(ids: np.ndarray) -> Batch:
+  return Batch(ids.astype(np.uint8), np.ones(ids.shape, np.int32))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_logits_and_boundaries_equal_the_official_code(name):
+  model, io = load(name)
+  output = jax.jit(lambda m, b: m(b))(model, whole(io['input_ids']))
+  np.testing.assert_allclose(output.logits, io['logits'], atol=2e-4, rtol=0)
+  np.testing.assert_allclose(output.logits, io['logits_packed'], atol=2e-4, rtol=0)
+  starts = np.ones(io['input_ids'].shape, bool)
+  for stage, (b, p) in enumerate(zip(output.segmentations, output.boundary_probabilities, strict=True)):
+    b, p = np.asarray(b), np.asarray(p)
+    for row in range(len(b)):  # the official inner stages are indexed by chunk: read ours where the outer stage cuts
+      count = int(starts[row].sum())
+      np.testing.assert_array_equal(b[row][starts[row]], io[f'stage{stage}.boundary_mask'][row, :count])
+      np.testing.assert_allclose(p[row][starts[row]], io[f'stage{stage}.boundary_prob'][row, :count], atol=1e-5)
+    assert not (b & ~starts).any()
+    starts = b
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_packed_documents_equal_the_official_rows(name):
+  """Both rows in one row, as two documents: nothing flows between them."""
+  model, io = load(name)
+  ids = io['input_ids']
+  segment_ids = np.repeat([[1, 2]], ids.shape[1], axis=1).reshape(1, -1)
+  output = jax.jit(lambda m, b: m(b))(model, Batch(ids.reshape(1, -1).astype(np.uint8), np.sort(segment_ids).astype(np.int32)))
+  np.testing.assert_allclose(output.logits.reshape(io['logits'].shape), io['logits_packed'], atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_rows_of_different_length_equal_the_official_code(name):
+  model, io = load(name)
+  ids, lengths = io['varlen.input_ids'], io['varlen.lengths']
+  segment_ids = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
+  output = jax.jit(lambda m, b: m(b))(model, Batch(ids.astype(np.uint8), segment_ids))
+  for row, length in enumerate(lengths):
+    np.testing.assert_allclose(output.logits[row, :length], io['varlen.logits'][row, :length], atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
+@pytest.mark.parametrize('name', NAMES)
+def test_gradients_equal_the_official_code(name, scan_layers):
+  model, io = load(name, scan_layers=scan_layers, remat=scan_layers)
+  expected = load_file(GOLDENS / 'hnet' / name / 'grads.safetensors')
+  batch = whole(io['input_ids'])
+
+  def loss(model):
+    output = model(batch)
+    cross_entropy = jnp.sum(output.nll) / batch.scored.sum()
+    return cross_entropy + 0.03 * output.aux_losses.get('ratio', 0.0), (cross_entropy, output.metrics)
+
+  (total, (cross_entropy, metrics)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
+  np.testing.assert_allclose(total, expected.pop('__loss'), rtol=1e-5)
+  np.testing.assert_allclose(cross_entropy, expected.pop('__ce'), rtol=1e-5)
+  for stage in range(len(TARGETS.get(name, ()))):
+    np.testing.assert_allclose(metrics[f'ratio_loss_{stage}'], expected.pop(f'__ratio_loss.{stage}'), rtol=1e-5)
+  flat = {path: np.asarray(value) for path, value in flatten(gradient).items()}
+  from hnet.official import tensors
+
+  seen = set()
+  for tensor in tensors(model.config):
+    ours = flat[tensor.path] if tensor.index is None else flat[tensor.path][tensor.index]
+    theirs = expected[tensor.name]
+    np.testing.assert_allclose(tensor.theirs(ours), theirs, atol=1e-3 * np.abs(theirs).max() + 1e-12, rtol=0, err_msg=tensor.name)
+    seen.add(tensor.name)
+  assert seen == set(expected)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_greedy_generation_equals_the_official_step(name):
+  model, _ = load(name)
+  directory = GOLDENS / 'hnet' / name
+  expected = json.loads((directory / 'generation.json').read_text())
+  step_logits = load_file(directory / 'generation_logits.safetensors')['step_logits']
+  prompt, wanted = expected['prompt_ids'], expected['generated_ids']
+  cache = model.init_cache(1, len(prompt) + len(wanted))
+  logits, cache = jax.jit(model.prefill)(np.array([prompt], np.uint8), jnp.array([len(prompt)]), cache)
+  step = jax.jit(model.step, donate_argnums=1)
+  for index, byte in enumerate(wanted):
+    np.testing.assert_allclose(logits[0], step_logits[index], atol=2e-4, rtol=0)
+    assert int(jnp.argmax(logits[0])) == byte
+    logits, cache = step(jnp.array([byte], jnp.uint8), cache)
