@@ -44,6 +44,7 @@ class HNetConfig:
   ssm_cfg: tuple[tuple[str, Any], ...]
   attn_cfg: tuple[tuple[str, Any], ...]
   stages: tuple[StageConfig, ...]
+  bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   ratio_scope: str = 'global'
   ladder: LadderConfig = LadderConfig()
   dtype: str = 'float32'
@@ -80,6 +81,7 @@ _OPTIONAL = {
   'post_norm': True,
   'ratio_targets': None,
   'ratio_scope': 'global',
+  'bytes_per_chunk': None,
   'ladder': {},
   'dtype': 'float32',
   'remat': False,
@@ -166,6 +168,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=tuple(stages),
+    bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
     ratio_scope=values['ratio_scope'],
     ladder=ladder,
     dtype=values['dtype'],
@@ -224,6 +227,19 @@ def _targets(values: Any, boundaries: Any, count: int) -> list[TargetSchedule | 
     else:
       targets.append(TargetSchedule(float(value), float(value)))
   return targets
+
+
+def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:
+  """As given, or what targets and rules promise; the paper reports 6.0 bytes a chunk for the space rule."""
+  if values is None:
+    ratios = [
+      stage.target.end if stage.target else 6.0 if stage.boundary == 'space' else boundary.parse(stage.boundary)[1] or 1.0
+      for stage in stages[:-1]
+    ]
+    return tuple(math.prod(ratios[: index + 1]) for index in range(len(ratios)))
+  if len(values) != len(stages) - 1 or any(value < 1 for value in values):
+    raise ValueError(f'bytes_per_chunk {list(values)}: one number, at least 1, for each of {len(stages) - 1} stages that choose chunks.')
+  return tuple(float(value) for value in values)
 
 
 def _ladder(values: Mapping[str, Any]) -> LadderConfig:

@@ -6,27 +6,16 @@ from hnet.config import HNetConfig
 from layers import stack
 
 
-def default_bytes_per_chunk(config: HNetConfig) -> tuple[float, ...]:
-  """Bytes a chunk of every stage if the targets were reached exactly."""
-  total, result = 1.0, []
-  for stage in config.stages[:-1]:
-    if stage.target:
-      total *= stage.target.end
-    else:
-      total *= float(stage.boundary.partition(':')[2]) if stage.boundary.startswith('stride') else 6.0
-    result.append(total)
-  return tuple(result)
-
-
 def flops_per_byte(
   config: HNetConfig, length: int, bytes_per_chunk: Sequence[float] | None = None
 ) -> dict[str, float]:
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
-  bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (those that were reached; None: the targets).
+  bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (None: those that the
+  configuration states).
   Raises ValueError if there are not as many as stages that choose chunks.
   """
-  sizes = default_bytes_per_chunk(config) if bytes_per_chunk is None else tuple(bytes_per_chunk)
+  sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
   if len(sizes) != len(config.stages) - 1 or any(size < 1 for size in sizes):
     raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1, for each of {len(config.stages) - 1} stages.')
   width, vocabulary = config.d_model[0], config.vocab_size

@@ -134,14 +134,16 @@ class HNet(nnx.Module):
 
 
 def paper_lr_multipliers(config: HNetConfig, bytes_per_token: float = 4.6) -> tuple[float, ...]:
-  """sqrt(N_gpt * prod_{i>=s} N_i / prod_i N_i * D_S / D_s), N_gpt = 4.6 bytes a GPT-2 token (H-Net, eq. 11)."""
-  ratios = [stage.target.end if stage.target else _rule_ratio(stage.boundary) for stage in config.stages[:-1]]
+  """sqrt(N_gpt * prod_{i>=s} N_i / prod_i N_i * D_S / D_s), N_gpt = 4.6 bytes a GPT-2 token (H-Net, eq. 11).
+
+  N_i are the targets; a rule counts with its stated bytes a chunk.
+  """
+  sizes = (1.0, *config.bytes_per_chunk)
+  ratios = [
+    stage.target.end if stage.target else sizes[index + 1] / sizes[index]
+    for index, stage in enumerate(config.stages[:-1])
+  ]
   widths = config.d_model
   return tuple(
     math.sqrt(bytes_per_token / math.prod(ratios[:s]) * widths[-1] / widths[s]) for s in range(len(config.stages))
   )
-
-
-def _rule_ratio(spec: str) -> float:
-  """Bytes a chunk of a rule: the stride, or the 6.0 that the paper reports for space-like bytes."""
-  return float(spec.partition(':')[2]) if spec.startswith('stride') else 6.0

@@ -19,7 +19,7 @@ from hnet.model import HNet
 from layers.paths import flatten, rebuild
 from layers.stack import StackConfig, parse_layout
 
-_DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,44 +135,52 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
     raise ValueError(f'{weights_file} is not a whole safetensors file: {error}.') from None
 
 
-def from_state_dict(config: HNetConfig, state: Mapping[str, np.ndarray], where: str = 'state dict') -> HNet:
-  """A model from official tensors in memory, checked as `from_pretrained` checks a file."""
+def check_tensors(config: HNetConfig, state: Mapping[str, Any], where: Any) -> list[Tensor]:
+  """The tensors that `state` (name -> anything with a shape and a dtype) holds for this configuration, in order.
 
-  class InMemory:
-    keys = staticmethod(state.keys)
-    get_tensor = staticmethod(state.__getitem__)
+  Raises ValueError naming a tensor that is missing, surplus, misshapen, or not floating point.
+  """
+  wanted = list(tensors(config))
+  if config.tie_embeddings and 'lm_head.weight' not in state:
+    wanted.pop()
+  names = {tensor.name for tensor in wanted}
+  for odd, word in ((names - set(state), 'lacks'), (set(state) - names, 'has the surplus')):
+    if odd:
+      raise ValueError(f'{where} {word} tensor {min(odd)} ({len(odd)} such): it does not belong to this config.json.')
+  for tensor in wanted:
+    found = state[tensor.name]
+    if tuple(found.shape) != tensor.shape:
+      raise ValueError(
+        f'{where}: tensor {tensor.name} has shape {tuple(found.shape)}, this config.json needs {tensor.shape}.'
+      )
+    if str(found.dtype) not in DTYPES:
+      raise ValueError(f'{where}: tensor {tensor.name} is {found.dtype}; weights are {", ".join(DTYPES)}.')
+  return wanted
 
-  return _read(config, InMemory, where)
+
+class _Header:
+  """Shapes and dtypes of an open safetensors file, without its data."""
+
+  def __init__(self, shape: tuple[int, ...], dtype: str):
+    self.shape, self.dtype = shape, {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}.get(dtype, dtype)
 
 
-def _read(config: HNetConfig, file: Any, where: Any) -> HNet:
-  wanted = {tensor.name: tensor for tensor in tensors(config)}
-  present = set(file.keys())
-  if config.tie_embeddings and 'lm_head.weight' not in present:
-    wanted.pop('lm_head.weight')
-  for names, word in ((set(wanted) - present, 'lacks'), (present - set(wanted), 'has the surplus')):
-    if names:
-      raise ValueError(f'{where} {word} tensor {min(names)} ({len(names)} such): it does not belong to this config.json.')
-  abstract = jax.eval_shape(lambda: HNet(config, rngs=nnx.Rngs(0)))
+def _read(config: HNetConfig, file: Any, where: Path) -> HNet:
+  slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, a file is not a mapping
+  headers = {name: _Header(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+  wanted = check_tensors(config, headers, where)
   flat: dict[str, Any] = {}
-  dtypes = []
-  for name, tensor in wanted.items():
-    value = file.get_tensor(name)
-    if value.shape != tensor.shape:
-      raise ValueError(f'{where}: tensor {name} has shape {value.shape}, this config.json needs {tensor.shape}.')
-    if value.dtype.name not in _DTYPES.values():
-      raise ValueError(f'{where}: tensor {name} is {value.dtype.name}; weights are float32, bfloat16 or float16.')
-    dtypes.append((name, value.dtype.name))
-    value = tensor.ours(value).astype(np.float32)
-    if tensor.index is None:
-      if name == 'lm_head.weight' and config.tie_embeddings and not np.array_equal(value, flat['embeddings']):
-        raise ValueError(f'{where}: lm_head.weight differs from embeddings.weight, but config.json ties them.')
-      flat[tensor.path] = value
-    else:
+  for tensor in wanted:
+    value = tensor.ours(file.get_tensor(tensor.name)).astype(np.float32)
+    if tensor.index is not None:
       flat.setdefault(tensor.path, []).append(value)
+    elif tensor.path in flat and not np.array_equal(value, flat[tensor.path]):
+      raise ValueError(f'{where}: {tensor.name} differs from embeddings.weight, but config.json ties them.')
+    else:
+      flat[tensor.path] = value
   stacked = {path: jnp.asarray(np.stack(v) if isinstance(v, list) else v) for path, v in flat.items()}
-  model = rebuild(abstract, stacked)
-  model.stored_dtypes = tuple(dtypes)
+  model = rebuild(jax.eval_shape(lambda: HNet(config, rngs=nnx.Rngs(0))), stacked)
+  model.stored_dtypes = tuple((tensor.name, headers[tensor.name].dtype) for tensor in wanted)
   return model
 
 
@@ -190,17 +198,22 @@ def state_dict(model: HNet) -> dict[str, np.ndarray]:
 
 
 def save_pretrained(model: HNet, directory: str | os.PathLike) -> None:
-  """Writes config.json and model.safetensors; files are replaced only once whole. ValueError if the official code could
-  not run the configuration."""
-  weights = state_dict(model)
-  directory = Path(directory)
+  """Writes config.json and model.safetensors; a file is replaced only by a whole one. ValueError if the official code
+  could not run the configuration."""
+  write(model.config, state_dict(model), Path(directory))
+
+
+def write(config: HNetConfig, weights: Mapping[str, np.ndarray], directory: Path) -> None:
+  """Official tensors and configuration into a directory, each file put in place once it is whole."""
   directory.mkdir(parents=True, exist_ok=True)
-  partial = directory / 'model.safetensors.partial'
-  try:
-    save_file(weights, partial)
-    os.replace(partial, directory / 'model.safetensors')
-  finally:
-    partial.unlink(missing_ok=True)
-  partial = directory / 'config.json.partial'
-  partial.write_text(json.dumps(model.config.official(), indent=1) + '\n')
-  os.replace(partial, directory / 'config.json')
+  text = json.dumps(config.official(), indent=1) + '\n'
+  for name, fill in (
+    ('model.safetensors', lambda file: save_file(dict(weights), file)),
+    ('config.json', lambda file: file.write_text(text)),
+  ):
+    partial = directory / f'{name}.partial'
+    try:
+      fill(partial)
+      os.replace(partial, directory / name)
+    finally:
+      partial.unlink(missing_ok=True)

@@ -1,0 +1,28 @@
+"""The released hnet_2stage_xl: 1,603,492,224 parameters.
+
+  python train.py --config=configs/hnet_2stage_xl.py --workdir=DIR --config.data.source='files:DATA/*.jsonl.gz#text'
+
+The paper trained it on FineWeb-Edu and reports 0.715 (validation, FineWeb-Edu) bits per byte;
+that is 256 rows of 8,192 bytes for about 218,000 steps, and has not been repeated with this code.
+The paper reports 6.9 bytes a chunk of the inner stage; the outer stage's is not given and is stated as its square root.
+
+"""
+
+import ml_collections
+
+from configs.common import released
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The architecture of the authors' config.json, trained as the paper describes."""
+  del arg
+  return released(
+    arch_layout=['m4', ['T1m4', ['T27'], 'm4T1'], 'm4'],
+    d_model=[1024, 1536, 2048],
+    d_intermediate=[0, 4096, 5504],
+    rotary_emb_dim=[32, 48, 64],
+    window_size=[1023, 1023, -1],
+    ratio_targets=[3.0, 3.0],
+    bytes_per_chunk=[2.63, 6.9],
+    learning_rate=0.0005,
+  )

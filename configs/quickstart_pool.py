@@ -1,0 +1,15 @@
+"""H-Net (pool): the quickstart with a chunk every 5 bytes instead of learned boundaries.
+
+  python train.py --config=configs/quickstart_pool.py --workdir=runs/quickstart_pool
+"""
+
+import ml_collections
+
+from configs import quickstart
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The quickstart with another model."""
+  config = quickstart.get_config(arg)
+  config.model.update({'boundary': 'stride:5'})
+  return config

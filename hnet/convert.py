@@ -1,0 +1,110 @@
+"""Converts a published H-Net checkpoint (a torch state dict) to the official format in safetensors.
+
+  python -m hnet.convert --config hnet_1stage_L.json --checkpoint hnet_1stage_L.pt --out weights/hnet_1stage_L
+
+A .pt file is a pickle, so it is read with `weights_only=True`: tensors and plain containers. The published files also
+carry a few omegaconf objects; their names resolve to empty stand-ins that do nothing. A file that needs anything else is
+refused. Needs torch (pip install -r requirements-torch.txt), which nothing else here does.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from hnet.config import HNetConfig
+from hnet.official import check_official, check_tensors, write
+
+# What a pickled omegaconf ListConfig or DictConfig names, metadata included.
+_INERT_NAMES = (
+  'omegaconf.listconfig.ListConfig',
+  'omegaconf.dictconfig.DictConfig',
+  'omegaconf.base.ContainerMetadata',
+  'omegaconf.base.Metadata',
+  'omegaconf.nodes.AnyNode',
+  'typing.Any',
+  'builtins.list',
+  'builtins.dict',
+  'builtins.int',
+  'collections.defaultdict',
+)
+
+
+class Inert:
+  """Stands for a foreign class while a file is read: takes any arguments and any state, and keeps nothing."""
+
+  def __new__(cls, *args: Any, **kwargs: Any) -> 'Inert':
+    del args, kwargs
+    return super().__new__(cls)
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    del args, kwargs
+
+  def __setstate__(self, state: Any) -> None:
+    del state
+
+  def __setitem__(self, key: Any, value: Any) -> None:
+    del key, value
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+  """Tensors of a torch state dict by name. Raises ValueError, in a sentence, for a file that is not one."""
+  try:
+    import torch
+  except ImportError:
+    raise ValueError('hnet.convert reads .pt files with torch: pip install -r requirements-torch.txt') from None
+  if not path.is_file():
+    raise FileNotFoundError(f'{path} is missing: --checkpoint names a published .pt file.')
+  try:
+    with torch.serialization.safe_globals([(Inert, name) for name in _INERT_NAMES]):
+      state = torch.load(path, map_location='cpu', weights_only=True)
+  except Exception as error:  # torch raises several kinds: unpickling, zip, end of file
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    raise ValueError(f'{path} is refused: it is no plain torch state dict, or it needs more than tensors ({reason}).') from None
+  if not isinstance(state, dict):
+    raise ValueError(f'{path} is refused: it holds a {type(state).__name__} and not a state dict of tensors.')
+  result = {}
+  for name, value in state.items():
+    if isinstance(value, Inert):
+      print(f'dropped {name}: an omegaconf object, not a tensor', file=sys.stderr)
+    elif not isinstance(name, str) or not isinstance(value, torch.Tensor):
+      raise ValueError(f'{path} is refused: entry {name!r} is a {type(value).__name__} and not a tensor.')
+    elif value.dtype == torch.bfloat16:  # numpy knows it only through ml_dtypes
+      result[name] = value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    else:
+      result[name] = value.contiguous().numpy()
+  return result
+
+
+def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
+  """Checks every name and shape against the configuration, then writes config.json and model.safetensors."""
+  if not config_file.is_file():
+    raise FileNotFoundError(f'{config_file} is missing: --config names an official config.json.')
+  config = HNetConfig.from_dict(json.loads(config_file.read_text()))
+  check_official(config)
+  state = read_state_dict(checkpoint)
+  check_tensors(config, state, checkpoint)
+  write(config, state, out)
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """The command line."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  for name in ('config', 'checkpoint', 'out'):
+    parser.add_argument(f'--{name}', type=Path, required=True)
+  options = parser.parse_args(arguments)
+  try:
+    convert(options.config, options.checkpoint, options.out)
+  except (ValueError, OSError) as error:
+    print(f'hnet.convert: {error}', file=sys.stderr)
+    return 1
+  print(f'wrote {options.out}/config.json and {options.out}/model.safetensors')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,14 @@
+"""Bytes in, batches out: corpora, the packing of documents into rows, and the input pipeline.
+
+A document in a batch is BOS + its bytes + EOS. Neither value occurs in UTF-8; where raw data holds them all the same
+they are kept, scored and counted like any other byte. grain is imported only when a pipeline is started.
+"""
+
+from text.batch import Batch
+from text.pipeline import pipeline  # from here on `text.pipeline` is the function, not its module
+from text.sources import Corpus, open_corpus
+
+BOS = 254
+EOS = 255
+
+__all__ = ['BOS', 'EOS', 'Batch', 'Corpus', 'open_corpus', 'pipeline']

@@ -1,0 +1,60 @@
+"""What every model reads: rows of bytes with documents told apart by segment ids. B: rows, L: positions of a row."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+  """Rows of bytes, on the host (numpy) or on devices (jax); a pytree.
+
+  bytes: [B, L] uint8; where a BOS or EOS belongs it stands here, models add nothing.
+  segment_ids: [B, L] int32; the documents of a row are 1, 2, 3, ... from the left, 0 is padding, at the right only.
+  word_starts: [B, L] bool, True where a word begins, or None where no splitter ran.
+  """
+
+  bytes: jax.Array | np.ndarray
+  segment_ids: jax.Array | np.ndarray
+  word_starts: jax.Array | np.ndarray | None = None
+
+  @classmethod
+  def of(cls, rows: Sequence[bytes], length: int | None = None) -> 'Batch':
+    """One row per item with exactly its bytes, segment id 1, padded at the right to `length` or to the longest item.
+
+    Raises ValueError for no rows, for one bare bytes or str object, and for an item longer than `length`.
+    """
+    if isinstance(rows, (bytes, bytearray, str)) or not len(rows):
+      raise ValueError(f'Batch.of needs a list of at least one bytes object, not {rows!r:.80}: write [b"..."]')
+    longest = max(len(row) for row in rows)
+    length = longest if length is None else length
+    if longest > length:
+      raise ValueError(f'Batch.of got a row of {longest} bytes for length={length}: cut the row or raise the length')
+    bytes_BxL = np.zeros((len(rows), length), np.uint8)
+    segment_ids_BxL = np.zeros((len(rows), length), np.int32)
+    for index, row in enumerate(rows):
+      bytes_BxL[index, : len(row)] = np.frombuffer(row, np.uint8)
+      segment_ids_BxL[index, : len(row)] = 1
+    return cls(bytes_BxL, segment_ids_BxL)
+
+  @property
+  def scored(self) -> jax.Array | np.ndarray:
+    """[B, L] bool: in the same segment as the position before. The first position of a segment is only context."""
+    return self._pad(self._same, left=1) & (self.segment_ids != 0)
+
+  @property
+  def ends(self) -> jax.Array | np.ndarray:
+    """[B, L] bool: the last position of its segment."""
+    return ~self._pad(self._same, right=1) & (self.segment_ids != 0)
+
+  @property
+  def _same(self):
+    return self.segment_ids[:, 1:] == self.segment_ids[:, :-1]
+
+  def _pad(self, mask, left: int = 0, right: int = 0):
+    array_module = np if isinstance(mask, np.ndarray) else jnp  # a host batch must not be moved to a device
+    return array_module.pad(mask, ((0, 0), (left, right)))

@@ -1,0 +1,96 @@
+"""Training batches without end, in an order that depends on (corpus, seq_len, seed) alone."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+from text.batch import Batch
+from text.packing import RowStream, materialise
+from text.sources import Corpus
+
+
+def pipeline(
+  corpus: Corpus,
+  *,
+  batch_size: int,
+  seq_len: int,
+  seed: int,
+  start_row: int = 0,
+  host: int = 0,
+  hosts: int = 1,
+  workers: int = 0,
+  prefetch: int = 4,
+) -> Iterator[Batch]:
+  """This host's share of each global batch: numpy Batches of [batch_size // hosts, seq_len], for ever.
+
+  Batch k holds rows [start_row + k * batch_size, start_row + (k + 1) * batch_size) of one stream of rows, all epochs
+  one after the other; host h has the h-th block of them. To resume after k batches is start_row + k * batch_size, with
+  any number of hosts, workers and batch size. workers: 0 packs in a thread, more in that many processes (scripts then
+  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker.
+  Raises ValueError where a number is out of its range.
+  """
+  for name, value, least in (
+    ('batch_size', batch_size, 1),
+    ('seed', seed, 0),
+    ('start_row', start_row, 0),
+    ('hosts', hosts, 1),
+    ('workers', workers, 0),
+    ('prefetch', prefetch, 1),
+  ):
+    if value < least:
+      raise ValueError(f'{name}={value} must be at least {least}')
+  if not 0 <= host < hosts:
+    raise ValueError(f'host={host} must be from 0 to hosts - 1 = {hosts - 1}')
+  if batch_size % hosts:
+    raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
+  batches = _HostBatches(corpus, batch_size, seq_len, seed, start_row, host, hosts)
+
+  import grain  # here, so that models and evaluation can import text without it
+
+  dataset = grain.MapDataset.source(batches).to_iter_dataset(
+    grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)  # one thread: rows are asked for in rising order
+  )
+  if workers:
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # outside absl.app, as in a notebook, grain's processes read flags all the same
+      flags.FLAGS.mark_as_parsed()
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1), worker_init_fn=_exit_with_parent
+    )
+    # batches are small: copied, they are plain arrays, and a killed run leaves nothing in shared memory
+    options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
+  return iter(dataset)
+
+
+def _exit_with_parent(worker: int, workers: int) -> None:
+  """Ends a worker process when the training process was killed; grain's workers would wait for it for ever."""
+  parent = multiprocessing.parent_process()
+
+  def watch():
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+class _HostBatches:
+  """Random access to one host's share of the k-th global batch."""
+
+  def __init__(self, corpus: Corpus, batch_size: int, seq_len: int, seed: int, start_row: int, host: int, hosts: int):
+    self._corpus, self._batch_size, self._seq_len = corpus, batch_size, seq_len
+    self._share = batch_size // hosts
+    self._first_row = start_row + host * self._share
+    self._stream = RowStream(corpus.lengths, seq_len, seed)
+    self._stream.locate(self._first_row)  # a corpus or seq_len that cannot be packed is an error here, not in a thread
+
+  def __len__(self) -> int:
+    return sys.maxsize  # the stream has no end
+
+  def __getitem__(self, index: int) -> Batch:
+    first = self._first_row + index * self._batch_size
+    rows = [self._stream.row(row) for row in range(first, first + self._share)]
+    return materialise(self._corpus, rows, self._seq_len)[0]
