@@ -1,0 +1,18 @@
+"""A model in, numbers and text out: bits per byte, baselines on the same bytes, boundaries, generation."""
+
+from evaluation.baselines import compressed_bits_per_byte, markov_bits_per_byte
+from evaluation.bits_per_byte import Result, evaluate, first_bytes
+from evaluation.generation import generate, stream
+from evaluation.segmentation import segment, show_chunks
+
+__all__ = [
+  'Result',
+  'compressed_bits_per_byte',
+  'evaluate',
+  'first_bytes',
+  'generate',
+  'markov_bits_per_byte',
+  'segment',
+  'show_chunks',
+  'stream',
+]

@@ -1,0 +1,146 @@
+"""Bits per byte on held-out documents: every byte of text is scored exactly once."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from text import Batch, Corpus
+from text.packing import Piece, evaluation_rows, materialise
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What `evaluate` found.
+
+  bits_per_byte: bits on the bytes of text / text_bytes; eos_bits: bits per end of a document, not in the former (nan
+  where no document ends). bytes_per_chunk: per stage, outermost first, scored bytes of text per chunk that begins at
+  one of them (inf where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
+  beginning of the last of them was scored, because of max_bytes. context: symbols that the row of a continued document
+  repeats, unscored. seconds: wall time, compilation included.
+  """
+
+  bits_per_byte: float
+  text_bytes: int
+  documents: int
+  last_document_cut: bool
+  eos_bits: float
+  bytes_per_chunk: tuple[float, ...]
+  seq_len: int
+  context: int
+  seconds: float
+
+
+def evaluate(
+  model,
+  corpus: Corpus,
+  *,
+  seq_len: int,
+  batch_size: int,
+  max_bytes: int | None = None,
+  context: int | None = None,
+  progress: Callable[[int, int], None] | None = None,
+  batch_sharding: NamedSharding | None = None,
+) -> Result:
+  """Bits per byte of a model on a corpus, or on its first max_bytes bytes (None or 0: all of it).
+
+  seq_len: symbols per row. Documents are packed in rows; where a row cuts one, the next row repeats the `context`
+  symbols before the cut (None: seq_len // 2) without scoring them again. batch_size: rows per call of the model, the
+  same in every call. progress(done, total): called with bytes of text after each batch. batch_sharding: how a batch's
+  rows lie on a mesh; every host then passes the same corpus and gets the same result. Nats are float32 on the device
+  and added up in float64 on the host.
+
+  Raises ValueError for a corpus without bytes, seq_len < 2, batch_size < 1, max_bytes < 0, and a context outside
+  1..seq_len − 1.
+  """
+  if batch_size < 1:
+    raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+  began = time.perf_counter()
+  corpus, last_document_cut = first_bytes(corpus, max_bytes)
+  plan = evaluation_rows(corpus.lengths, seq_len, context)
+  unfinished = len(corpus) - 1 if last_document_cut else -1
+  score = _scorer(NamedSharding(batch_sharding.mesh, PartitionSpec()) if batch_sharding else None)
+  total, documents = int(corpus.lengths.sum()), len(corpus)
+  nats = eos_nats = 0.0
+  text_bytes, ends, chunks = 0, 0, np.zeros(0, np.int64)
+
+  def count(outputs, text_BxL, eos_BxL):
+    nonlocal nats, eos_nats, text_bytes, ends, chunks
+    nll_BxL, segmentations = jax.device_get(outputs)
+    nats += float(nll_BxL.sum(dtype=np.float64, where=text_BxL))
+    eos_nats += float(nll_BxL.sum(dtype=np.float64, where=eos_BxL))
+    text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())
+    found = np.array([(starts_BxL & text_BxL).sum() for starts_BxL in segmentations], np.int64)
+    chunks = chunks + found if len(chunks) else found
+    if progress:
+      progress(text_bytes, total)
+
+  waiting = None  # a batch is read when the next one is on its way
+  for start in range(0, len(plan), batch_size):
+    rows = [_pieces(plan, row, corpus, unfinished) for row in range(start, start + batch_size)]
+    batch, scored_BxL, is_eos_BxL = materialise(corpus, rows, seq_len)
+    outputs = score(model, _place(batch, batch_sharding))
+    if waiting:
+      count(*waiting)
+    waiting = outputs, scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
+  count(*waiting)
+  if text_bytes != total:
+    raise RuntimeError(f'{text_bytes} bytes of text were scored, the documents have {total}')
+  return Result(
+    bits_per_byte=nats / math.log(2) / text_bytes,
+    text_bytes=text_bytes,
+    documents=documents,
+    last_document_cut=last_document_cut,
+    eos_bits=eos_nats / math.log(2) / ends if ends else math.nan,
+    bytes_per_chunk=tuple(text_bytes / int(n) if n else math.inf for n in chunks),
+    seq_len=seq_len,
+    context=seq_len // 2 if context is None else context,
+    seconds=time.perf_counter() - began,
+  )
+
+
+def first_bytes(corpus: Corpus, max_bytes: int | None) -> tuple[Corpus, bool]:
+  """The corpus up to its first max_bytes bytes (None or 0: all of it), and whether its last document was cut for that.
+
+  Raises ValueError for max_bytes < 0 and for a corpus without bytes.
+  """
+  ends_N = np.cumsum(corpus.lengths)
+  if not len(ends_N) or not ends_N[-1]:
+    raise ValueError(f'there is nothing to score: {corpus.name or "the corpus"} holds no byte')
+  if max_bytes and max_bytes < 0:
+    raise ValueError(f'max_bytes must be at least 1, or 0 for everything, got {max_bytes}')
+  if not max_bytes or max_bytes >= ends_N[-1]:
+    return corpus, False
+  last = int(np.searchsorted(ends_N, max_bytes))
+  length = max_bytes - (int(ends_N[last - 1]) if last else 0)
+  documents = [corpus[document] for document in range(last)] + [corpus.read(last, 0, length)]
+  return Corpus(documents, name=f'{corpus.name}, first {max_bytes} bytes'), length < int(corpus.lengths[last])
+
+
+@functools.cache
+def _scorer(outputs: NamedSharding | None):
+  def score(model, batch: Batch):
+    output = model(batch)
+    return output.nll, output.segmentations
+
+  return jax.jit(score, out_shardings=outputs)
+
+
+def _place(batch: Batch, sharding: NamedSharding | None) -> Batch:
+  if sharding is None:
+    return batch
+  return jax.tree.map(lambda rows: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__), batch)
+
+
+def _pieces(plan, row: int, corpus: Corpus, unfinished: int) -> Sequence[Piece]:
+  """The pieces of a row, none beyond the plan; the document `unfinished`, which was cut, has no EOS to predict."""
+  pieces = plan.row(row) if row < len(plan) else []
+  if pieces and pieces[-1].document == unfinished:
+    stop = min(pieces[-1].stop, 1 + int(corpus.lengths[unfinished]))
+    pieces = [*pieces[:-1], dataclasses.replace(pieces[-1], stop=stop)]
+  return pieces

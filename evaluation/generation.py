@@ -1,0 +1,163 @@
+"""Text from a model, byte by byte: several prompts as one batch, each row on its own."""
+
+import codecs
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from text import BOS, EOS
+
+_STEPS = 16  # bytes per dispatch: the host's share of a byte is small, and text still comes as one watches
+_LENGTH_MULTIPLE = 128  # prompts of similar length share one compilation
+
+
+def generate(
+  model,
+  prompts: Sequence[bytes],
+  max_bytes: int,
+  temperature: float = 1.0,
+  top_p: float = 1.0,
+  seed: int = 0,
+  stop_at_eos: bool = True,
+) -> list[bytes]:
+  """The continuation of every prompt: at most `max_bytes` bytes each, without the prompt and without the EOS.
+
+  A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest byte; `top_p` < 1 samples
+  from the likeliest bytes that together reach that probability, the byte that crosses it included. Row r draws from a
+  key made of (seed, r) alone, so what else is in the batch changes nothing. A row ends at its first EOS if
+  `stop_at_eos`; otherwise EOS is a byte like the others, as a generated BOS always is.
+
+  Raises ValueError if there is no prompt, a prompt is not bytes, max_bytes < 1, temperature < 0, top_p is outside (0,
+  1], or the seed outside [0, 2³²).
+  """
+  pieces = zip(*stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos), strict=True)
+  return [b''.join(row) for row in pieces]
+
+
+def stream(
+  model,
+  prompts: Sequence[bytes],
+  max_bytes: int,
+  temperature: float = 1.0,
+  top_p: float = 1.0,
+  seed: int = 0,
+  stop_at_eos: bool = True,
+) -> Iterator[list[bytes]]:
+  """`generate` while it happens: yields, a few bytes at a time, the list of what came new for every row."""
+  check(prompts, max_bytes, temperature, top_p, seed)
+  return _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos)
+
+
+def check(prompts: Sequence[bytes], max_bytes: int, temperature: float, top_p: float, seed: int) -> None:
+  """Raises the ValueError of `generate`, without a model."""
+  if not prompts:
+    raise ValueError('there is no prompt: give at least one (it may be empty)')
+  for prompt in prompts:
+    if not isinstance(prompt, bytes):
+      raise ValueError(f'prompts are bytes, got the {type(prompt).__name__} {prompt!r:.50}')
+  if max_bytes < 1:
+    raise ValueError(f'max_bytes must be at least 1, got {max_bytes}')
+  if not (temperature >= 0 and math.isfinite(temperature)):
+    raise ValueError(f'temperature must be a number ≥ 0 (0 is greedy), got {temperature}')
+  if not 0 < top_p <= 1:
+    raise ValueError(f'top_p must be above 0 and at most 1, got {top_p}')
+  if not 0 <= seed < 2**32:
+    raise ValueError(f'the seed must be between 0 and 2³² − 1, got {seed}')
+
+
+def decode_utf8(pieces: Iterable[bytes]) -> Iterator[str]:
+  """Bytes that come in pieces, as text: a character is given as soon as it is whole, the tail at the end.
+
+  Every byte that cannot be part of a character gives U+FFFD (as `bytes.decode` counts them) and holds nothing up.
+  """
+  decoder = codecs.getincrementaldecoder('utf-8')('replace')
+  for piece in pieces:
+    yield decoder.decode(piece)
+  yield decoder.decode(b'', final=True)
+
+
+def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
+  rows, lengths = len(prompts), np.array([1 + len(prompt) for prompt in prompts], np.int32)
+  bytes_BxP = np.zeros((rows, _round_up(lengths.max())), np.uint8)
+  for row, prompt in enumerate(prompts):
+    bytes_BxP[row, : lengths[row]] = np.frombuffer(bytes([BOS]) + prompt, np.uint8)
+  # The last dispatch may run past max_bytes; its steps need a place too.
+  cache = model.init_cache(rows, _round_up(lengths.max() + max_bytes + _STEPS))
+  keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(rows))
+  # Below the smallest normal float32 the device would divide by zero; the limit is the likeliest byte.
+  greedy, nucleus = temperature < np.finfo(np.float32).tiny, top_p < 1
+  logits_BxV, cache = _prefill(model, bytes_BxP, lengths, cache)
+  done = np.zeros(rows, bool)
+  for start in range(0, max_bytes, _STEPS):
+    logits_BxV, cache, drawn_KxB = _continue(
+      model,
+      logits_BxV,
+      cache,
+      keys_B,
+      start,
+      jnp.float32(temperature),
+      jnp.float32(top_p),
+      greedy=greedy,
+      nucleus=nucleus,
+    )
+    pieces = []
+    for row, drawn in enumerate(np.asarray(drawn_KxB).T[:, : max_bytes - start]):
+      piece = b'' if done[row] else drawn.tobytes()
+      if stop_at_eos and EOS in piece:
+        piece, done[row] = piece[: piece.index(EOS)], True
+      pieces.append(piece)
+    yield pieces
+    if done.all():
+      return
+
+
+def _round_up(length) -> int:
+  return int(length) + -int(length) % _LENGTH_MULTIPLE
+
+
+@functools.partial(jax.jit, donate_argnames='cache')
+def _prefill(model, bytes_BxP, lengths_B, cache):
+  logits_BxV, cache = model.prefill(bytes_BxP, lengths_B, cache)
+  if logits_BxV.shape[-1] > 256:
+    raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols; text is generated from models of 256 bytes')
+  return logits_BxV.astype(jnp.float32), cache
+
+
+@functools.partial(jax.jit, static_argnames=('greedy', 'nucleus'), donate_argnames=('logits_BxV', 'cache'))
+def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, greedy, nucleus):
+  """Draws and takes in _STEPS bytes: (next logits, cache, bytes [_STEPS, B])."""
+
+  def one(carry, index):
+    logits_BxV, cache = carry
+    if greedy:
+      byte_B = jnp.argmax(logits_BxV, -1).astype(jnp.uint8)
+    else:
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, index)
+      byte_B = sample(keys, logits_BxV, temperature, top_p if nucleus else None)
+    logits_BxV, cache = model.step(byte_B, cache)
+    return (logits_BxV.astype(jnp.float32), cache), byte_B
+
+  (logits_BxV, cache), drawn_KxB = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(_STEPS))
+  return logits_BxV, cache, drawn_KxB
+
+
+def sample(keys_B, logits_BxV, temperature, top_p=None):
+  """One byte per row, uint8 [B]; top_p None samples from all of them."""
+  # Relative to the largest, so that a small temperature cannot overflow it.
+  logits_BxV = (logits_BxV - jnp.max(logits_BxV, -1, keepdims=True)) / temperature
+  if top_p is not None:
+    logits_BxV = jnp.where(nucleus_mask(logits_BxV, top_p), logits_BxV, -jnp.inf)
+  return jax.vmap(jax.random.categorical)(keys_B, logits_BxV).astype(jnp.uint8)
+
+
+def nucleus_mask(logits_BxV, top_p):
+  """[B, V] bool: the likeliest symbols of each row, up to and including the one that crosses top_p."""
+  order_BxV = jnp.argsort(-logits_BxV, -1)
+  p_BxV = jnp.take_along_axis(jax.nn.softmax(logits_BxV, -1), order_BxV, -1)
+  before_BxV = jnp.pad(jnp.cumsum(p_BxV, -1)[:, :-1], ((0, 0), (1, 0)))
+  kept_BxV = before_BxV < top_p
+  return jnp.put_along_axis(jnp.zeros_like(kept_BxV), order_BxV, kept_BxV, -1, inplace=False)

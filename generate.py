@@ -1,0 +1,85 @@
+"""Writes on from prompts: python generate.py --workdir=DIR --prompt='def '
+
+One prompt is continued as one watches; several (repeat --prompt) are continued as one batch. --show_chunks then shows
+where the model cut prompt and continuation. DIR is a work directory of train.py, or a directory with official H-Net
+weights.
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+from training import command_line
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Work directory of a run, or a directory with official weights.')
+_STEP = flags.DEFINE_string(
+  'step', None, "Checkpoint to use: a number or 'best' (lowest validation score); default: the newest."
+)
+_PROMPT = flags.DEFINE_multi_string('prompt', [], 'Text to continue (may be empty); repeat it for several.')
+_MAX_BYTES = flags.DEFINE_integer(
+  'max_bytes', 512, 'Most bytes of a continuation; it ends before at the end of a document.'
+)
+_TEMPERATURE = flags.DEFINE_float('temperature', 1.0, '0: always the likeliest byte.')
+_TOP_P = flags.DEFINE_float('top_p', 1.0, 'Sample from the likeliest bytes that together have this probability.')
+_SEED = flags.DEFINE_integer('seed', 0, 'The same seed, prompts and options give the same text.')
+_SHOW_CHUNKS = flags.DEFINE_bool('show_chunks', False, 'Print the text again with its chunk boundaries.')
+
+
+def load(directory: str, step: str | None):
+  """The model of a run's checkpoint or of official weights."""
+  if (pathlib.Path(directory) / 'model.safetensors').is_file():
+    import hnet
+
+    if step is not None:
+      raise ValueError(f'--step={step} does not apply: {directory} holds official weights, not checkpoints of a run')
+    return hnet.from_pretrained(directory)
+  import training
+
+  return training.load(directory, step).model
+
+
+def main(_: list[str]) -> None:
+  from evaluation import generation, segmentation
+
+  if _WORKDIR.value is None:
+    raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
+  if not _PROMPT.value:
+    raise ValueError("--prompt is missing: give a text to continue, --prompt='' for none")
+  sys.stdout.reconfigure(errors='backslashreplace')
+  on_terminal = sys.stdout.isatty()
+
+  def show(shown: str) -> None:
+    # A terminal obeys control characters; a file or a pipe gets the text as it is.
+    print(shown.translate(segmentation.CONTROLS) if on_terminal else shown, end='', flush=True)
+
+  prompts = [os.fsencode(prompt) for prompt in _PROMPT.value]
+  options = (_MAX_BYTES.value, _TEMPERATURE.value, _TOP_P.value, _SEED.value)
+  generation.check(prompts, *options)
+  model = load(_WORKDIR.value, _STEP.value)
+  if len(prompts) == 1:
+    taken = []
+
+    def pieces():
+      yield prompts[0]
+      for (piece,) in generation.stream(model, prompts, *options):
+        taken.append(piece)
+        yield piece
+
+    for shown in generation.decode_utf8(pieces()):
+      show(shown)
+    show('\n')
+    continuations = [b''.join(taken)]
+  else:
+    continuations = generation.generate(model, prompts, *options)
+    for prompt, continuation in zip(prompts, continuations, strict=True):
+      show(f'--- {segmentation.visible(prompt)}\n{"".join(generation.decode_utf8([continuation]))}\n')
+  if _SHOW_CHUNKS.value:
+    texts = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+    for whole, stages in zip(texts, segmentation.segment(model, texts), strict=True):
+      print(f'--- chunks\n{segmentation.show_chunks(whole, stages)}')
+
+
+if __name__ == '__main__':
+  command_line.run(main)

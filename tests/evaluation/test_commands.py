@@ -1,0 +1,124 @@
+"""eval.py and generate.py as a user starts them, on a model whose training is replaced by a constructor."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+import byte_models
+import hnet
+from evaluation import compressed_bits_per_byte, evaluate, generate, segment, show_chunks
+from text import Corpus
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [b'First | document.\n' * 5, 'Zweites, länger und mit 🙂.\n'.encode() * 3, b'\xff\xfe raw']
+# A work directory is what training.load makes of it.
+WITH_TWO_BYTE_MODEL = """
+import runpy, sys, training
+model = runpy.run_path('tests/evaluation/conftest.py')['TwoByteModel'](positional=True)
+config = {'seq_len': 32, 'batch_size': 4, 'data': {'source': sys.argv[1], 'validation': ''}, 'eval': {'seq_len': 0}}
+training.load = lambda workdir, step: training.Loaded(model, config, 7)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+  for index, document in enumerate(DOCUMENTS):
+    (tmp_path / f'{index}.txt').write_bytes(document)
+  return f'files:{tmp_path}/*.txt@all'
+
+
+def run(*arguments):
+  return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, timeout=300)
+
+
+def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, two_byte_model):
+  done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', f'--workdir={tmp_path}')
+  assert done.returncode == 0, done.stderr
+  scores = json.loads((tmp_path / 'eval.json').read_text())
+  expected = evaluate(two_byte_model(positional=True), Corpus(DOCUMENTS), seq_len=32, batch_size=4)
+  assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-6)
+  assert scores['bytes_per_chunk'] == [x if math.isfinite(x) else None for x in expected.bytes_per_chunk]
+  assert scores['text_bytes'] == sum(map(len, DOCUMENTS)) and scores['step'] == 7 and scores['source'] == source
+  assert scores['baselines'].items() >= compressed_bits_per_byte(DOCUMENTS).items()
+  orders = [scores['baselines'][f'Markov model of order {order}'] for order in (1, 2, 3)]
+  assert orders == sorted(orders, reverse=True)  # counted on the very text: the longer the context, the better
+  shown = done.stdout.decode()
+  chunks = show_chunks(DOCUMENTS[1], segment(two_byte_model(positional=True), DOCUMENTS)[1])
+  for words in (f'{expected.bits_per_byte:.4f}', 'gzip -9', 'xz -9', 'order 3', 'stage 1', chunks, 'bytes 0 to 6 of 6'):
+    assert words in shown
+  assert not list(tmp_path.glob('.*partial'))
+
+
+def test_generate_continues_one_prompt_or_several(source, tmp_path, two_byte_model):
+  prompts = ['caf\u00e9 ', '', 'a\nb']
+  expected = generate(two_byte_model(positional=True), [prompt.encode() for prompt in prompts], 30, temperature=0)
+  texts = [continuation.decode('utf-8', 'replace') for continuation in expected]
+  options = (source, 'generate.py', f'--workdir={tmp_path}', '--max_bytes=30', '--temperature=0', '--show_chunks')
+  one = run('-c', WITH_TWO_BYTE_MODEL, *options, f'--prompt={prompts[0]}')
+  assert one.returncode == 0, one.stderr
+  whole = (prompts[0].encode() + expected[0]).decode('utf-8', 'replace')
+  assert one.stdout.decode().startswith(f'{whole}\n--- chunks\n')
+  several = run('-c', WITH_TWO_BYTE_MODEL, *options, *(f'--prompt={prompt}' for prompt in prompts))
+  assert several.returncode == 0, several.stderr
+  headers = ['--- café ', '--- ', '--- a↵\nb']
+  written = ''.join(f'{header}\n{text}\n' for header, text in zip(headers, texts, strict=True))
+  assert several.stdout.decode().startswith(f'{written}--- chunks\n')
+
+
+def test_official_weights_work_in_place_of_a_work_directory(source, tmp_path):
+  branch = {
+    'family': 'hnet',
+    'arch_layout': ['T1'],
+    'd_model': [32],
+    'd_intermediate': [32],
+    'ssm_cfg': {'chunk_size': 16, 'd_conv': 4, 'd_state': 16, 'expand': 2},
+    'attn_cfg': {'num_heads': [2], 'rotary_emb_dim': [16], 'window_size': [-1]},
+  }
+  model = byte_models.build(byte_models.parse(branch), rngs=nnx.Rngs(0))
+  weights, output = tmp_path / 'weights', tmp_path / 'scores.json'
+  hnet.save_pretrained(model, weights)
+  official = f'--workdir={weights}'
+  done = run('eval.py', official, f'--source={source}', '--seq_len=64', f'--output={output}')
+  assert done.returncode == 0, done.stderr
+  scores = json.loads(output.read_text())
+  expected = evaluate(model, Corpus(DOCUMENTS), seq_len=64, batch_size=1)
+  assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-5)
+  assert scores['step'] is None and set(scores['baselines']) == {'gzip -9', 'xz -9'}
+  assert not (weights / 'eval.json').exists()
+
+  done = run('generate.py', official, '--prompt=ab', '--max_bytes=8', '--temperature=0')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.decode() == f'ab{generate(model, [b"ab"], 8, temperature=0)[0].decode("utf-8", "replace")}\n'
+
+  for option, word in (('--seq_len=64', '--source is missing'), ('--step=3', '--step=3 does not apply')):
+    done = run('eval.py', official, option)
+    assert (done.returncode, done.stdout) == (1, b'') and word in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+  ('command', 'word'),
+  [
+    (['eval.py'], '--workdir is missing'),
+    (['eval.py', '--workdir=/nowhere'], '/nowhere'),
+    (['generate.py', '--workdir=/nowhere', '--prompt=a'], '/nowhere'),
+    (['generate.py', '--workdir=/nowhere', '--prompt=a', '--top_p=2'], 'top_p'),
+  ],
+)
+def test_bad_input_ends_in_one_sentence(command, word):
+  done = run(*command)
+  message = done.stderr.decode()
+  assert (done.returncode, done.stdout) == (1, b'')
+  assert word in message and message.count('\n') == 1
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_scoring(source, tmp_path):
+  output = tmp_path / 'no' / 'scores.json'
+  done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', f'--workdir={tmp_path}', f'--output={output}')
+  assert done.returncode == 1 and f'{output} cannot be written' in done.stderr.decode()
