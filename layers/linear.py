@@ -4,6 +4,7 @@
 function traces again; here a module holds its parameters and nothing else.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -31,6 +32,30 @@ def zeros(key: Array, shape: tuple[int, ...]) -> Array:
   return jnp.zeros(shape, jnp.float32)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: Array, kernel: Array, precision: jax.lax.Precision | None = None) -> Array:
+  """x [..., in] times kernel [in, out].
+
+  The same derivative as `jnp.matmul`, with the kernel's written as x^T g: the transposed product that JAX derives makes
+  XLA on a CPU copy the large g first (measured: a fifth to a quarter of a Mamba-2 block's time).
+  """
+  return jnp.matmul(x, kernel, precision=precision)
+
+
+def _matmul_forward(x, kernel, precision):
+  return matmul(x, kernel, precision), (x, kernel)
+
+
+def _matmul_backward(precision, saved, g):
+  x, kernel = saved
+  rows = lambda v: v.reshape(-1, v.shape[-1])
+  product = functools.partial(jnp.matmul, precision=precision)
+  return product(rows(g), kernel.T).reshape(x.shape), product(rows(x).T, rows(g))
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
 class Linear(nnx.Module):
   """y = x W + b, with kernel [in, out] and, if `bias_init` is given, bias [out]."""
 
@@ -49,7 +74,7 @@ class Linear(nnx.Module):
 
   def __call__(self, x: Array, precision: jax.lax.Precision | None = None) -> Array:
     """x [..., in] -> [..., out] in the dtype of x."""
-    y = jnp.matmul(x, self.kernel[...].astype(x.dtype), precision=precision)
+    y = matmul(x, self.kernel[...].astype(x.dtype), precision)
     return y + self.bias[...].astype(x.dtype) if hasattr(self, 'bias') else y
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from layers import ssd as ssd_lib
-from layers.linear import Linear, RMSNorm, normal
+from layers.linear import Linear, RMSNorm, matmul, normal
 
 HEAD_DIM = 64
 
@@ -43,34 +43,35 @@ class Mamba2(nnx.Module):
     self.norm = RMSNorm(self.d_inner)
     self.out_proj = Linear(self.d_inner, width, kernel_init=normal(output_deviation), rngs=rngs)
 
-  def _split(self, u: Array) -> tuple[Array, Array, Array]:
-    channels = self.d_inner + 2 * self.d_state
-    z, inputs, dt = jnp.split(self.in_proj(u), [self.d_inner, self.d_inner + channels], axis=-1)
-    return z, inputs, jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...])
+  # Products with column ranges of one kernel, and convolutions of channel ranges: splitting the activations instead
+  # would cost a padded copy of each part in the backward pass.
 
-  def _heads(self, convolved: Array) -> tuple[Array, Array, Array]:
-    x, b, c = jnp.split(convolved, [self.d_inner, self.d_inner + self.d_state], axis=-1)
-    return x.reshape(*x.shape[:-1], -1, HEAD_DIM), b, c
+  def _project(self, u: Array) -> tuple[Array, Array, Array, Array]:
+    """Gate z, inputs of the convolution for x and for (B, C), and dt."""
+    kernel, inner = self.in_proj.kernel[...].astype(u.dtype), self.d_inner
+    z, x, bc, dt = (matmul(u, part) for part in jnp.split(kernel, [inner, 2 * inner, 2 * inner + 2 * self.d_state], axis=1))
+    return z, x, bc, jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...])
+
+  def _convolve(self, x_BxLxC: Array, bc_BxLxC: Array, segment_ids_BxL: Array) -> tuple[Array, Array, Array]:
+    """x in heads, B and C after convolution and SiLU; taps stay inside documents."""
+    (kernel_x, kernel_bc), (bias_x, bias_bc) = self._channels(self.conv_kernel), self._channels(self.conv_bias)
+    x = _causal_convolution(x_BxLxC, kernel_x, bias_x, segment_ids_BxL)
+    bc = _causal_convolution(bc_BxLxC, kernel_bc, bias_bc, segment_ids_BxL)
+    return (x.reshape(*x.shape[:-1], -1, HEAD_DIM), *jnp.split(bc, 2, axis=-1))
+
+  def _channels(self, parameter: nnx.Param) -> list[Array]:
+    return jnp.split(parameter[...], [self.d_inner], axis=-1)
 
   def _finish(self, y: Array, x: Array, z: Array) -> Array:
     y = y + (self.D[...][:, None] * x.astype(jnp.float32)).astype(y.dtype)
     y = y.reshape(z.shape) * jax.nn.silu(z)
     return self.out_proj(self.norm(y, z.dtype))
 
-  def _convolve(self, inputs_BxLxC: Array, segment_ids_BxL: Array) -> Array:
-    taps = self.conv_kernel.shape[0]
-    total = self.conv_bias[...] + self.conv_kernel[taps - 1] * inputs_BxLxC
-    for back in range(1, min(taps, inputs_BxLxC.shape[1])):
-      shifted = jnp.pad(inputs_BxLxC[:, :-back], ((0, 0), (back, 0), (0, 0)))
-      same = jnp.pad(segment_ids_BxL[:, :-back] == segment_ids_BxL[:, back:], ((0, 0), (back, 0)))
-      total += self.conv_kernel[taps - 1 - back] * (shifted * same[..., None])
-    return jax.nn.silu(total).astype(inputs_BxLxC.dtype)
-
   def __call__(self, u_BxLxD: Array, segment_ids_BxL: Array, positions_BxL: Array) -> Array:
     """Mixes along rows; taps and state never cross from one document into the next."""
     del positions_BxL
-    z, inputs, dt = self._split(u_BxLxD)
-    x, b, c = self._heads(self._convolve(inputs, segment_ids_BxL))
+    z, x, bc, dt = self._project(u_BxLxD)
+    x, b, c = self._convolve(x, bc, segment_ids_BxL)
     y, _ = ssd_lib.ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, segment_ids_BxL, self.tile)
     return self._finish(y, x, z)
 
@@ -83,28 +84,40 @@ class Mamba2(nnx.Module):
 
   def prefill(self, u_BxLxD: Array, length_B: Array, cache: MambaCache) -> tuple[Array, MambaCache]:
     """Parallel form over right-padded rows, from an empty cache."""
-    z, inputs, dt = self._split(u_BxLxD)
+    z, x_in, bc_in, dt = self._project(u_BxLxD)
     index_L = jnp.arange(u_BxLxD.shape[1])
     dt *= (index_L < length_B[:, None])[..., None]  # padding leaves the state as it is
     one_document = jnp.ones(u_BxLxD.shape[:2], jnp.int32)
-    x, b, c = self._heads(self._convolve(inputs, one_document))
+    x, b, c = self._convolve(x_in, bc_in, one_document)
     y, state = ssd_lib.ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, one_document, self.tile)
     back = cache.conv_BxTxC.shape[1]
     wanted_BxT = length_B[:, None] - back + jnp.arange(back)
-    tail = jnp.take_along_axis(inputs, jnp.maximum(wanted_BxT, 0)[..., None], axis=1)
+    tail = jnp.take_along_axis(jnp.concatenate([x_in, bc_in], -1), jnp.maximum(wanted_BxT, 0)[..., None], axis=1)
     tail = jnp.where(wanted_BxT[..., None] >= 0, tail, 0).astype(cache.conv_BxTxC.dtype)
     return self._finish(y, x, z), MambaCache(tail, state)
 
   def step(self, u_BxD: Array, active_B: Array, cache: MambaCache) -> tuple[Array, MambaCache]:
     """One position for every active row; other rows keep their cache."""
-    z, inputs, dt = self._split(u_BxD)
+    z, *inputs, dt = self._project(u_BxD)
     dt *= active_B[:, None]
+    inputs = jnp.concatenate(inputs, -1)
     past_BxTxC = jnp.concatenate([cache.conv_BxTxC, inputs[:, None].astype(cache.conv_BxTxC.dtype)], 1)
     total = self.conv_bias[...] + jnp.einsum('btc,tc->bc', past_BxTxC.astype(jnp.float32), self.conv_kernel[...])
-    x, b, c = self._heads(jax.nn.silu(total).astype(u_BxD.dtype))
+    x, bc = jnp.split(jax.nn.silu(total).astype(u_BxD.dtype), [self.d_inner], axis=-1)
+    x, (b, c) = x.reshape(x.shape[0], -1, HEAD_DIM), jnp.split(bc, 2, axis=-1)
     y, state = ssd_lib.ssd_step(cache.state_BxHxPxN, x, dt, -jnp.exp(self.A_log[...]), b, c)
     conv = jnp.where(active_B[:, None, None], past_BxTxC[:, 1:], cache.conv_BxTxC)
     return self._finish(y.astype(u_BxD.dtype), x, z), MambaCache(conv, state)
+
+
+def _causal_convolution(x_BxLxC: Array, kernel_TxC: Array, bias_C: Array, segment_ids_BxL: Array) -> Array:
+  taps = kernel_TxC.shape[0]
+  total = bias_C + kernel_TxC[taps - 1] * x_BxLxC
+  for back in range(1, min(taps, x_BxLxC.shape[1])):
+    shifted = jnp.pad(x_BxLxC[:, :-back], ((0, 0), (back, 0), (0, 0)))
+    same = jnp.pad(segment_ids_BxL[:, :-back] == segment_ids_BxL[:, back:], ((0, 0), (back, 0)))
+    total += kernel_TxC[taps - 1 - back] * (shifted * same[..., None])
+  return jax.nn.silu(total).astype(x_BxLxC.dtype)
 
 
 def flops(positions: float, width: int, d_state: int, d_conv: int, expand: int) -> float:
