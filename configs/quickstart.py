@@ -1,6 +1,6 @@
 """H-Net, one stage, on Python's own documentation and library.
 
-  python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import ml_collections

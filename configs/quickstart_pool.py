@@ -1,6 +1,6 @@
 """H-Net (pool): the quickstart with a chunk every 5 bytes instead of learned boundaries.
 
-  python train.py --config=configs/quickstart_pool.py --workdir=runs/quickstart_pool
+python train.py --config=configs/quickstart_pool.py --workdir=runs/quickstart_pool
 """
 
 import ml_collections
@@ -11,5 +11,5 @@ from configs import quickstart
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The quickstart with another model."""
   config = quickstart.get_config(arg)
-  config.model.update({'boundary': 'stride:5'})
+  config.model.update({'boundary': 'stride:5', 'ratio_targets': None})
   return config

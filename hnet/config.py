@@ -102,10 +102,12 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   widths = _integers(values['d_model'], 'd_model', count)
   for outer, inner in zip(widths, widths[1:], strict=False):
     if inner < outer:
-      raise ValueError(f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.')
+      raise ValueError(
+        f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.'
+      )
   mlp_widths = _mlp_widths(values['d_intermediate'], widths)
-  ssm = {**_SSM, **_known(dict(values['ssm_cfg']), _SSM, 'model.ssm_cfg')}
-  attention = _known(dict(values['attn_cfg']), _ATTENTION, 'model.attn_cfg')
+  ssm = {**_SSM, **_known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
+  attention = _known(values['attn_cfg'], _ATTENTION, 'model.attn_cfg')
   for key in _ATTENTION:
     if key not in attention:
       raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
@@ -116,21 +118,21 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   ladder = _ladder(values['ladder'])
 
   def stack(layout: str, stage: int) -> StackConfig:
-    at = lambda name, value: int(_at_stage(value, stage, count, name))
+    at = lambda name, value, least=1: _integer(_at_stage(value, stage, count, name), name, least)
     return StackConfig(
       layout=layout,
       width=widths[stage],
       mlp_width=mlp_widths[stage],
-      num_heads=at('attn_cfg.num_heads', attention['num_heads']),
-      rotary_dim=at('attn_cfg.rotary_emb_dim', attention['rotary_emb_dim']),
-      window=at('attn_cfg.window_size', attention['window_size']),
+      num_heads=at('attn_cfg.num_heads', attention['num_heads'], 0),
+      rotary_dim=at('attn_cfg.rotary_emb_dim', attention['rotary_emb_dim'], 0),
+      window=at('attn_cfg.window_size', attention['window_size'], -1),
       d_state=at('ssm_cfg.d_state', ssm['d_state']),
       d_conv=at('ssm_cfg.d_conv', ssm['d_conv']),
       expand=at('ssm_cfg.expand', ssm['expand']),
-      tile=int(values['ssd_tile']),
-      final_norm=bool(values['post_norm']),
-      remat=bool(values['remat']),
-      scan=bool(values['scan_layers']),
+      tile=_integer(values['ssd_tile'], 'ssd_tile', 1),
+      final_norm=_boolean(values['post_norm'], 'post_norm'),
+      remat=_boolean(values['remat'], 'remat'),
+      scan=_boolean(values['scan_layers'], 'scan_layers'),
       dtype=values['dtype'],
     )
 
@@ -164,7 +166,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     d_model=widths,
     d_intermediate=tuple(values['d_intermediate']),
     vocab_size=values['vocab_size'],
-    tie_embeddings=bool(values['tie_embeddings']),
+    tie_embeddings=_boolean(values['tie_embeddings'], 'tie_embeddings'),
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=tuple(stages),
@@ -184,48 +186,71 @@ def _layout_stacks(layout: Any) -> list[tuple[str, ...]]:
     if len(layout) == 3 and isinstance(layout[0], str) and isinstance(layout[2], str):
       height(layout[0]), height(layout[2])
       return [(layout[0], layout[2]), *_layout_stacks(layout[1])]
-  raise ValueError(f'arch_layout {layout!r}: a stage is [encoder, [inner], decoder] or, innermost, [main], such as ["m4", ["T22"], "m4"].')
+  raise ValueError(
+    f'arch_layout {layout!r}: a stage is [encoder, [inner], decoder] or, innermost, [main], such as ["m4", ["T22"], "m4"].'
+  )
 
 
-def _integers(values: Any, name: str, count: int) -> tuple[int, ...]:
-  if isinstance(values, (str, int)) or len(values) != count or not all(isinstance(v, int) and v > 0 for v in values):
-    raise ValueError(f'{name} {values!r}: arch_layout has {count} stages, so {name} is a list of {count} positive integers.')
-  return tuple(values)
+def _integers(values: Any, name: str, count: int, least: int = 1) -> tuple[int, ...]:
+  if not isinstance(values, (list, tuple)) or len(values) != count:
+    raise ValueError(f'{name} {values!r}: arch_layout has {count} stages, so {name} is a list of {count} integers.')
+  return tuple(_integer(value, name, least) for value in values)
+
+
+def _integer(value: Any, name: str, least: int) -> int:
+  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    raise ValueError(f'{name} {value!r} must be an integer of at least {least}.')
+  return value
+
+
+def _number(value: Any, name: str) -> float:
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    raise ValueError(f'{name} {value!r} must be a number.')
+  return float(value)
+
+
+def _boolean(value: Any, name: str) -> bool:
+  if not isinstance(value, bool):
+    raise ValueError(f'{name} {value!r} must be True or False.')
+  return value
 
 
 def _mlp_widths(values: Any, widths: tuple[int, ...]) -> tuple[int, ...]:
-  if isinstance(values, (str, int)) or len(values) != len(widths):
-    raise ValueError(f'd_intermediate {values!r}: one value for each of the {len(widths)} stages (0 where no block has an MLP).')
-  chosen = [int(8 * width / 3) if value is None else int(value) for value, width in zip(values, widths, strict=True)]
+  if isinstance(values, (list, tuple)):  # None: the official default
+    values = [8 * w // 3 if v is None else v for v, w in zip(values, widths, strict=False)] + list(
+      values[len(widths) :]
+    )
+  chosen = _integers(values, 'd_intermediate', len(widths), least=0)
   return tuple(math.ceil(value / 128) * 128 for value in chosen)  # the official code rounds up to 128
 
 
 def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
   """A scalar is shared by all stages; a list has one entry for each."""
   if isinstance(value, (list, tuple)):
-    if len(value) < count:
-      raise ValueError(f'{name} {list(value)} has {len(value)} entries for {count} stages.')
+    if len(value) != count:
+      raise ValueError(f'{name} {list(value)} has {len(value)} entries for {count} stages: one each, or one for all.')
     return value[stage]
   return value
 
 
 def _targets(values: Any, boundaries: Any, count: int) -> list[TargetSchedule | None]:
-  """None means the paper's targets: 6 for one stage, 3 for each of several."""
-  default = 6.0 if count == 2 else 3.0
-  if isinstance(values, (int, float, Mapping)):
-    values = [values] * (count - 1)
-  if values is not None and len(values) != count - 1:
-    raise ValueError(f'ratio_targets {list(values)}: one target for each of the {count - 1} stages that choose chunks.')
+  """None means the paper's targets: 6 for one stage, 3 for each of several. Rules have none."""
   targets = []
   for stage in range(count - 1):
     learned = boundary.parse(_at_stage(boundaries, stage, count - 1, 'boundary'))[0] == 'cosine'
-    value = default if values is None else values[stage]
-    if not learned or value is None:
-      targets.append(None)
-    elif isinstance(value, Mapping):
-      targets.append(TargetSchedule(**_known(dict(value), ('start', 'end', 'until'), 'ratio_targets')))
+    value = _at_stage(values, stage, count - 1, 'ratio_targets')
+    if not learned and value is not None:
+      raise ValueError(f'ratio_targets {values!r}: stage {stage} cuts by a rule, so its target must be None.')
+    if learned and value is None:
+      value = 6.0 if count == 2 else 3.0
+    if isinstance(value, Mapping):
+      _known(value, ('start', 'end', 'until'), 'ratio_targets')
+      if 'start' not in value or 'end' not in value:
+        raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
+      targets.append(TargetSchedule(**{key: _number(number, f'ratio_targets.{key}') for key, number in value.items()}))
     else:
-      targets.append(TargetSchedule(float(value), float(value)))
+      number = None if value is None else _number(value, 'ratio_targets')
+      targets.append(None if number is None else TargetSchedule(number, number))
   return targets
 
 
@@ -233,27 +258,43 @@ def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...
   """As given, or what targets and rules promise; the paper reports 6.0 bytes a chunk for the space rule."""
   if values is None:
     ratios = [
-      stage.target.end if stage.target else 6.0 if stage.boundary == 'space' else boundary.parse(stage.boundary)[1] or 1.0
+      stage.target.end
+      if stage.target
+      else 6.0
+      if stage.boundary == 'space'
+      else boundary.parse(stage.boundary)[1] or 1.0
       for stage in stages[:-1]
     ]
     return tuple(math.prod(ratios[: index + 1]) for index in range(len(ratios)))
-  if len(values) != len(stages) - 1 or any(value < 1 for value in values):
-    raise ValueError(f'bytes_per_chunk {list(values)}: one number, at least 1, for each of {len(stages) - 1} stages that choose chunks.')
+  if not isinstance(values, (list, tuple)) or len(values) != len(stages) - 1:
+    raise ValueError(
+      f'bytes_per_chunk {values!r}: a list with one number for each of {len(stages) - 1} stages that cut.'
+    )
+  if min([_number(value, 'bytes_per_chunk') for value in values], default=1) < 1:
+    raise ValueError(f'bytes_per_chunk {list(values)}: a chunk has at least one byte.')
   return tuple(float(value) for value in values)
 
 
-def _ladder(values: Mapping[str, Any]) -> LadderConfig:
-  values = _known(dict(values), [field.name for field in dataclasses.fields(LadderConfig)], 'model.ladder')
+def _ladder(values: Any) -> LadderConfig:
+  values = _known(values, [field.name for field in dataclasses.fields(LadderConfig)], 'model.ladder')
   if 'fractions' in values:
-    values['fractions'] = tuple(float(f) for f in values['fractions'])
+    if not isinstance(values['fractions'], (list, tuple)):
+      raise ValueError(f'ladder.fractions {values["fractions"]!r} must be a list, such as [0.25, 0.5, 1.0].')
+    values['fractions'] = tuple(_number(fraction, 'ladder.fractions') for fraction in values['fractions'])
+  if 'keep_residuals' in values:
+    _boolean(values['keep_residuals'], 'ladder.keep_residuals')
+  if 'row_budget' in values:
+    _number(values['row_budget'], 'ladder.row_budget')
   return LadderConfig(**values)
 
 
-def _known(values: dict[str, Any], names: Any, where: str) -> dict[str, Any]:
+def _known(values: Any, names: Any, where: str) -> dict[str, Any]:
+  if not isinstance(values, Mapping):
+    raise ValueError(f'{where} {values!r} must be a mapping with {", ".join(names)}.')
   for key in values:
     if key not in names:
       raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(names)}.')
-  return values
+  return dict(values)
 
 
 def _one_of(value: Any, choices: tuple[str, ...], name: str) -> Any:

@@ -64,7 +64,9 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
       state = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:  # torch raises several kinds: unpickling, zip, end of file
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise ValueError(f'{path} is refused: it is no plain torch state dict, or it needs more than tensors ({reason}).') from None
+    raise ValueError(
+      f'{path} is refused: it is no plain torch state dict, or it needs more than tensors ({reason}).'
+    ) from None
   if not isinstance(state, dict):
     raise ValueError(f'{path} is refused: it holds a {type(state).__name__} and not a state dict of tensors.')
   result = {}

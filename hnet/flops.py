@@ -6,9 +6,7 @@ from hnet.config import HNetConfig
 from layers import stack
 
 
-def flops_per_byte(
-  config: HNetConfig, length: int, bytes_per_chunk: Sequence[float] | None = None
-) -> dict[str, float]:
+def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
   bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (None: those that the

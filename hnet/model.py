@@ -82,7 +82,9 @@ class HNet(nnx.Module):
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
     return self.backbone.init_cache(batch_size, max_bytes)
 
-  def prefill(self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache) -> tuple[Array, stage_lib.StageCache]:
+  def prefill(
+    self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache
+  ) -> tuple[Array, stage_lib.StageCache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
     bytes_BxP = jnp.asarray(bytes_BxP)
     segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)

@@ -56,8 +56,12 @@ def tensors(config: HNetConfig) -> Iterator[Tensor]:
       continue
     yield from _stack_tensors(stage.encoder, f'{theirs}.encoder', f'{ours}.encoder')
     square = (stage.width, stage.width)
-    yield Tensor(f'{theirs}.routing_module.q_proj_layer.weight', f'{ours}.boundary.query.kernel', None, 'transpose', square)
-    yield Tensor(f'{theirs}.routing_module.k_proj_layer.weight', f'{ours}.boundary.key.kernel', None, 'transpose', square)
+    yield Tensor(
+      f'{theirs}.routing_module.q_proj_layer.weight', f'{ours}.boundary.query.kernel', None, 'transpose', square
+    )
+    yield Tensor(
+      f'{theirs}.routing_module.k_proj_layer.weight', f'{ours}.boundary.key.kernel', None, 'transpose', square
+    )
     yield Tensor(f'{theirs}.residual_proj.weight', f'{ours}.residual.kernel', None, 'transpose', square)
     yield Tensor(f'{theirs}.residual_proj.bias', f'{ours}.residual.bias', None, 'same', square[:1])
     yield from _stack_tensors(stage.decoder, f'{theirs}.decoder', f'{ours}.decoder')
@@ -74,7 +78,9 @@ def _stack_tensors(config: StackConfig, theirs: str, ours: str) -> Iterator[Tens
   for run, (kind, count) in enumerate(parse_layout(config.layout)):
     for index in range(count):
       their, our = f'{theirs}.layers.{layer}', f'{ours}.runs.{run}'
-      tensor = lambda name, path, layout, *shape, i=index, t=their, o=our: Tensor(f'{t}.{name}', f'{o}.{path}', i, layout, shape)
+      tensor = lambda name, path, layout, *shape, i=index, t=their, o=our: Tensor(
+        f'{t}.{name}', f'{o}.{path}', i, layout, shape
+      )
       yield tensor('norm1.weight', 'norm1.scale', 'same', width)
       if kind in 'mM':
         for name in ('dt_bias', 'A_log', 'D'):
@@ -122,7 +128,9 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
   config_file, weights_file = directory / 'config.json', directory / 'model.safetensors'
   for file in (config_file, weights_file):
     if not file.is_file():
-      raise FileNotFoundError(f'{file} is missing: official weights are a directory with config.json and model.safetensors.')
+      raise FileNotFoundError(
+        f'{file} is missing: official weights are a directory with config.json and model.safetensors.'
+      )
   try:
     config = HNetConfig.from_dict({**json.loads(config_file.read_text()), **overrides})
   except json.JSONDecodeError as error:

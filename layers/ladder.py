@@ -7,6 +7,7 @@ follows the chunks and not the padding.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,8 +40,8 @@ class LadderConfig:
 
   def rungs(self, length: int) -> tuple[int, ...]:
     """Static lengths for buffers of `length`, rounded up to multiples of 8."""
-    rounded = {min(length, -(-int(round(fraction * length)) // 8) * 8) for fraction in self.fractions}
-    return tuple(sorted(rounded - {0}))
+    rounded = {min(length, math.ceil(fraction * length / 8) * 8) for fraction in self.fractions}
+    return tuple(sorted(rounded))
 
 
 def rung_index(rungs: tuple[int, ...], count_B: Array) -> Array:
@@ -70,7 +71,9 @@ def pad_to(x: Array, length: int) -> Array:
 
 def _groups(fraction: float, budget: float, batch_size: int) -> int:
   """The smallest number of equal groups of rows that keeps `fraction` of the positions within the budget."""
-  return next(g for g in range(1, batch_size + 1) if batch_size % g == 0 and (fraction / g <= budget or g == batch_size))
+  return next(
+    g for g in range(1, batch_size + 1) if batch_size % g == 0 and (fraction / g <= budget or g == batch_size)
+  )
 
 
 def _in_groups(fn: RungFunction, rung: int, groups: int) -> Callable[[Any, Any], Any]:
@@ -148,7 +151,9 @@ class _Recipe:
 
   def pullback(self, buffers: dict, inputs: Any) -> Callable:
     flat_inputs = jax.tree.leaves(inputs)
-    read = lambda dtype, offset, shape: jax.lax.slice(buffers[dtype], (offset,), (offset + _size(shape),)).reshape(shape)
+    read = lambda dtype, offset, shape: jax.lax.slice(buffers[dtype], (offset,), (offset + _size(shape),)).reshape(
+      shape
+    )
     leaves = [flat_inputs[leaf] if isinstance(leaf, int) else read(*leaf) for leaf in self.leaves]
     return jax.tree.unflatten(self.structure, leaves)
 

@@ -49,7 +49,9 @@ class Mamba2(nnx.Module):
   def _project(self, u: Array) -> tuple[Array, Array, Array, Array]:
     """Gate z, inputs of the convolution for x and for (B, C), and dt."""
     kernel, inner = self.in_proj.kernel[...].astype(u.dtype), self.d_inner
-    z, x, bc, dt = (matmul(u, part) for part in jnp.split(kernel, [inner, 2 * inner, 2 * inner + 2 * self.d_state], axis=1))
+    z, x, bc, dt = (
+      matmul(u, part) for part in jnp.split(kernel, [inner, 2 * inner, 2 * inner + 2 * self.d_state], axis=1)
+    )
     return z, x, bc, jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...])
 
   def _convolve(self, x_BxLxC: Array, bc_BxLxC: Array, segment_ids_BxL: Array) -> tuple[Array, Array, Array]:

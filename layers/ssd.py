@@ -1,6 +1,6 @@
 """The state-space recurrence of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060) in chunked matrix form, and one step of it.
 
-  S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,   y_t = S_t C_t     (S is [P, N] for every head, zero at document starts)
+S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t^T,   y_t = S_t C_t     (S is [P, N] for every head, zero at document starts)
 """
 
 import jax
@@ -28,7 +28,9 @@ def ssd(
   pad = -length % tile
   if pad:
     widen = lambda v, mode='constant': jnp.pad(v, ((0, 0), (0, pad)) + ((0, 0),) * (v.ndim - 2), mode=mode)
-    y, state = ssd(*map(widen, (x_BxLxHxP, dt_BxLxH)), a_H, widen(b_BxLxN), widen(c_BxLxN), widen(segment_ids_BxL, 'edge'), tile)
+    y, state = ssd(
+      *map(widen, (x_BxLxHxP, dt_BxLxH)), a_H, widen(b_BxLxN), widen(c_BxLxN), widen(segment_ids_BxL, 'edge'), tile
+    )
     return y[:, :length], state
   dtype, f32 = x_BxLxHxP.dtype, jnp.float32
   split = lambda v: v.reshape(batch, length // tile, tile, *v.shape[2:])  # L -> G tiles of Q

@@ -153,9 +153,7 @@ class Stack(nnx.Module):
   def init_cache(self, batch_size: int, max_length: int) -> tuple:
     """One cache for every block, in order; not stacked, so that each is updated in place."""
     dtype = jnp.dtype(self.config.dtype)
-    return tuple(
-      block.mixer.init_cache(batch_size, max_length, dtype) for run in self.runs for block in unstack(run)
-    )
+    return tuple(block.mixer.init_cache(batch_size, max_length, dtype) for run in self.runs for block in unstack(run))
 
   def prefill(self, x_BxLxD: Array, length_B: Array, cache: tuple) -> tuple[Array, tuple]:
     """Parallel form over right-padded rows, one document each, from an empty cache."""
