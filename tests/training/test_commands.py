@@ -1,0 +1,67 @@
+"""train.py as a user starts it."""
+
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from training import kill_test, load
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def command(source, *arguments):
+  return [sys.executable, f'{ROOT}/train.py', f'--config={ROOT}/tests/training/tiny.py:{source}', *arguments]
+
+
+def run(*arguments):
+  return subprocess.run(arguments, capture_output=True, text=True)
+
+
+def test_describe_prints_json_and_nothing_else(source):
+  done = run(*command(source, '--describe', '--json', '--config.model.width=1048576'))
+  found = json.loads(done.stdout)
+  assert found['parameters'] == sum(found['parameters_by_component'].values()) == 2 * 2**40 + 2**20 + 512 * 2**20 + 256
+  assert found['flops_per_byte'] == sum(found['flops_per_byte_by_component'].values()) == 4 * 2.0**40 + 512 * 2**20
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'sentence'),
+  [
+    (['--config.num_stepz=3'], 'error: unknown config key num_stepz. Did you mean "num_steps"'),
+    (['--config.optimizer.accumulate=3'], 'error: batch_size 8 is not divisible by optimizer.accumulate 3'),
+  ],
+)
+def test_a_users_error_is_one_sentence_and_nothing_is_written(source, tmp_path, arguments, sentence):
+  done = run(*command(source, f'--workdir={tmp_path}/run', *arguments))
+  assert done.returncode == 1 and done.stderr.startswith(sentence) and done.stderr.count('\n') == 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_ends_the_run_with_its_step_saved_and_says_how_to_go_on(source, tmp_path):
+  arguments = command(
+    source, f'--workdir={tmp_path}/run', '--config.num_steps=100000', '--config.checkpoint.every_steps=0'
+  )
+  with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    for line in process.stdout:
+      if line.startswith('step 5/'):
+        process.send_signal(signal.SIGTERM)
+        break
+    out, error = process.communicate()
+  assert process.returncode == 128 + signal.SIGTERM
+  step = load(tmp_path / 'run').step
+  assert f'SIGTERM: stopped after step {step}, which is saved' in error and f'--workdir={tmp_path}/run' in error
+  assert step >= 5 and f'step {step}/100000' in out
+
+
+def test_a_run_killed_three_times_ends_bit_equal_to_a_whole_one(source, tmp_path):
+  arguments = command(source, '--config.num_steps=60', '--config.optimizer.ema=0.9')
+  done = run(*arguments, f'--workdir={tmp_path}/whole')
+  assert done.returncode == 0, done.stderr[-2000:]
+  killed = [*arguments, f'--workdir={tmp_path}/killed']
+  assert kill_test.kill_repeatedly(killed, tmp_path / 'killed', 60, 3, random.Random(0)) == []
+  assert kill_test.compare(tmp_path / 'whole', tmp_path / 'killed', 60) == []

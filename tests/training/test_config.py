@@ -1,0 +1,57 @@
+import pytest
+
+from training import config as config_lib
+
+
+def test_the_tree_becomes_dataclasses(make_config):
+  config = config_lib.parse(make_config(seed=3))
+  assert (config.seed, config.optimizer.schedule.name, config.optimizer.betas) == (3, 'wsd', (0.9, 0.95))
+  assert config.eval.seq_len == 0 and config.mesh.axes == ('data',)
+
+
+def test_an_unknown_key_is_named_in_full_with_the_nearest_valid_one(make_config):
+  with pytest.raises(ValueError, match=r'^unknown config key optimizer\.clip_nrm; valid here: optimizer\.clip_norm'):
+    config_lib.parse(make_config(**{'optimizer.clip_nrm': 1.0}))
+
+
+def test_a_missing_key_is_named_in_full(make_config):
+  config = make_config()
+  del config['optimizer']['schedule']['warmup']
+  with pytest.raises(ValueError, match=r'^missing config key optimizer\.schedule\.warmup$'):
+    config_lib.parse(config)
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'sentence'),
+  [
+    ('num_steps', 0, 'num_steps must be at least 1, got 0'),
+    ('num_steps', 2.5, 'num_steps must be a whole number, got 2.5'),
+    ('num_steps', True, 'num_steps must be a whole number, got True'),
+    ('optimizer.learning_rate', '3e-3', "optimizer.learning_rate must be a finite number, got '3e-3'"),
+    ('optimizer.betas', (0.9,), 'optimizer.betas must be two numbers'),
+    ('optimizer.name', 'sgd', "optimizer.name must be 'adamw', got 'sgd'"),
+    ('optimizer.accumulate', 3, 'batch_size 8 is not divisible by optimizer.accumulate 3'),
+    ('optimizer.schedule.decay', 0.95, 'must not exceed 1 together'),
+    ('optimizer.lr_multipliers', (1.0, -1.0), "optimizer.lr_multipliers must be None, 'paper' or a list"),
+    ('data', 'files:x', "config key data must be a branch with keys, got 'files:x'"),
+    ('loss_weights.ratio', 'much', "loss_weights.ratio must be a finite number, got 'much'"),
+    ('model.width', object(), 'the config holds a value that JSON cannot save'),
+  ],
+)
+def test_an_impossible_value_is_one_sentence(make_config, key, value, sentence):
+  with pytest.raises(ValueError) as error:
+    config_lib.parse(make_config(**{key: value}))
+  assert sentence in str(error.value) and '\n' not in str(error.value)
+
+
+def test_changes_of_model_or_data_are_refused_and_named(make_config):
+  old = config_lib.resolve(make_config())
+  new = config_lib.resolve(make_config(seed=1, **{'model.width': 16}))
+  with pytest.raises(ValueError, match=r'model\.width: 8 -> 16; seed: 0 -> 1'):
+    config_lib.refuse_changes(old, new, 'runs/a')
+
+
+def test_changes_that_leave_the_steps_as_they_are_are_allowed_and_told(make_config):
+  old = config_lib.resolve(make_config())
+  new = config_lib.resolve(make_config(num_steps=50, **{'log.every_steps': 7}))
+  assert config_lib.refuse_changes(old, new, 'runs/a') == ['log.every_steps: 1 -> 7', 'num_steps: 20 -> 50']

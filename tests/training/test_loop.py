@@ -1,0 +1,334 @@
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import byte_models
+import hnet
+import training
+from evaluation import bits_per_byte
+from tests.training import tiny
+from training import checkpoint, kill_test
+from training import workdir as workdir_lib
+from training.state import flatten
+
+
+@pytest.fixture(scope='module')
+def whole(source, tmp_path_factory):
+  """The work directory of an undisturbed run with everything on: average, accumulation, dropout."""
+  workdir = tmp_path_factory.mktemp('whole')
+  training.train(thorough(tiny.get_config(source).to_dict()), workdir)
+  return workdir
+
+
+def thorough(config):
+  config['optimizer'] |= {'ema': 0.9, 'accumulate': 2}
+  return config
+
+
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def steps(workdir):
+  return checkpoint.all_steps(workdir / 'checkpoints')
+
+
+def stop_after(step, monkeypatch, action):
+  """Calls `action` while the validation at `step` runs (the tiny config validates every ten steps)."""
+  evaluate, calls = bits_per_byte.evaluate, []
+
+  def watched(*args, **kwargs):
+    calls.append(None)
+    if 10 * len(calls) == step:
+      action()
+    return evaluate(*args, **kwargs)
+
+  monkeypatch.setattr(bits_per_byte, 'evaluate', watched)
+
+
+def interrupted(config, workdir, monkeypatch):
+  """A run stopped by SIGTERM in the validation of step 10, so after step 11."""
+  with monkeypatch.context() as patch:
+    stop_after(10, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(training.Interrupted, match=r'^SIGTERM: stopped after step 11, which is saved in ') as stopped:
+      training.train(config, workdir)
+  assert stopped.value.signal_number == signal.SIGTERM
+  return workdir
+
+
+def test_a_run_leaves_config_metrics_checkpoints_and_a_model(whole, make_config):
+  assert json.loads((whole / 'config.json').read_text()) == json.loads(json.dumps(thorough(make_config())))
+  assert [line['step'] for line in lines(whole)] == list(range(1, 21))
+  assert 4 < lines(whole)[-1]['validation_bpb'] < lines(whole)[9]['validation_bpb'] < 8
+  for name in ('loss', 'bpb', 'gradient_norm', 'learning_rate', 'bytes_per_second', 'model_flops_utilization'):
+    assert lines(whole)[-1][name] > 0
+  assert steps(whole) == [15, 20] and list((whole / 'tensorboard').glob('events.out.tfevents.*'))
+  loaded = training.load(whole)
+  assert (loaded.step, loaded.config['model']['family']) == (20, 'tiny') and isinstance(loaded.model, tiny.Tiny)
+  assert training.load(whole, 'best').step == 20 and training.load(whole, 15).step == 15
+
+
+def test_a_loaded_model_has_the_averaged_parameters_and_scores_what_training_said(whole, source):
+  model = training.load(whole).model
+  arrays = kill_test.saved_arrays(whole / 'checkpoints' / '20')
+  np.testing.assert_array_equal(model.head.bias[...], arrays['ema/head.bias'])
+  assert not np.array_equal(arrays['ema/head.bias'], arrays['params/head.bias'])
+  corpus = training.loop.text.open_corpus(source, 'validation')
+  result = bits_per_byte.evaluate(model, corpus, seq_len=32, batch_size=8, max_bytes=2000)
+  assert result.bits_per_byte == lines(whole)[-1]['validation_bpb']
+
+
+def test_a_run_stopped_by_a_signal_goes_on_bit_exactly_and_logs_each_step_once(
+  whole, make_config, tmp_path, monkeypatch
+):
+  config = thorough(make_config())
+  interrupted(config, tmp_path, monkeypatch)
+  assert steps(tmp_path)[-1] == 11 and len(lines(tmp_path)) == 11
+  with open(tmp_path / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 12, "loss": 1.0}\n{"step": 13, "lo')  # what a kill leaves behind
+  training.train(config, tmp_path)
+  assert [line['step'] for line in lines(tmp_path)] == list(range(1, 21))
+  assert kill_test.compare(whole, tmp_path, 20) == []
+
+
+def test_a_run_in_a_hurry_is_killed_by_the_second_signal(make_config, tmp_path, monkeypatch):
+  def twice():
+    for _ in range(2):
+      os.kill(os.getpid(), signal.SIGINT)
+
+  stop_after(10, monkeypatch, twice)
+  with pytest.raises(KeyboardInterrupt):
+    training.train(make_config(), tmp_path)
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def largest_file(path):
+  return max((file for file in path.rglob('*') if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+def flip_a_bit(path, items=('params', 'ema')):
+  for item in items:
+    file = largest_file(path / item)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 16
+    file.write_bytes(data)
+
+
+DAMAGE = {
+  'a flipped bit': flip_a_bit,
+  'a short file': lambda path: os.truncate(largest_file(path / 'ema'), 100),
+  'no manifest': lambda path: (path / 'ema' / 'manifest.ocdbt').unlink(),
+  'no record': lambda path: (path / 'record' / 'metadata').unlink(),
+  'another record': lambda path: (path / 'record' / 'metadata').write_text('{"step": 11}'),
+  'half a metric': lambda path: (path / 'metrics' / 'metrics').write_text('{"valid'),
+  'nothing at all': lambda path: [file.unlink() for file in path.rglob('*') if file.is_file()],
+}
+
+
+@pytest.fixture(scope='module')
+def stopped(source, tmp_path_factory):
+  """A run with checkpoints of steps 5 and 10, the latter with a score."""
+  workdir = tmp_path_factory.mktemp('stopped')
+  training.train(thorough(tiny.get_config(source).to_dict()) | {'num_steps': 10}, workdir)
+  return workdir
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_the_newest_whole_checkpoint_is_used_and_said(damage, stopped, tmp_path, capsys):
+  workdir = copy_of(stopped, tmp_path)
+  DAMAGE[damage](workdir / 'checkpoints' / '10')
+  loaded = training.load(workdir)
+  said = capsys.readouterr().out
+  assert loaded.step == 5 and said.count('\n') == 1 and 'checkpoints/10 is damaged' in said and 'step 5 is used' in said
+  with pytest.raises(ValueError, match='checkpoints/10 is damaged'):
+    training.load(workdir, 10)
+
+
+DAMAGE_TO_STATE = {
+  'half a metric': DAMAGE['half a metric'],
+  'a flipped bit of a moment': lambda path: flip_a_bit(path, ['optimizer']),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE_TO_STATE)
+def test_training_goes_on_from_the_newest_whole_checkpoint(damage, stopped, tmp_path, capsys):
+  workdir = copy_of(stopped, tmp_path)
+  DAMAGE_TO_STATE[damage](workdir / 'checkpoints' / '10')
+  config = json.loads((workdir / 'config.json').read_text())
+  training.train(config, workdir)
+  assert 'checkpoints/10 is damaged' in (said := capsys.readouterr().out) and 'training goes on from step 5' in said
+  assert steps(workdir) == [5, 10] and (workdir / 'checkpoints' / '10.damaged').is_dir()
+  assert kill_test.compare(stopped, workdir, 10) == []
+
+
+def test_a_directory_without_a_whole_checkpoint_is_an_error(stopped, tmp_path):
+  workdir = copy_of(stopped, tmp_path)
+  for step in steps(workdir):
+    flip_a_bit(workdir / 'checkpoints' / str(step))
+  before = sorted(workdir.rglob('*'))
+  with pytest.raises(ValueError, match=r'no checkpoint in .* is whole'):
+    training.train(json.loads((workdir / 'config.json').read_text()), workdir)
+  assert sorted(workdir.rglob('*')) == before
+
+
+def copy_of(workdir, target) -> pathlib.Path:
+  return pathlib.Path(shutil.copytree(workdir, target / 'copy'))
+
+
+def test_a_changed_model_is_refused_and_nothing_is_touched(stopped, make_config):
+  before = {path: path.stat().st_mtime_ns for path in stopped.rglob('*')}
+  with pytest.raises(ValueError, match=r'was trained with another config \(model\.width: 8 -> 16\)'):
+    training.train(thorough(make_config(**{'model.width': 16})) | {'num_steps': 10}, stopped)
+  assert {path: path.stat().st_mtime_ns for path in stopped.rglob('*')} == before
+
+
+def test_other_text_is_refused(source, make_config, tmp_path):
+  documents = pathlib.Path(shutil.copytree(pathlib.Path(source.removeprefix('files:')).parent, tmp_path / 'text'))
+  config = make_config(num_steps=2, **{'data.source': f'files:{documents}/*.txt'})
+  training.train(config, tmp_path / 'run')
+  for document in list(documents.iterdir())[:10]:
+    document.unlink()
+  with pytest.raises(ValueError, match=r'data\.source .* holds other text than .* was trained on'):
+    training.train(config | {'num_steps': 3}, tmp_path / 'run')
+
+
+def test_what_a_kill_left_half_written_is_said_and_cleared_away(stopped, tmp_path, capsys):
+  workdir = copy_of(stopped, tmp_path)
+  half = workdir / 'checkpoints' / '12.orbax-checkpoint-tmp'
+  half.mkdir()
+  training.train(json.loads((workdir / 'config.json').read_text()) | {'num_steps': 12}, workdir)
+  said = capsys.readouterr().out
+  assert f'{half} was being written when the run was stopped' in said and 'goes on from step 10 of 12' in said
+  assert steps(workdir) == [10, 12] and not half.exists()
+
+
+def test_a_run_can_be_extended_but_not_shortened(stopped, tmp_path, capsys):
+  workdir = copy_of(stopped, tmp_path)
+  config = json.loads((workdir / 'config.json').read_text())
+  assert training.train(config, workdir)['validation_bpb'] == lines(stopped)[-1]['validation_bpb']
+  assert 'has been trained to step 10 already' in capsys.readouterr().out
+  with pytest.raises(ValueError, match=r'num_steps is 9, but .* has been trained to step 10 already'):
+    training.train(config | {'num_steps': 9}, workdir)
+  training.train(config | {'num_steps': 12}, workdir)
+  assert 'config changed since the run began: num_steps: 10 -> 12' in capsys.readouterr().out
+  assert [line['step'] for line in lines(workdir)] == list(range(1, 13)) and workdir_lib.read_config(workdir)[
+    'num_steps'
+  ] == 12
+
+
+def test_a_run_that_diverged_stops_with_a_sentence_and_keeps_its_checkpoints(make_config, tmp_path, capsys):
+  with pytest.raises(
+    training.Diverged, match=r'^10 updates in a row, up to step 17, had a non-finite loss or gradient'
+  ):
+    training.train(make_config(**{'model.poison': (0.35, 1.0)}), tmp_path)
+  assert 'step 8: loss nan or gradient norm' in capsys.readouterr().out
+  assert lines(tmp_path)[7]['loss'] is None and lines(tmp_path)[-1]['step'] < 17
+  assert np.isfinite(training.load(tmp_path).model.head.bias[...]).all()
+
+
+def test_the_first_parameters_can_come_from_another_run(stopped, make_config, tmp_path):
+  config = make_config(
+    init_from=str(stopped), num_steps=1, **{'optimizer.learning_rate': 1e-30, 'optimizer.weight_decay': 0.0}
+  )
+  training.train(config, tmp_path / 'next')
+  ours, theirs = (flatten(training.load(workdir).model) for workdir in (tmp_path / 'next', stopped))
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+  with pytest.raises(
+    ValueError, match=r'init_from .* holds another model: parameter embeddings\.embedding is float32\[256, 8\]'
+  ):
+    training.train(make_config(init_from=str(stopped), **{'model.width': 4}), tmp_path / 'other')
+  with pytest.raises(FileNotFoundError, match='nowhere is not a work directory: there is no such directory'):
+    training.train(make_config(init_from='nowhere'), tmp_path / 'other')
+  assert not (tmp_path / 'other').exists()
+
+
+def test_the_first_parameters_can_be_official_weights(tmp_path):
+  branch = {'family': 'hnet', 'arch_layout': ['m1', ['T1'], 'm1'], 'd_model': [64, 64], 'd_intermediate': [0, 128]}
+  branch |= {
+    'ssm_cfg': {'d_state': 16},
+    'attn_cfg': {'num_heads': [2, 2], 'rotary_emb_dim': [16, 16], 'window_size': [31, -1]},
+  }
+  model = byte_models.build(byte_models.parse(branch), rngs=nnx.Rngs(1))
+  hnet.save_pretrained(model, tmp_path)
+  found = workdir_lib.initial_params(str(tmp_path), training.description.abstract_model(branch))
+  jax.tree.map(np.testing.assert_array_equal, found, flatten(model))
+
+
+def test_a_full_disk_harms_no_earlier_checkpoint_and_training_goes_on(
+  whole, make_config, tmp_path, monkeypatch, capsys
+):
+  # A file size limit stands for the full disk: writes fail inside Orbax's thread and in the metrics alike.
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  limit = lambda size: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+  def fill():
+    while steps(tmp_path) != [5]:  # that checkpoint was begun before the disk was full
+      time.sleep(0.01)
+    limit(3000)()
+
+  stop_after(10, monkeypatch, fill)
+  stop_after(20, monkeypatch, limit(soft))
+  try:
+    training.train(thorough(make_config(**{'checkpoint.keep_latest': 9})), tmp_path)
+  finally:
+    limit(soft)()
+  said = capsys.readouterr().out
+  assert 'the checkpoint of step 10 could not be written' in said and 'metrics cannot be written' in said
+  assert 10 not in steps(tmp_path) and {5, 20} <= set(steps(tmp_path)) and training.load(tmp_path, 5).step == 5
+  assert kill_test.compare(whole, tmp_path, 20) == []
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error(make_config, tmp_path, monkeypatch, capsys):
+  def no_space(self, step, **_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', no_space)
+  with pytest.raises(OSError, match=r'the last checkpoint, of step 3, could not be written to .*; there is none'):
+    training.train(make_config(num_steps=3), tmp_path)
+  assert 'the checkpoint of step 3 could not be written' in capsys.readouterr().out
+
+
+def test_the_best_checkpoint_is_kept_beside_the_latest(make_config, tmp_path, monkeypatch):
+  scores = iter([3.0, 4.0, 5.0])
+  evaluate = bits_per_byte.evaluate
+  scored = lambda *args, **kwargs: dataclasses.replace(evaluate(*args, **kwargs), bits_per_byte=next(scores))
+  monkeypatch.setattr(bits_per_byte, 'evaluate', scored)
+  training.train(make_config(num_steps=30, **{'checkpoint.keep_latest': 1}), tmp_path)
+  assert steps(tmp_path) == [10, 30] and training.load(tmp_path, 'best').step == 10
+
+
+def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'there is no checkpoint of step 7 in .* \(it has 15, 20\)'):
+    training.load(whole, 7)
+  shutil.copytree(whole / 'checkpoints' / '15', tmp_path / 'checkpoints' / '15')
+  shutil.copy(whole / 'config.json', tmp_path)
+  with pytest.raises(ValueError, match=r'no checkpoint in .* has a validation score'):
+    training.load(tmp_path, 'best')
+  with pytest.raises(ValueError, match="step must be a number or 'best', got 'last'"):
+    training.load(whole, 'last')
+  with pytest.raises(FileNotFoundError, match=r'is not a work directory: it has no config\.json'):
+    training.load(tmp_path / 'checkpoints')
+  with pytest.raises(FileNotFoundError, match='is not a work directory: there is no such directory'):
+    training.load(tmp_path / 'nothing')
+
+
+def test_a_digest_changes_with_any_bit():
+  x = jnp.arange(12, dtype=jnp.float32).reshape(3, 4)
+  first = checkpoint.digest({'a': x, 'b': jnp.int32(3)})
+  assert (
+    checkpoint.digest({'a': x.at[1, 2].set(np.nextafter(np.float32(6), np.float32(7))), 'b': jnp.int32(3)}) != first
+  )
+  assert checkpoint.digest({'a': x[::-1], 'b': jnp.int32(3)}) != first
+  assert checkpoint.digest({'a': x.T.reshape(3, 4), 'b': jnp.int32(3)}) != first
+  assert checkpoint.digest({'a': x, 'b': jnp.int32(3)}) == first

@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import byte_models
+import text
+from training import config as config_lib
+from training import description, sharding, state
+from training.optimizer import make_optimizer, parameter_groups
+from training.step import make_step, split_rows
+
+
+def take_steps(config, batch, num_steps):
+  """[(state, metrics)] after each of `num_steps` steps on the same batch."""
+  settings = config_lib.parse(config)
+  model = description.abstract_model(settings.model)
+  groups = parameter_groups(model, list(state.flatten(model)), settings.optimizer)
+  optimizer = make_optimizer(settings.optimizer, settings.num_steps, *groups)
+
+  def create():
+    params = state.flatten(byte_models.build(byte_models.parse(settings.model), rngs=nnx.Rngs(0)))
+    return state.create(params, optimizer.init, ema=settings.optimizer.ema > 0)
+
+  mesh = sharding.make_mesh(settings)
+  options = dict(
+    loss_weights=settings.loss_weights, accumulate=settings.optimizer.accumulate, ema=settings.optimizer.ema
+  )
+  step = jax.jit(make_step(model, optimizer, mesh, seed=0, num_steps=settings.num_steps, **options))
+  taken = []
+  with jax.set_mesh(mesh):
+    train_state = jax.jit(create)()
+    for _ in range(num_steps):
+      train_state, metrics = step(train_state, sharding.put_batch(batch, mesh))
+      taken.append((train_state, {name: float(value) for name, value in metrics.items()}))
+  return taken
+
+
+def first_step(config, batch):
+  return take_steps(config, batch, 1)[0]
+
+
+def ragged_batch() -> text.Batch:
+  """8 rows of very different lengths, so that a mean of row or micro-batch means is not the mean over positions."""
+  return text.Batch.of([bytes([text.BOS]) + b'abc de' * n + bytes([text.EOS]) for n in range(1, 9)])
+
+
+@pytest.mark.parametrize('accumulate', [2, 8])
+def test_accumulated_micro_batches_equal_the_whole_batch(make_config, accumulate):
+  changes = {'model.dropout': 0.0, 'loss_weights.ratio': 0.0}
+  whole, expected = first_step(make_config(**changes), ragged_batch())
+  parts, found = first_step(make_config(**changes, **{'optimizer.accumulate': accumulate}), ragged_batch())
+  for name in ('loss', 'bpb', 'eos_nats', 'gradient_norm', 'bytes'):
+    assert found[name] == pytest.approx(expected[name], rel=1e-6), name
+  # Adam's moments are the gradient; its first update is only the gradient's sign.
+  moments = [state.flatten(each.opt_state) for each in (whole, parts)]
+  for path in moments[0]:
+    np.testing.assert_allclose(moments[1][path], moments[0][path], rtol=1e-4, atol=1e-9, err_msg=path)
+
+
+def test_micro_batches_take_an_equal_share_of_every_rows_in_order(make_config):
+  mesh = sharding.make_mesh(config_lib.parse(make_config()))
+  rows = jnp.arange(8)[:, None]
+  np.testing.assert_array_equal(split_rows(rows, 4, mesh)[..., 0], [[0, 1], [2, 3], [4, 5], [6, 7]])
+
+
+def test_the_loss_is_nats_per_scored_position_plus_weighted_auxiliary_losses(make_config):
+  _, plain = first_step(make_config(**{'model.dropout': 0.0, 'loss_weights.ratio': 0.0}), ragged_batch())
+  _, heavy = first_step(make_config(**{'model.dropout': 0.0, 'loss_weights.ratio': 3.0}), ragged_batch())
+  assert heavy['loss'] - plain['loss'] == pytest.approx(3.0 * plain['ratio_loss'], rel=1e-4)
+  batch = ragged_batch()
+  scored, ends = np.sum(batch.scored), np.sum(batch.ends)
+  assert plain['bytes'] == np.sum(batch.segment_ids > 0)
+  nats = plain['bpb'] * np.log(2) * (scored - ends) + plain['eos_nats'] * ends
+  assert nats / scored == pytest.approx(plain['loss'], rel=1e-5)
+
+
+def test_a_batch_without_an_end_has_no_score_for_ends(make_config):
+  _, metrics = first_step(make_config(), text.Batch.of([b'abcdef'] * 8))
+  assert np.isnan(metrics['eos_nats']) and np.isfinite(metrics['bpb'])
+
+
+def test_an_auxiliary_loss_without_a_weight_is_named(make_config):
+  with pytest.raises(ValueError, match=r'missing config key loss_weights\.ratio'):
+    first_step(make_config(loss_weights={'other': 1.0}), ragged_batch())
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(make_config):
+  config = make_config(**{'model.poison': (0.05, 0.15), 'optimizer.ema': 0.9})  # steps 1 and 2 of 20
+  (good, _), _, (bad, metrics), (again, good_metrics) = take_steps(config, ragged_batch(), 4)
+  assert (int(bad.step), int(bad.skipped), int(bad.skipped_in_a_row)) == (3, 2, 2)
+  assert np.isnan(metrics['loss']) and metrics['skipped'] == 2
+  kept = [(each.params, each.opt_state, each.ema) for each in (good, bad)]
+  jax.tree.map(np.testing.assert_array_equal, *kept)
+  assert (int(again.skipped), int(again.skipped_in_a_row)) == (2, 0) and np.isfinite(good_metrics['loss'])
+
+
+def test_the_average_follows_the_parameters(make_config):
+  (once, _), (twice, _) = take_steps(make_config(**{'optimizer.ema': 0.999}), ragged_batch(), 2)
+  expected = jax.tree.map(lambda average, new: (2 / 11) * average + (9 / 11) * new, once.ema, twice.params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), twice.ema, expected)

@@ -1,0 +1,9 @@
+"""Training: from a config to a work directory with checkpoints and metrics, and back to a model."""
+
+from training.description import describe
+from training.interrupt import Interrupted
+from training.loop import train
+from training.recorder import Diverged
+from training.workdir import Loaded, load
+
+__all__ = ['Diverged', 'Interrupted', 'Loaded', 'describe', 'load', 'train']

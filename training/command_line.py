@@ -1,0 +1,52 @@
+"""How a command ends: after a user's error with one sentence and code 1, a bug with its traceback, a signal 128 + n."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, logging
+
+from training.interrupt import Interrupted
+from training.recorder import Diverged
+
+# A ValueError raised by one of these is a sentence for the user; one from inside a library is a bug to be seen whole.
+OURS = ('training', 'evaluation', 'text', 'hnet', 'byte_models', 'layers', 'kernels', '__main__')
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """Parses absl flags and calls `main`; never returns."""
+  # Orbax logs every failed write with its traceback, here told in one sentence by `checkpoint.Checkpoints`.
+  logging.set_verbosity(logging.FATAL)
+  app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(app.parse_flags_with_usage, argv))
+
+
+def _guarded(call: Callable, argv: list[str]):
+  try:
+    return call(argv)
+  except Interrupted as error:
+    print(f'{error}; go on with:\n  {shlex.join(["python", *sys.argv])}', file=sys.stderr)
+    sys.exit(128 + error.signal_number)
+  except (OSError, Diverged) as error:
+    _fail(error)
+  except (ValueError, AttributeError, KeyError) as error:
+    package = _package(error)
+    if package == 'ml_collections':  # an override of a key that the config lacks, as a quoted quotation
+      message = str(error).replace('\\n', '. ').replace('\\', '').replace("'", '')
+      _fail(f'unknown config key {message}')
+    if not isinstance(error, ValueError) or package not in OURS:
+      raise
+    _fail(error)
+
+
+def _fail(message: object) -> NoReturn:
+  print(f'error: {" ".join(str(message).split())}', file=sys.stderr)
+  sys.exit(1)
+
+
+def _package(error: BaseException) -> str:
+  """The top-level package whose code raised an error."""
+  trace = error.__traceback__
+  while trace.tb_next is not None:
+    trace = trace.tb_next
+  return trace.tb_frame.f_globals.get('__name__', '').partition('.')[0]

@@ -1,0 +1,270 @@
+"""The config tree, checked: what `train.py` reads becomes frozen dataclasses, and as plain data config.json.
+
+Every key must be there and no other: a mistyped key, a missing one or an impossible value is a ValueError with one
+sentence that names the full dotted key, before anything is built. The `model` branch is left as it is:
+`byte_models.parse` checks it.
+"""
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# May differ when a run goes on in its old work directory: they do not change what a step computes, except
+# `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
+# allowed and reported.
+FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data.workers', 'data.prefetch', 'mesh')
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """source: training corpus; validation: another corpus to validate on, '' = the held-out part of `source`;
+  workers: loader processes, 0 = in this one; prefetch: batches made ahead."""
+
+  source: str
+  validation: str
+  workers: int
+  prefetch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """name: 'wsd' | 'cosine' | 'constant'; warmup and decay: fractions of num_steps (decay is read by wsd only);
+  final: last learning rate as a fraction of the peak (read by wsd and cosine)."""
+
+  name: str
+  warmup: float
+  decay: float
+  final: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """learning_rate: peak; weight_decay: decoupled, times the learning rate; decay_exempt: 'default' | 'official', who
+  is spared; clip_norm: global gradient norm, 0 = off; lr_multipliers: None, 'paper' or one number per stage;
+  accumulate: micro-batches per step; ema: decay of the averaged parameters that evaluation uses, 0 = none.
+  """
+
+  name: str
+  learning_rate: float
+  schedule: Schedule
+  weight_decay: float
+  decay_exempt: str
+  betas: tuple[float, ...]
+  eps: float
+  clip_norm: float
+  lr_multipliers: Any
+  accumulate: int
+  ema: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """shape: devices along each axis, one of them may be -1 = all that are left; axes: their names."""
+
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """every_steps: 0 = only at the end; keep_latest: newest ones kept; keep_best: best by validation bits per byte kept
+  beside them (only steps that are both saved and evaluated compete).
+  """
+
+  every_steps: int
+  keep_latest: int
+  keep_best: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+  """every_steps: 0 = only at the end; max_bytes: validation text used, 0 = all; seq_len and batch_size: 0 = as in
+  training.
+  """
+
+  every_steps: int
+  max_bytes: int
+  seq_len: int = 0
+  batch_size: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+  """every_steps: a line of metrics is written at every multiple."""
+
+  every_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The whole tree. batch_size: rows of the global batch; seq_len: bytes per row; init_from: '' or a directory to
+  take the first parameters from; loss_weights: weight of each auxiliary loss by its name.
+  """
+
+  seed: int
+  num_steps: int
+  batch_size: int
+  seq_len: int
+  init_from: str
+  loss_weights: Mapping[str, float]
+  data: Data
+  model: Mapping[str, Any]
+  optimizer: Optimizer
+  mesh: Mesh
+  checkpoint: Checkpoint
+  eval: Eval
+  log: Log
+
+
+def resolve(config: Any) -> dict[str, Any]:
+  """A ConfigDict or mapping as plain JSON data (dicts, lists, numbers, strings, None).
+
+  Raises ValueError for a value that JSON cannot hold.
+  """
+  plain = config.to_dict() if hasattr(config, 'to_dict') else config
+  try:
+    return json.loads(json.dumps(plain, allow_nan=False))
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'the config holds a value that JSON cannot save ({error}); use numbers, strings, lists, dicts or None'
+    ) from None
+
+
+def parse(config: Any) -> Config:
+  """Checked dataclasses from a ConfigDict or mapping; raises ValueError naming the key (see the module)."""
+  parsed = _branch(Config, resolve(config), '')
+  _check(parsed)
+  return parsed
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = '') -> dict[str, tuple[Any, Any]]:
+  """{dotted key: (old value, new value)} where two resolved configs differ; '(absent)' stands for a key that one
+  lacks.
+  """
+  found = {}
+  for key in sorted({*old, *new}):
+    before, after = (side.get(key, '(absent)') for side in (old, new))
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+      found |= differences(before, after, f'{prefix}{key}.')
+    elif before != after:
+      found[prefix + key] = (before, after)
+  return found
+
+
+def refuse_changes(old: Mapping, new: Mapping, workdir: str) -> list[str]:
+  """Raises ValueError if a run of config `old` may not go on with `new`; otherwise one phrase for each changed key."""
+  changed = differences(old, new)
+  phrases = {key: f'{key}: {before!r} -> {after!r}' for key, (before, after) in changed.items()}
+  refused = [text for key, text in phrases.items() if not any(f'{key}.'.startswith(f'{f}.') for f in FREE_TO_CHANGE)]
+  if refused:
+    raise ValueError(
+      f'{workdir} was trained with another config ({"; ".join(refused)}): restore these values, or use a new '
+      f'--workdir, with init_from={workdir!r} to begin from its parameters'
+    )
+  return list(phrases.values())
+
+
+def _branch(kind: type, values: Any, prefix: str) -> Any:
+  if not isinstance(values, Mapping):
+    raise ValueError(f'config key {prefix[:-1] or "(the whole config)"} must be a branch with keys, got {values!r}')
+  fields = {field.name: field for field in dataclasses.fields(kind)}
+  for key in values:
+    if key not in fields:
+      near = difflib.get_close_matches(str(key), fields, n=3, cutoff=0.5) or list(fields)
+      raise ValueError(f'unknown config key {prefix}{key}; valid here: {", ".join(prefix + name for name in near)}')
+  hints = typing.get_type_hints(kind)
+  read = {}
+  for name, field in fields.items():
+    if name in values:
+      read[name] = _value(hints[name], values[name], prefix + name)
+    elif field.default is dataclasses.MISSING:
+      raise ValueError(f'missing config key {prefix}{name}')
+  return kind(**read)
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    return _branch(hint, value, f'{key}.')
+  if typing.get_origin(hint) is tuple:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+      raise ValueError(f'config key {key} must be a list, got {value!r}')
+    return tuple(_value(typing.get_args(hint)[0], item, key) for item in value)
+  if typing.get_origin(hint) is Mapping:
+    if not isinstance(value, Mapping):
+      raise ValueError(f'config key {key} must be a branch with keys, got {value!r}')
+    item_hint = typing.get_args(hint)[1]
+    return {name: _value(item_hint, item, f'{key}.{name}') for name, item in value.items()}
+  if hint is Any:
+    return value
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if hint is float and number and math.isfinite(value):
+    return float(value)
+  if hint is int and number and isinstance(value, int):
+    return value
+  if hint is str and isinstance(value, str):
+    return value
+  wanted = {float: 'a finite number', int: 'a whole number', str: 'a string'}[hint]
+  raise ValueError(f'config key {key} must be {wanted}, got {value!r}')
+
+
+def _check(config: Config) -> None:
+  for key, holds, requirement in _RULES:
+    value = functools.reduce(getattr, key.split('.'), config)
+    if not holds(value):
+      raise ValueError(f'config key {key} must be {requirement}, got {value!r}')
+  schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
+  if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
+    raise ValueError(
+      f'optimizer.schedule.warmup {schedule.warmup} and decay {schedule.decay} are fractions of num_steps and must not '
+      'exceed 1 together'
+    )
+  if config.batch_size % accumulate:
+    raise ValueError(f'batch_size {config.batch_size} is not divisible by optimizer.accumulate {accumulate}')
+
+
+def _are_multipliers(value: Any) -> bool:
+  if isinstance(value, Sequence) and not isinstance(value, str):
+    return all(isinstance(item, int | float) and not isinstance(item, bool) and 0 < item < math.inf for item in value)
+  return value is None or value == 'paper'
+
+
+_RULES = (
+  ('seed', lambda v: 0 <= v < 2**32, 'between 0 and 2**32 - 1'),
+  ('num_steps', lambda v: v >= 1, 'at least 1'),
+  ('batch_size', lambda v: v >= 1, 'at least 1'),
+  ('seq_len', lambda v: v >= 2, 'at least 2 (the first byte of a row is only context)'),
+  ('data.source', bool, 'the name of a corpus'),
+  ('data.workers', lambda v: v >= 0, '0 (load in this process) or more'),
+  ('data.prefetch', lambda v: v >= 1, 'at least 1'),
+  ('optimizer.name', lambda v: v == 'adamw', "'adamw'"),
+  ('optimizer.learning_rate', lambda v: v > 0, 'above 0'),
+  ('optimizer.schedule.name', lambda v: v in ('wsd', 'cosine', 'constant'), "'wsd', 'cosine' or 'constant'"),
+  ('optimizer.schedule.warmup', lambda v: 0 <= v <= 1, 'a fraction between 0 and 1'),
+  ('optimizer.schedule.decay', lambda v: 0 <= v <= 1, 'a fraction between 0 and 1'),
+  ('optimizer.schedule.final', lambda v: 0 <= v <= 1, 'a fraction between 0 and 1'),
+  ('optimizer.weight_decay', lambda v: v >= 0, '0 or more'),
+  ('optimizer.decay_exempt', lambda v: v in ('default', 'official'), "'default' or 'official'"),
+  (
+    'optimizer.betas',
+    lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
+    'two numbers, at least 0 and below 1',
+  ),
+  ('optimizer.eps', lambda v: v > 0, 'above 0'),
+  ('optimizer.clip_norm', lambda v: v >= 0, '0 (no clipping) or more'),
+  ('optimizer.lr_multipliers', _are_multipliers, "None, 'paper' or a list of numbers above 0"),
+  ('optimizer.accumulate', lambda v: v >= 1, 'at least 1'),
+  ('optimizer.ema', lambda v: 0 <= v < 1, '0 (no average) or a decay below 1'),
+  ('checkpoint.every_steps', lambda v: v >= 0, '0 (only at the end) or more'),
+  ('checkpoint.keep_latest', lambda v: v >= 1, 'at least 1'),
+  ('checkpoint.keep_best', lambda v: v >= 0, '0 or more'),
+  ('eval.every_steps', lambda v: v >= 0, '0 (only at the end) or more'),
+  ('eval.max_bytes', lambda v: v >= 0, '0 (all of it) or more'),
+  ('eval.seq_len', lambda v: v == 0 or v >= 2, '0 (as in training) or at least 2'),
+  ('eval.batch_size', lambda v: v >= 0, '0 (as in training) or more'),
+  ('log.every_steps', lambda v: v >= 1, 'at least 1'),
+)

@@ -1,0 +1,191 @@
+"""Training from a config to a work directory: mesh, data, model, restore, loop."""
+
+import os
+import pathlib
+import signal
+import time
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+import byte_models
+import text
+from evaluation import bits_per_byte
+from training import checkpoint, description, sharding
+from training import config as config_lib
+from training import metrics as metrics_lib
+from training import state as state_lib
+from training import workdir as workdir_lib
+from training.interrupt import Interrupted, SignalWatch
+from training.optimizer import make_optimizer, parameter_groups
+from training.recorder import Recorder, is_due
+from training.step import make_step
+
+
+def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
+  """Trains a config (ConfigDict or mapping) in a work directory, going on from the newest whole checkpoint there.
+
+  Parameters come from the first of: the work directory's own checkpoint, config.init_from, initialisation. On the CPU
+  a run that was stopped and resumed ends bit-equal to one that was not. Writes config.json, metrics.jsonl,
+  tensorboard/ and checkpoints/. Returns the last step's metrics, validation_bpb among them.
+
+  Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
+  Interrupted after SIGTERM or SIGINT, once the step under way is saved.
+  """
+  settings, resolved = config_lib.parse(config), config_lib.resolve(config)
+  workdir = pathlib.Path(workdir)
+  display = metrics_lib.Display(quiet=jax.process_index() != 0)
+
+  # --- Mesh
+  mesh = sharding.make_mesh(settings)
+
+  # --- Data
+  changes = workdir_lib.config_changes(workdir, resolved)
+  corpus = text.open_corpus(settings.data.source, 'train')
+  validation = text.open_corpus(settings.data.validation or settings.data.source, 'validation')
+
+  # --- Model
+  model = description.abstract_model(settings.model)
+  groups = parameter_groups(model, list(state_lib.flatten(model)), settings.optimizer)
+  optimizer = make_optimizer(settings.optimizer, settings.num_steps, *groups)
+  display.line(description.table(description.describe(config, model)))
+
+  checkpoints = checkpoint.Checkpoints(
+    workdir / workdir_lib.CHECKPOINTS, settings.checkpoint.keep_latest, settings.checkpoint.keep_best, display.line
+  )
+  writer = None
+  try:
+    with jax.set_mesh(mesh), SignalWatch() as watch:
+      # --- Restore
+      state, start_row = _restore_or_create(settings, workdir, model, optimizer, mesh, checkpoints, corpus)
+      done = int(state.step)
+      if done:
+        display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
+      for change in changes:
+        display.line(f'config changed since the run began: {change}')
+      workdir_lib.write_config(workdir, resolved)
+      writer = metrics_lib.MetricsWriter(workdir, done, display.line)
+      if done == settings.num_steps:
+        display.line(f'{workdir} has been trained to step {done} already; a higher num_steps trains it further')
+        return writer.last()
+
+      # --- Loop
+      rows = text.pipeline(
+        corpus,
+        batch_size=settings.batch_size,
+        seq_len=settings.seq_len,
+        seed=settings.seed,
+        start_row=start_row,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        workers=settings.data.workers,
+        prefetch=settings.data.prefetch,
+      )
+      batch = sharding.put_batch(next(rows), mesh)
+      train_step = _compile(settings, model, optimizer, mesh, state, batch, display)
+      recorder = Recorder(settings, model, mesh, writer, display)
+      display.start(settings.num_steps, done)
+      for step in range(done + 1, settings.num_steps + 1):
+        state, metrics = train_step(state, batch)
+        recorder.read_previous()  # while this step runs
+        recorder.later(step, metrics)
+        start_row += settings.batch_size
+        is_last = step == settings.num_steps
+        signal_number = watch.received  # read once: one that comes later waits for the next step
+        stops = is_last or signal_number is not None
+        evaluates = is_last or is_due(step, settings.eval.every_steps)
+        if evaluates or stops or is_due(step, settings.checkpoint.every_steps):
+          # A step's line is written before its checkpoint, so that a run resumed from there has all lines up to it.
+          recorder.wait()
+          with recorder.pause():
+            score = _evaluate(settings, model, state, validation, mesh) if evaluates else {}
+          values = recorder.read_previous(score)
+          if stops or is_due(step, settings.checkpoint.every_steps):
+            with recorder.pause():
+              position = {'start_row': start_row, 'data': corpus.fingerprint}
+              save = checkpoints.finish if stops else checkpoints.save
+              save(state, position, score.get(checkpoint.METRIC))
+        checkpoints.poll()
+        if is_last:
+          return values
+        if signal_number is not None:
+          name = signal.Signals(signal_number).name
+          raise Interrupted(f'{name}: stopped after step {step}, which is saved in {workdir}', signal_number)
+        batch = sharding.put_batch(next(rows), mesh)
+  finally:
+    display.stop()
+    checkpoints.close()
+    if writer is not None:
+      writer.close()
+
+
+def _restore_or_create(
+  settings, workdir, model, optimizer, mesh, checkpoints, corpus
+) -> tuple[state_lib.TrainState, int]:
+  """(state, position in the stream of rows)."""
+
+  def create(params=None):
+    if params is None:
+      params = state_lib.flatten(byte_models.build(byte_models.parse(settings.model), rngs=nnx.Rngs(settings.seed)))
+    return state_lib.create(params, optimizer.init, ema=settings.optimizer.ema > 0)
+
+  abstract = jax.eval_shape(create)
+  found = checkpoints.restore_newest(abstract, mesh)
+  if found is not None:
+    state, record = found
+    if record['position']['data'] != corpus.fingerprint:
+      raise ValueError(
+        f'data.source {settings.data.source!r} holds other text than {workdir} was trained on: bring that text back or '
+        'use a new --workdir'
+      )
+    if int(state.step) > settings.num_steps:
+      raise ValueError(
+        f'num_steps is {settings.num_steps}, but {workdir} has been trained to step {int(state.step)} already'
+      )
+    return state, record['position']['start_row']
+  initialise = jax.jit(create, out_shardings=sharding.shardings(abstract, mesh))
+  if not settings.init_from:
+    return initialise(), 0
+  params = workdir_lib.initial_params(settings.init_from, model)
+  return initialise(jax.device_put(params, sharding.shardings(params, mesh))), 0
+
+
+def _compile(settings, model, optimizer, mesh, state, batch, display):
+  """The step compiled ahead of time, so that the first step is as fast as the others."""
+  step = make_step(
+    model,
+    optimizer,
+    mesh,
+    seed=settings.seed,
+    num_steps=settings.num_steps,
+    loss_weights=settings.loss_weights,
+    accumulate=settings.optimizer.accumulate,
+    ema=settings.optimizer.ema,
+  )
+  places = sharding.shardings(state, mesh)
+  here, everywhere = NamedSharding(mesh, sharding.batch_spec(mesh)), NamedSharding(mesh, PartitionSpec())
+  began = time.perf_counter()
+  jitted = jax.jit(step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere))
+  lowered = jitted.lower(state, batch)
+  for name in settings.loss_weights:
+    if f'{name}_loss' not in lowered.out_info[1]:
+      display.line(f'loss_weights.{name} has no effect: the model has no auxiliary loss of that name')
+  compiled = lowered.compile()
+  display.line(f'compiled in {time.perf_counter() - began:.0f} s for {mesh.size} x {jax.devices()[0].device_kind}')
+  return compiled
+
+
+def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
+  """Validation metrics of the parameters that evaluation uses."""
+  result = bits_per_byte.evaluate(
+    state_lib.rebuild(model, state.params if state.ema is None else state.ema),
+    validation,
+    seq_len=settings.eval.seq_len or settings.seq_len,
+    batch_size=settings.eval.batch_size or settings.batch_size,
+    max_bytes=settings.eval.max_bytes,
+    batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
+  )
+  sizes = {f'validation_bytes_per_chunk_{stage}': size for stage, size in enumerate(result.bytes_per_chunk)}
+  return {checkpoint.METRIC: result.bits_per_byte, 'validation_eos_bits': result.eos_bits} | sizes

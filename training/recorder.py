@@ -1,0 +1,101 @@
+"""The metrics of steps on their way from the device to files and terminal."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from training import config as config_lib
+from training import flops
+from training import metrics as metrics_lib
+from training.step import MAX_SKIPPED_IN_A_ROW
+
+
+class Diverged(RuntimeError):
+  """Loss or gradient was not finite for too many steps in a row."""
+
+
+def is_due(step: int, every_steps: int) -> bool:
+  """Whether what happens every so many steps (0: never) happens at this one."""
+  return every_steps > 0 and step % every_steps == 0
+
+
+class Recorder:
+  """Reads a step's metrics when the next step is on its way, writes them when they are due, and stops a run that
+  diverged.
+  """
+
+  def __init__(
+    self,
+    settings: config_lib.Config,
+    model: Any,
+    mesh: jax.sharding.Mesh,
+    writer: metrics_lib.MetricsWriter,
+    display: metrics_lib.Display,
+  ):
+    self._settings, self._model, self._writer, self._display = settings, model, writer, display
+    self._peak = mesh.size * flops.matmul_peak(settings.model.get('dtype', 'float32'))
+    self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+    self._meter = metrics_lib.Meter()
+
+  def later(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes a step's metrics to read them at the next call of `read_previous`."""
+    self._waiting = step, metrics
+
+  def wait(self) -> None:
+    """Blocks until the waiting step is done, so that its time is counted as training."""
+    jax.block_until_ready(self._waiting)
+
+  def pause(self) -> metrics_lib.Meter:
+    """A `with` block whose time does not count as training."""
+    return self._meter
+
+  def read_previous(self, validation: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The metrics of the waiting step, {} if there is none; written where logging is due or there is a validation
+    score.
+    """
+    if self._waiting is None:
+      return {}
+    (step, metrics), self._waiting = self._waiting, None
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    self._meter.add(values.pop('bytes'))
+    self._check(step, values)
+    num_steps = self._settings.num_steps
+    if not (is_due(step, self._settings.log.every_steps) or validation or step == num_steps):
+      self._display.advance(step)
+      return values
+    bytes_per_second, steps_per_second = self._meter.read()
+    flops_per_byte = self._flops_per_byte(values)
+    values |= {
+      'bytes_per_second': bytes_per_second,
+      'flops_per_byte': flops_per_byte,
+      'model_flops_utilization': flops.utilization(flops_per_byte, bytes_per_second, self._peak),
+      **(validation or {}),
+    }
+    self._writer.write(step, values)
+    self._display.advance(step, f'bpb {values["bpb"]:.3f}')
+    left = (num_steps - step) / steps_per_second
+    self._display.line(metrics_lib.summary_line(step, num_steps, values, left))
+    return values
+
+  def _check(self, step: int, values: Mapping[str, float]) -> None:
+    if not values['skipped_in_a_row']:
+      return
+    in_a_row = round(values['skipped_in_a_row'])
+    self._display.line(
+      f'step {step}: loss {values["loss"]:g} or gradient norm {values["gradient_norm"]:g} is not finite, so its update '
+      f'was skipped ({values["skipped"]:.0f} in all, {in_a_row} in a row)'
+    )
+    if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+      raise Diverged(
+        f'{in_a_row} updates in a row, up to step {step}, had a non-finite loss or gradient: the run has diverged; its '
+        'earlier checkpoints are untouched; a lower optimizer.learning_rate or optimizer.clip_norm is the usual remedy'
+      )
+
+  def _flops_per_byte(self, values: Mapping[str, float]) -> float:
+    """Forward FLOPs per byte at the chunk sizes that this step reached."""
+    sizes = []
+    while (size := values.get(f'bytes_per_chunk_{len(sizes)}')) is not None:
+      sizes.append(max(size, 1.0) if math.isfinite(size) else 1.0)
+    return sum(self._model.flops_per_byte(self._settings.seq_len, sizes or None).values())

@@ -1,0 +1,56 @@
+"""What a training run carries from step to step; models and optimizer states as flat dicts `path -> array`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from layers import paths
+from layers.paths import flatten
+
+__all__ = ['Flat', 'TrainState', 'create', 'flatten', 'rebuild']
+
+Flat = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """params: flat parameters; opt_state: the optimizer's tree over them; ema: averaged parameters or None.
+
+  step: batches trained on (int32), whether or not their update was applied: it places the run in its schedule and its
+  data. skipped, skipped_in_a_row: updates left out because loss or gradient was not finite, in all and since the last
+  good one.
+  """
+
+  step: jax.Array
+  params: Flat
+  opt_state: Any
+  ema: Flat | None
+  skipped: jax.Array
+  skipped_in_a_row: jax.Array
+
+
+def create(params: Flat, init_optimizer: Callable[[Flat], Any], *, ema: bool) -> TrainState:
+  """The state before the first step; call it under `jax.jit` with `out_shardings` so that arrays are born where they
+  live.
+  """
+  zero = jnp.zeros((), jnp.int32)
+  # The average begins at the parameters; a copy, because the step donates both.
+  averaged = jax.tree.map(jnp.copy, params) if ema else None
+  return TrainState(zero, params, init_optimizer(params), averaged, zero, zero)
+
+
+def rebuild(abstract: Any, flat: Mapping[str, Any]) -> Any:
+  """The inverse of `flatten`: a tree of `abstract`'s structure with the leaves of `flat`.
+
+  Raises ValueError if a path is missing or surplus, or an array has another shape or dtype than in `abstract`.
+  """
+  tree = paths.rebuild(abstract, flat)
+  for path, leaf in flatten(abstract).items():
+    if (leaf.shape, leaf.dtype) != (flat[path].shape, flat[path].dtype):
+      found, wanted = (f'{array.dtype}{list(array.shape)}' for array in (flat[path], leaf))
+      raise ValueError(f'parameter {path} is {found}, the model has {wanted}')
+  return tree

@@ -1,0 +1,138 @@
+"""One training step as a pure function: (state, batch) -> (state, metrics)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+import byte_models
+from text import EOS
+from training import sharding
+from training.optimizer import Optimizer
+from training.state import TrainState, rebuild
+
+# After this many skipped updates in a row a run has diverged: waiting longer only burns time.
+MAX_SKIPPED_IN_A_ROW = 10
+
+
+def make_step(
+  abstract_model: Any,
+  optimizer: Optimizer,
+  mesh: jax.sharding.Mesh,
+  *,
+  seed: int,
+  num_steps: int,
+  loss_weights: Mapping[str, float],
+  accumulate: int = 1,
+  ema: float = 0.0,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+  """The step, to be jitted with the state donated.
+
+  Loss: sum of nll over the global batch / its scored positions, over all micro-batches alike, plus each auxiliary
+  loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
+  counted; the step counts. Metrics are float32 scalars: loss; bpb (bits per text byte, EOS aside) and eos_nats (per
+  EOS, nan without one); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
+  that are not padding); `<name>_loss` per auxiliary loss; and the model's own, as means over micro-batches. Tracing
+  raises ValueError if the model has an auxiliary loss without a weight.
+  """
+
+  def objective(params, micro, context, scored):
+    output = rebuild(abstract_model, params)(micro, context=context)
+    unweighted = sorted(output.aux_losses.keys() - loss_weights.keys())
+    if unweighted:
+      raise ValueError(f'missing config key loss_weights.{unweighted[0]}: the model has an auxiliary loss of this name')
+    penalty = sum(loss_weights[name] * value for name, value in output.aux_losses.items())
+    loss = jnp.sum(output.nll) / scored + penalty / accumulate
+    means = {f'{name}_loss': value for name, value in output.aux_losses.items()} | output.metrics
+    return loss, (_count(micro, output.nll), jax.tree.map(jnp.float32, means))
+
+  def gradient(params, batch, rng, progress):
+    """(loss, sums over the batch, means over micro-batches), gradients."""
+    scored = jnp.maximum(jnp.sum(batch.scored), 1).astype(jnp.float32)
+
+    def one(micro, index):
+      context = byte_models.Context(rng=jax.random.fold_in(rng, index), progress=progress)
+      return jax.value_and_grad(objective, has_aux=True)(params, micro, context, scored)
+
+    if accumulate == 1:
+      return one(batch, 0)
+    micros = split_rows(batch, accumulate, mesh)
+
+    def add(total, item):
+      (loss, (sums, means)), gradients = one(*item)
+      return jax.tree.map(jnp.add, total, (loss, gradients)), (sums, means)
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    (loss, gradients), (sums, means) = jax.lax.scan(add, zeros, (micros, jnp.arange(accumulate)))
+    total, mean = (lambda x: jnp.sum(x, 0)), (lambda x: jnp.mean(x, 0))
+    return (loss, (jax.tree.map(total, sums), jax.tree.map(mean, means))), gradients
+
+  def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws what an uninterrupted one draws
+    progress = state.step.astype(jnp.float32) / num_steps
+    (loss, (sums, means)), gradients = gradient(state.params, batch, rng, progress)
+    norm = optax.global_norm(gradients)
+    params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
+    averaged = _average(state, params, ema)
+
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    old = (state.params, state.opt_state, state.ema)
+    params, opt_state, averaged = jax.tree.map(
+      lambda new, old: jnp.where(finite, new, old), (params, opt_state, averaged), old
+    )
+    skipped_in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+    skipped = state.skipped + ~finite
+    metrics = {
+      'loss': loss,
+      'bpb': sums['text_nats'] / jnp.maximum(sums['text_bytes'], 1.0) / jnp.log(2.0),
+      'eos_nats': jnp.where(sums['eos'] > 0, sums['eos_nats'] / jnp.maximum(sums['eos'], 1.0), jnp.nan),
+      'gradient_norm': norm,
+      'learning_rate': optimizer.schedule(state.step),
+      'skipped': skipped.astype(jnp.float32),
+      'skipped_in_a_row': skipped_in_a_row.astype(jnp.float32),
+      'bytes': sums['bytes'],
+    }
+    return TrainState(state.step + 1, params, opt_state, averaged, skipped, skipped_in_a_row), metrics | means
+
+  return step
+
+
+def split_rows(batch: Any, pieces: int, mesh: jax.sharding.Mesh) -> Any:
+  """Rows [B, ...] as micro-batches [pieces, B / pieces, ...], each with an equal share of every device's own rows, so
+  that no row travels between devices.
+  """
+  shards = sharding.data_shards(mesh)
+  spec = NamedSharding(mesh, PartitionSpec(None, *sharding.batch_spec(mesh)))
+
+  def split(x):
+    x = x.reshape(shards, pieces, -1, *x.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(x.reshape(pieces, -1, *x.shape[3:]), spec)
+
+  return jax.tree.map(split, batch)
+
+
+def _count(batch, nll_BxL) -> dict[str, jax.Array]:
+  """Sums over a batch, apart for text bytes and ends of documents (an EOS value that ends its segment)."""
+  eos_BxL = batch.scored & batch.ends & (batch.bytes == EOS)
+  text_BxL = batch.scored & ~eos_BxL
+  return {
+    'text_nats': jnp.sum(nll_BxL * text_BxL),
+    'text_bytes': jnp.sum(text_BxL, dtype=jnp.float32),
+    'eos_nats': jnp.sum(nll_BxL * eos_BxL),
+    'eos': jnp.sum(eos_BxL, dtype=jnp.float32),
+    'bytes': jnp.sum(batch.segment_ids > 0, dtype=jnp.float32),
+  }
+
+
+def _average(state: TrainState, params, decay: float):
+  """Exponential moving average of the parameters. The decay ramps up as (1 + t) / (10 + t), as TensorFlow's does, so
+  that a short run's average forgets its initial parameters.
+  """
+  if state.ema is None:
+    return None
+  t = (state.step - state.skipped).astype(jnp.float32)
+  decay = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+  return jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, state.ema, params)

@@ -1,0 +1,127 @@
+"""What stands in a work directory, and a trained model from it alone."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from training import checkpoint, description
+from training import config as config_lib
+from training.state import Flat, flatten, rebuild
+
+CONFIG = 'config.json'
+CHECKPOINTS = 'checkpoints'
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """model: with the averaged parameters if the run kept an average; config: resolved, plain data; step: of the
+  checkpoint.
+  """
+
+  model: Any
+  config: dict[str, Any]
+  step: int
+
+
+def load(workdir: str | os.PathLike, step: int | str | None = None, report: Callable[[str], None] = print) -> Loaded:
+  """The model that a work directory holds.
+
+  step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
+  = the lowest validation bits per byte, or a number. Raises FileNotFoundError if the directory, its config, or the
+  step is not there, ValueError if what is there is damaged.
+  """
+  workdir = pathlib.Path(workdir)
+  config = read_config(workdir)
+  directory = workdir / CHECKPOINTS
+  steps = checkpoint.all_steps(directory)
+  if not steps:
+    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
+  model = description.abstract_model(config['model'])
+  if step is None:
+    step, params = _newest_whole(directory, steps, flatten(model), report)
+  else:
+    step = checkpoint.best_step(directory) if step == 'best' else _number(step)
+    params = checkpoint.load_params(directory, step, flatten(model), _one_device())
+  return Loaded(rebuild(model, params), config, step)
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The resolved config of a work directory; FileNotFoundError or ValueError if there is none or it is not one."""
+  path = workdir / CONFIG
+  try:
+    config = json.loads(path.read_bytes())
+  except FileNotFoundError:
+    reason = 'it has no config.json' if workdir.is_dir() else 'there is no such directory'
+    raise FileNotFoundError(f'{workdir} is not a work directory: {reason}') from None
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON ({error})') from None
+  if not isinstance(config, dict) or 'model' not in config:
+    raise ValueError(f'{path} is not the config of a training run: it has no key model')
+  return config
+
+
+def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Makes the work directory if need be and writes its config.json, whole or not at all."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / CONFIG
+  partial = path.with_name(f'{CONFIG}.partial')
+  partial.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+  os.replace(partial, path)
+
+
+def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
+  """What differs from the config that the checkpoints of a work directory were trained with, one phrase per key; none
+  where there is no checkpoint. Raises ValueError if something differs that must not (see `config.FREE_TO_CHANGE`).
+  """
+  if not checkpoint.all_steps(workdir / CHECKPOINTS):
+    return []
+  return config_lib.refuse_changes(read_config(workdir), config, str(workdir))
+
+
+def initial_params(source: str, model: Any) -> Flat:
+  """Parameters to begin from: of a work directory, or of a directory with official H-Net weights (model.safetensors).
+
+  Raises FileNotFoundError or ValueError if there is neither, or they do not fit the (abstract) model.
+  """
+  directory = pathlib.Path(source)
+  if (directory / 'model.safetensors').is_file():
+    import hnet
+
+    found = hnet.from_pretrained(source)
+  else:
+    found = load(directory).model
+  try:
+    return flatten(rebuild(model, flatten(found)))
+  except ValueError as error:
+    raise ValueError(f'init_from {source!r} holds another model: {error}') from None
+
+
+def _newest_whole(directory, steps, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:
+  damage = []
+  for step in reversed(steps):
+    try:
+      params = checkpoint.load_params(directory, step, abstract, _one_device())
+    except checkpoint.DamagedCheckpoint as error:
+      damage.append(error)
+      continue
+    for error in damage:
+      report(f'{error}; step {step} is used')
+    return step, params
+  raise ValueError(f'no checkpoint in {directory} is whole; the newest: {damage[0]}')
+
+
+def _number(step: int | str) -> int:
+  try:
+    return int(step)
+  except ValueError:
+    raise ValueError(f"step must be a number or 'best', got {step!r}") from None
+
+
+def _one_device() -> jax.sharding.Mesh:
+  """Evaluation and notebooks use one device; whoever wants more moves the parameters."""
+  return jax.make_mesh((1,), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
