@@ -1,8 +1,8 @@
 """The capacity ladder: exact dynamic lengths under static shapes.
 
-How many chunks a batch has is known only when it runs; XLA wants lengths when it compiles. A function is compiled for a
-few lengths, the rungs, and a switch runs the smallest that holds the fullest row. No chunk is ever dropped, and the cost
-follows the chunks and not the padding.
+How many chunks a batch has is known only when it runs; XLA wants lengths when it compiles. A function is compiled for
+a few lengths, the rungs, and a switch runs the smallest that holds the fullest row. No chunk is ever dropped, and the
+cost follows the chunks and not the padding.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ RungFunction = Callable[[int, Any, Any, Any], Any]
 class LadderConfig:
   """fractions: rungs as parts of the full length, the last 1 unless chunks may be dropped.
 
-  keep_residuals: the backward pass reads what the forward pass saved (padded to the largest rung) instead of running the
-  rung again. row_budget: rungs above this fraction run groups of rows one after the other, which bounds memory.
+  keep_residuals: the backward pass reads what the forward pass saved (padded to the largest rung) instead of running
+  the rung again. row_budget: rungs above this fraction run groups of rows one after the other, which bounds memory.
   """
 
   fractions: tuple[float, ...] = (0.125, 0.1875, 0.25, 0.375, 0.5, 1.0)
@@ -33,7 +33,7 @@ class LadderConfig:
 
   def __post_init__(self):
     increasing = all(a < b for a, b in zip(self.fractions, self.fractions[1:], strict=False))
-    if not self.fractions or not increasing or not 0 < self.fractions[0] or self.fractions[-1] > 1:
+    if not self.fractions or not increasing or self.fractions[0] <= 0 or self.fractions[-1] > 1:
       raise ValueError(f'ladder.fractions {self.fractions} must increase within (0, 1], such as (0.25, 0.5, 1.0).')
     if not 0 < self.row_budget <= 1:
       raise ValueError(f'ladder.row_budget {self.row_budget} must lie in (0, 1]; 1 runs all rows at once.')
@@ -54,8 +54,8 @@ def on_ladder(
 ) -> Any:
   """Runs fn(rungs[rung], parameters, rows, indices); differentiable in `parameters` and `rows`.
 
-  Leaves of `rows` (float) and `indices` (integer or bool) have the batch axis first; fn slices what it needs of them and
-  pads what it returns, so that every rung gives the same shapes. fn closes over no traced value.
+  Leaves of `rows` (float) and `indices` (integer or bool) have the batch axis first; fn slices what it needs of them
+  and pads what it returns, so that every rung gives the same shapes. fn closes over no traced value.
   """
   if len(rungs) == 1:
     return fn(rungs[0], parameters, rows, indices)

@@ -25,10 +25,17 @@ def flatten(tree: Any) -> dict[str, Array]:
 
 
 def rebuild(like: Tree, flat: Mapping[str, Array]) -> Tree:
-  """A tree with the structure of `like` (abstract or not) and the leaves of `flat`; ValueError if the paths differ."""
-  leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-  names = [path_name(path) for path, _ in leaves]
-  missing, surplus = set(names) - set(flat), set(flat) - set(names)
+  """The inverse of `flatten`: a tree with the structure of `like` (abstract or not) and the leaves of `flat`.
+
+  Raises ValueError if a path is missing or surplus, or an array's shape or dtype is not the one that `like` has.
+  """
+  paths = flatten(like)
+  missing, surplus = sorted(paths.keys() - flat.keys()), sorted(flat.keys() - paths.keys())
   if missing or surplus:
-    raise ValueError(f'parameters do not fit the model: missing {sorted(missing)[:3]}, surplus {sorted(surplus)[:3]}.')
-  return jax.tree.unflatten(structure, [flat[name] for name in names])
+    raise ValueError(f'parameters do not fit the model: missing {missing[:3]}, surplus {surplus[:3]}.')
+  for path, leaf in paths.items():
+    if (leaf.shape, leaf.dtype) != (flat[path].shape, flat[path].dtype):
+      raise ValueError(
+        f'parameter {path} is {flat[path].dtype}{list(flat[path].shape)}, the model has {leaf.dtype}{list(leaf.shape)}'
+      )
+  return jax.tree.unflatten(jax.tree.structure(like), [flat[path] for path in paths])

@@ -42,8 +42,8 @@ class StackConfig:
     kinds = {kind for kind, _ in parse_layout(self.layout)}
     if kinds & set('mM') and (self.expand * self.width) % HEAD_DIM:
       raise ValueError(
-        f'd_model {self.width} with layout {self.layout!r}: Mamba-2 needs expand * d_model ({self.expand * self.width}) '
-        f'to be a multiple of its head size {HEAD_DIM}.'
+        f'd_model {self.width} with layout {self.layout!r}: Mamba-2 needs expand * d_model '
+        f'({self.expand * self.width}) to be a multiple of its head size {HEAD_DIM}.'
       )
     if kinds & set('MT') and self.mlp_width <= 0:
       raise ValueError(

@@ -1,14 +1,13 @@
 """What a training run carries from step to step; models and optimizer states as flat dicts `path -> array`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from layers import paths
-from layers.paths import flatten
+from layers.paths import flatten, rebuild
 
 __all__ = ['Flat', 'TrainState', 'create', 'flatten', 'rebuild']
 
@@ -41,16 +40,3 @@ def create(params: Flat, init_optimizer: Callable[[Flat], Any], *, ema: bool) ->
   # The average begins at the parameters; a copy, because the step donates both.
   averaged = jax.tree.map(jnp.copy, params) if ema else None
   return TrainState(zero, params, init_optimizer(params), averaged, zero, zero)
-
-
-def rebuild(abstract: Any, flat: Mapping[str, Any]) -> Any:
-  """The inverse of `flatten`: a tree of `abstract`'s structure with the leaves of `flat`.
-
-  Raises ValueError if a path is missing or surplus, or an array has another shape or dtype than in `abstract`.
-  """
-  tree = paths.rebuild(abstract, flat)
-  for path, leaf in flatten(abstract).items():
-    if (leaf.shape, leaf.dtype) != (flat[path].shape, flat[path].dtype):
-      found, wanted = (f'{array.dtype}{list(array.shape)}' for array in (flat[path], leaf))
-      raise ValueError(f'parameter {path} is {found}, the model has {wanted}')
-  return tree
