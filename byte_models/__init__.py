@@ -1,4 +1,4 @@
-"""The registry: a `model` branch of a config in, a model out; every family behind the same contract (layers/contract.py)."""
+"""The registry: a `model` branch of a config in, a model out; all families share one contract (layers/contract.py)."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ __all__ = ['EVAL', 'Context', 'Family', 'ModelOutput', 'build', 'families', 'par
 
 
 class Family(Protocol):
-  """What a family's module offers: `parse` checks a branch and returns a frozen config, `build` makes the model of it."""
+  """What a family's module offers: `parse` checks a branch and returns a frozen config, `build` makes its model."""
 
   def parse(self, branch: Mapping[str, Any]) -> Any: ...
 

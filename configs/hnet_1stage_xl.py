@@ -1,9 +1,10 @@
 """The released hnet_1stage_xl: 1,270,833,920 parameters.
 
-  python train.py --config=configs/hnet_1stage_xl.py --workdir=DIR --config.data.source='files:DATA/*.jsonl.gz#text'
+  python train.py --config=configs/hnet_1stage_xl.py --workdir=DIR
 
-The paper trained it on FineWeb-Edu and reports 0.728 (validation, FineWeb-Edu) bits per byte;
-that is 256 rows of 8,192 bytes for about 218,000 steps, and has not been repeated with this code.
+The paper trained it on FineWeb-Edu, 256 rows of 8,192 bytes for about 218,000 steps,
+and reports 0.728 bits per byte (validation). This has not been repeated with this code. Text is expected
+in data/train and data/validation; --config.data.source names another place.
 """
 
 import ml_collections

@@ -1,11 +1,12 @@
 """The released hnet_2stage_l: 874,315,264 parameters.
 
-  python train.py --config=configs/hnet_2stage_l.py --workdir=DIR --config.data.source='files:DATA/*.jsonl.gz#text'
+  python train.py --config=configs/hnet_2stage_l.py --workdir=DIR
 
-The paper trained it on FineWeb-Edu and reports 0.743 (validation, FineWeb-Edu) bits per byte;
-that is 256 rows of 8,192 bytes for about 218,000 steps, and has not been repeated with this code.
-The paper reports 7.0 bytes a chunk of the inner stage; the outer stage's is not given and is stated as its square root.
+The paper trained it on FineWeb-Edu, 256 rows of 8,192 bytes for about 218,000 steps,
+and reports 0.743 bits per byte (validation). This has not been repeated with this code. Text is expected
+in data/train and data/validation; --config.data.source names another place.
 
+The paper reports 7.0 bytes a chunk of the inner stage; the outer stage's, not given, is stated as its square root.
 """
 
 import ml_collections

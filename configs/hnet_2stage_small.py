@@ -1,6 +1,6 @@
 """H-Net, two stages, small enough for a laptop.
 
-  python train.py --config=configs/hnet_2stage_small.py --workdir=runs/hnet_2stage_small
+python train.py --config=configs/hnet_2stage_small.py --workdir=runs/hnet_2stage_small
 """
 
 import ml_collections

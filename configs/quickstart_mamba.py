@@ -1,6 +1,6 @@
 """A flat Mamba-2 byte model of the quickstart's size.
 
-  python train.py --config=configs/quickstart_mamba.py --workdir=runs/quickstart_mamba
+python train.py --config=configs/quickstart_mamba.py --workdir=runs/quickstart_mamba
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """A flat byte transformer of the quickstart's size: what chunking has to beat.
 
-  python train.py --config=configs/quickstart_transformer.py --workdir=runs/quickstart_transformer
+python train.py --config=configs/quickstart_transformer.py --workdir=runs/quickstart_transformer
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """Boundary predictors: where a chunk starts, with what probability, in parallel and one position at a time.
 
-A predictor takes encoder states and bytes of its level and returns probabilities; a chunk starts where p > 1/2, and always
-at a document's first position. `step` carries a small state a row.
+A predictor takes encoder states and bytes of its level and returns probabilities; a chunk starts where p > 1/2, and
+always at a document's first position. `step` carries a small state a row.
 """
 
 import jax

@@ -14,8 +14,9 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Level:
-  """segment_ids [B, C]: document of each slot, 0 for padding. parent_BxC: slot of the level above that a chunk was picked
-  from (for level 0, its own). byte_BxC: byte position where it starts, out of range for padding. count_B: chunks."""
+  """segment_ids [B, C]: document of each slot, 0 for padding. parent_BxC: slot of the level above that a chunk was
+  picked from (for level 0, its own). byte_BxC: byte where it starts, out of range for padding. count_B: chunks.
+  """
 
   segment_ids: Array
   parent_BxC: Array

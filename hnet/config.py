@@ -1,6 +1,7 @@
 """H-Net's configuration: the authors' notation (config.json), and what this code adds to it."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +47,7 @@ class HNetConfig:
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   ratio_scope: str = 'global'
-  ladder: LadderConfig = LadderConfig()
+  ladder: LadderConfig = dataclasses.field(default_factory=LadderConfig)
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -100,7 +101,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   stacks = _layout_stacks(values['arch_layout'])
   count = len(stacks)
   widths = _integers(values['d_model'], 'd_model', count)
-  for outer, inner in zip(widths, widths[1:], strict=False):
+  for outer, inner in itertools.pairwise(widths):
     if inner < outer:
       raise ValueError(
         f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.'
@@ -187,7 +188,8 @@ def _layout_stacks(layout: Any) -> list[tuple[str, ...]]:
       height(layout[0]), height(layout[2])
       return [(layout[0], layout[2]), *_layout_stacks(layout[1])]
   raise ValueError(
-    f'arch_layout {layout!r}: a stage is [encoder, [inner], decoder] or, innermost, [main], such as ["m4", ["T22"], "m4"].'
+    f'arch_layout {layout!r}: a stage is [encoder, [inner], decoder] or, innermost, [main], such as '
+    '["m4", ["T22"], "m4"].'
   )
 
 

@@ -3,8 +3,8 @@
   python -m hnet.convert --config hnet_1stage_L.json --checkpoint hnet_1stage_L.pt --out weights/hnet_1stage_L
 
 A .pt file is a pickle, so it is read with `weights_only=True`: tensors and plain containers. The published files also
-carry a few omegaconf objects; their names resolve to empty stand-ins that do nothing. A file that needs anything else is
-refused. Needs torch (pip install -r requirements-torch.txt), which nothing else here does.
+carry a few omegaconf objects; their names resolve to empty stand-ins that do nothing. A file that needs anything else
+is refused. Needs torch (pip install -r requirements-torch.txt), which nothing else here does.
 """
 
 import argparse

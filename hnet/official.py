@@ -1,4 +1,4 @@
-"""Official H-Net weights: names, shapes and dtypes of the authors' state dict, as safetensors beside their config.json."""
+"""Official H-Net weights: the authors' state dict as safetensors beside their config.json."""
 
 import dataclasses
 import json
@@ -24,8 +24,9 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """One official tensor: its name, the path of the parameter that holds it, its place in a run of stacked blocks, and how
-  the two layouts differ ('same', 'transpose', 'conv': [channels, 1, taps] against [taps, channels])."""
+  """One official tensor: its name and shape, the path of the parameter that holds it, its place in a run of stacked
+  blocks, and how the layouts differ ('same', 'transpose', 'conv': [channels, 1, taps] against [taps, channels]).
+  """
 
   name: str
   path: str
@@ -113,16 +114,17 @@ def check_official(config: HNetConfig) -> None:
     if not plain(stage):
       raise ValueError(
         f'stage {index} uses boundary {stage.boundary!r}, unpool {stage.unpool!r}, combine {stage.combine!r}, widen '
-        f'{stage.widen!r}: the official format knows only the published H-Net; keep such a model as a training checkpoint.'
+        f'{stage.widen!r}: the official format knows only the published H-Net; keep such a model as a training '
+        'checkpoint.'
       )
 
 
 def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
   """Loads `config.json` (official format) and `model.safetensors` (official names).
 
-  overrides: keys of the `model` branch, such as dtype='bfloat16' or ratio_targets=(3.0, 2.5). Parameters become float32;
-  the dtypes of the file are remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and ValueError
-  for a tensor that is missing, surplus, misshapen, or of another dtype than float32, bfloat16 or float16.
+  overrides: keys of the `model` branch, such as dtype='bfloat16' or ratio_targets=(3.0, 2.5). Parameters become
+  float32; the dtypes of the file are remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and
+  ValueError for a tensor that is missing, surplus, misshapen, or not float32, bfloat16 or float16.
   """
   directory = Path(directory)
   config_file, weights_file = directory / 'config.json', directory / 'model.safetensors'

@@ -1,4 +1,4 @@
-"""Against the official code: logits, boundaries, gradients and greedy generation of tiny models (tests/goldens/hnet)."""
+"""Tiny models against the official code: logits, boundaries, gradients, greedy generation (tests/goldens/hnet)."""
 
 import json
 
@@ -50,7 +50,9 @@ def test_packed_documents_equal_the_official_rows(name):
   model, io = load(name)
   ids = io['input_ids']
   segment_ids = np.repeat([[1, 2]], ids.shape[1], axis=1).reshape(1, -1)
-  output = jax.jit(lambda m, b: m(b))(model, Batch(ids.reshape(1, -1).astype(np.uint8), np.sort(segment_ids).astype(np.int32)))
+  output = jax.jit(lambda m, b: m(b))(
+    model, Batch(ids.reshape(1, -1).astype(np.uint8), np.sort(segment_ids).astype(np.int32))
+  )
   np.testing.assert_allclose(output.logits.reshape(io['logits'].shape), io['logits_packed'], atol=2e-4, rtol=0)
 
 
@@ -88,7 +90,9 @@ def test_gradients_equal_the_official_code(name, scan_layers):
   for tensor in tensors(model.config):
     ours = flat[tensor.path] if tensor.index is None else flat[tensor.path][tensor.index]
     theirs = expected[tensor.name]
-    np.testing.assert_allclose(tensor.theirs(ours), theirs, atol=1e-3 * np.abs(theirs).max() + 1e-12, rtol=0, err_msg=tensor.name)
+    np.testing.assert_allclose(
+      tensor.theirs(ours), theirs, atol=1e-3 * np.abs(theirs).max() + 1e-12, rtol=0, err_msg=tensor.name
+    )
     seen.add(tensor.name)
   assert seen == set(expected)
 
