@@ -128,9 +128,9 @@ def space_like(byte: Array) -> Array:
 
 def parse(spec: str) -> tuple[str, int]:
   """`'cosine'`, `'space'` or `'stride:6'` -> (name, stride); ValueError on anything else."""
+  if spec in ('cosine', 'space'):
+    return spec, 0
   name, _, number = spec.partition(':') if isinstance(spec, str) else ('', '', '')
-  if name in ('cosine', 'space') and not number:
-    return name, 0
   if name == 'stride' and number.isdecimal() and int(number) >= 1:
     return name, int(number)
   raise ValueError(f"boundary {spec!r}: write 'cosine', 'space', or 'stride:N' with N at least 1.")

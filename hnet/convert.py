@@ -8,7 +8,6 @@ is refused. Needs torch (pip install -r requirements-torch.txt), which nothing e
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hnet.config import HNetConfig
-from hnet.official import check_official, check_tensors, write
+from hnet.official import DTYPES, check_official, check_tensors, read_config, write
 
 # What a pickled omegaconf ListConfig or DictConfig names, metadata included.
 _INERT_NAMES = (
@@ -76,9 +74,11 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     elif not isinstance(name, str) or not isinstance(value, torch.Tensor):
       raise ValueError(f'{path} is refused: entry {name!r} is a {type(value).__name__} and not a tensor.')
     elif value.dtype == torch.bfloat16:  # numpy knows it only through ml_dtypes
-      result[name] = value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+      result[name] = value.detach().contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    elif value.dtype in (torch.float32, torch.float16):
+      result[name] = value.detach().contiguous().numpy()
     else:
-      result[name] = value.contiguous().numpy()
+      raise ValueError(f'{path} is refused: tensor {name} is {value.dtype}; weights are {", ".join(DTYPES)}.')
   return result
 
 
@@ -86,7 +86,7 @@ def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
   """Checks every name and shape against the configuration, then writes config.json and model.safetensors."""
   if not config_file.is_file():
     raise FileNotFoundError(f'{config_file} is missing: --config names an official config.json.')
-  config = HNetConfig.from_dict(json.loads(config_file.read_text()))
+  config = read_config(config_file)
   check_official(config)
   state = read_state_dict(checkpoint)
   check_tensors(config, state, checkpoint)

@@ -45,7 +45,7 @@ class Tensor:
 
 
 def tensors(config: HNetConfig) -> Iterator[Tensor]:
-  """Every tensor of the official state dict, in its order."""
+  """Every tensor of the official state dict, stage by stage."""
   width, vocabulary = config.d_model[0], config.vocab_size
   yield Tensor('embeddings.weight', 'embeddings', None, 'same', (vocabulary, width))
   for index, stage in enumerate(config.stages):
@@ -133,16 +133,24 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
       raise FileNotFoundError(
         f'{file} is missing: official weights are a directory with config.json and model.safetensors.'
       )
-  try:
-    config = HNetConfig.from_dict({**json.loads(config_file.read_text()), **overrides})
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{config_file} is not JSON: {error}.') from None
+  config = read_config(config_file, **overrides)
   check_official(config)
   try:
     with safe_open(weights_file, framework='numpy') as file:
       return _read(config, file, weights_file)
   except SafetensorError as error:
     raise ValueError(f'{weights_file} is not a whole safetensors file: {error}.') from None
+
+
+def read_config(file: Path, **overrides: Any) -> HNetConfig:
+  """The configuration in an official config.json; ValueError naming the file if it is not one."""
+  try:
+    branch = json.loads(file.read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{file} is not JSON: {error}.') from None
+  if not isinstance(branch, dict):
+    raise ValueError(f'{file} holds a {type(branch).__name__} and not the mapping of an official config.json.')
+  return HNetConfig.from_dict({**branch, **overrides})
 
 
 def check_tensors(config: HNetConfig, state: Mapping[str, Any], where: Any) -> list[Tensor]:
@@ -201,6 +209,8 @@ def state_dict(model: HNet) -> dict[str, np.ndarray]:
   dtypes = dict(model.stored_dtypes)
   result = {}
   for tensor in tensors(model.config):
+    if dtypes and tensor.name not in dtypes:
+      continue  # a tied head that the file left out
     value = flat[tensor.path]
     value = tensor.theirs(value if tensor.index is None else value[tensor.index])
     result[tensor.name] = value.astype(jnp.dtype(dtypes.get(tensor.name, 'float32')))
