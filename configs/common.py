@@ -38,7 +38,7 @@ def training(*, num_steps: int, batch_size: int, seq_len: int, learning_rate: fl
 
 def released(
   *,
-  arch_layout: list,
+  arch_layout: tuple,
   d_model: Sequence[int],
   d_intermediate: Sequence[int],
   rotary_emb_dim: Sequence[int],
@@ -58,16 +58,16 @@ def released(
   config.model = {
     'family': 'hnet',
     'arch_layout': arch_layout,
-    'd_model': list(d_model),
-    'd_intermediate': list(d_intermediate),
+    'd_model': tuple(d_model),
+    'd_intermediate': tuple(d_intermediate),
     'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2},
     'attn_cfg': {
-      'num_heads': [16] * len(d_model),
-      'rotary_emb_dim': list(rotary_emb_dim),
-      'window_size': list(window_size),
+      'num_heads': (16,) * len(d_model),
+      'rotary_emb_dim': tuple(rotary_emb_dim),
+      'window_size': tuple(window_size),
     },
-    'ratio_targets': list(ratio_targets),
-    'bytes_per_chunk': list(bytes_per_chunk),
+    'ratio_targets': tuple(ratio_targets),
+    'bytes_per_chunk': tuple(bytes_per_chunk),
     'dtype': 'bfloat16',
     'remat': True,
     'scan_layers': True,

@@ -16,12 +16,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The architecture of the authors' config.json, trained as the paper describes."""
   del arg
   return released(
-    arch_layout=['m4', ['T22'], 'm4'],
-    d_model=[1024, 1536],
-    d_intermediate=[0, 4096],
-    rotary_emb_dim=[32, 48],
-    window_size=[1023, -1],
-    ratio_targets=[6.0],
-    bytes_per_chunk=[4.8],
+    arch_layout=('m4', ('T22',), 'm4'),
+    d_model=(1024, 1536),
+    d_intermediate=(0, 4096),
+    rotary_emb_dim=(32, 48),
+    window_size=(1023, -1),
+    ratio_targets=(6.0,),
+    bytes_per_chunk=(4.8,),
     learning_rate=0.000625,
   )

@@ -16,12 +16,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The architecture of the authors' config.json, trained as the paper describes."""
   del arg
   return released(
-    arch_layout=['m4', ['T24'], 'm4'],
-    d_model=[1024, 2048],
-    d_intermediate=[0, 5504],
-    rotary_emb_dim=[32, 64],
-    window_size=[1023, -1],
-    ratio_targets=[6.0],
-    bytes_per_chunk=[4.7],
+    arch_layout=('m4', ('T24',), 'm4'),
+    d_model=(1024, 2048),
+    d_intermediate=(0, 5504),
+    rotary_emb_dim=(32, 64),
+    window_size=(1023, -1),
+    ratio_targets=(6.0,),
+    bytes_per_chunk=(4.7,),
     learning_rate=0.0005,
   )

@@ -18,12 +18,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The architecture of the authors' config.json, trained as the paper describes."""
   del arg
   return released(
-    arch_layout=['m4', ['T1m4', ['T26'], 'm4T1'], 'm4'],
-    d_model=[1024, 1024, 1536],
-    d_intermediate=[0, 2816, 4096],
-    rotary_emb_dim=[32, 32, 48],
-    window_size=[1023, 1023, -1],
-    ratio_targets=[3.0, 3.0],
-    bytes_per_chunk=[2.65, 7.0],
+    arch_layout=('m4', ('T1m4', ('T26',), 'm4T1'), 'm4'),
+    d_model=(1024, 1024, 1536),
+    d_intermediate=(0, 2816, 4096),
+    rotary_emb_dim=(32, 32, 48),
+    window_size=(1023, 1023, -1),
+    ratio_targets=(3.0, 3.0),
+    bytes_per_chunk=(2.65, 7.0),
     learning_rate=0.000625,
   )

@@ -14,14 +14,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config = training(num_steps=4000, batch_size=8, seq_len=1024, learning_rate=2e-3)
   config.model = {
     'family': 'hnet',
-    'arch_layout': ['m2', ['T1m1', ['T4'], 'm1T1'], 'm2'],
-    'd_model': [128, 192, 256],
-    'd_intermediate': [0, 512, 768],
+    'arch_layout': ('m2', ('T1m1', ('T4',), 'm1T1'), 'm2'),
+    'd_model': (128, 192, 256),
+    'd_intermediate': (0, 512, 768),
     'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 64, 'expand': 2},
-    'attn_cfg': {'num_heads': [2, 3, 4], 'rotary_emb_dim': [32, 32, 32], 'window_size': [127, 127, -1]},
-    'ratio_targets': [3.0, {'start': 1.5, 'end': 3.0, 'until': 0.3}],
+    'attn_cfg': {'num_heads': (2, 3, 4), 'rotary_emb_dim': (32, 32, 32), 'window_size': (127, 127, -1)},
+    'ratio_targets': (3.0, {'start': 1.5, 'end': 3.0, 'until': 0.3}),
   }
-  config.optimizer.lr_multipliers = [2.0, 1.5, 1.0]
+  config.optimizer.lr_multipliers = (2.0, 1.5, 1.0)
   config.optimizer.learning_rate = 1e-3
   config.checkpoint.every_steps = 500
   config.eval.every_steps = 500

@@ -18,12 +18,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The architecture of the authors' config.json, trained as the paper describes."""
   del arg
   return released(
-    arch_layout=['m4', ['T1m4', ['T28'], 'm4T1'], 'm4'],
-    d_model=[1024, 1536, 2048],
-    d_intermediate=[0, 4096, 5504],
-    rotary_emb_dim=[32, 48, 64],
-    window_size=[1023, 1023, -1],
-    ratio_targets=[3.0, 3.0],
-    bytes_per_chunk=[2.69, 7.23],
+    arch_layout=('m4', ('T1m4', ('T28',), 'm4T1'), 'm4'),
+    d_model=(1024, 1536, 2048),
+    d_intermediate=(0, 4096, 5504),
+    rotary_emb_dim=(32, 48, 64),
+    window_size=(1023, 1023, -1),
+    ratio_targets=(3.0, 3.0),
+    bytes_per_chunk=(2.69, 7.23),
     learning_rate=0.0005,
   )

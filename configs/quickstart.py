@@ -19,12 +19,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.data = {'source': 'python_docs', 'validation': 'python_docs', 'workers': 0, 'prefetch': 8}
   config.model = {
     'family': 'hnet',
-    'arch_layout': ['m2', ['T2'], 'm2'],
-    'd_model': [128, 256],
-    'd_intermediate': [0, 768],
+    'arch_layout': ('m2', ('T2',), 'm2'),
+    'd_model': (128, 256),
+    'd_intermediate': (0, 768),
     'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 64, 'expand': 2},
-    'attn_cfg': {'num_heads': [4, 4], 'rotary_emb_dim': [16, 32], 'window_size': [-1, -1]},
-    'ratio_targets': [5.0],
+    'attn_cfg': {'num_heads': (4, 4), 'rotary_emb_dim': (16, 32), 'window_size': (-1, -1)},
+    'ratio_targets': (5.0,),
   }
   config.optimizer = {
     'name': 'adamw',

@@ -13,10 +13,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config = quickstart.get_config(arg)
   config.model = {
     'family': 'hnet',
-    'arch_layout': ['m5'],
-    'd_model': [256],
-    'd_intermediate': [0],
+    'arch_layout': ('m5',),
+    'd_model': (256,),
+    'd_intermediate': (0,),
     'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 64, 'expand': 2},
-    'attn_cfg': {'num_heads': [4], 'rotary_emb_dim': [32], 'window_size': [-1]},
+    'attn_cfg': {'num_heads': (4,), 'rotary_emb_dim': (32,), 'window_size': (-1,)},
   }
   return config
