@@ -1,0 +1,51 @@
+"""Tiny H-Nets: configuration branches, and models whose routers and residuals already do something."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import hnet
+from layers.paths import path_name
+from tests.layers.common import jit
+
+ONE_STAGE = ['m1', ['T1'], 'm1']
+TWO_STAGE = ['m1', ['T1m1', ['T1'], 'm1'], 'm1']
+
+
+def attention(window=-1):
+  """attn_cfg of two heads that all stages share."""
+  return {'num_heads': 2, 'rotary_emb_dim': 8, 'window_size': window}
+
+
+def branch(layout, window=-1, **changes):
+  """A `model` branch: width 32, and 64 in the innermost of several stages; two rungs."""
+  stages = 1 if len(layout) == 1 else 2 if len(layout[1]) == 1 else 3
+  return {
+    'family': 'hnet',
+    'arch_layout': layout,
+    'd_model': [32] * max(stages - 1, 1) + [64] * (stages > 1),
+    'd_intermediate': [64] * stages,
+    'ssm_cfg': {'d_state': 8},
+    'attn_cfg': attention(window),
+    'ssd_tile': 16,
+    'ladder': {'fractions': (0.5, 1.0)},
+    **changes,
+  }
+
+
+def build(layout, **changes):
+  """An informative model of `branch`."""
+  config = hnet.parse(branch(layout, **changes))
+  return informative(jit(lambda: hnet.build(config, rngs=nnx.Rngs(0)))())
+
+
+def informative(model, seed=0):
+  """The model with noise on every parameter: a fresh one has routers and residuals that do nothing yet."""
+  rng = np.random.default_rng(seed)
+
+  def shake(path, leaf):
+    deviation = 0.1 if leaf.ndim < 2 or path_name(path).endswith(('bias', 'scale')) else leaf.shape[-2] ** -0.5
+    return leaf + jnp.float32(deviation) * rng.standard_normal(leaf.shape, np.float32)
+
+  return jax.tree_util.tree_map_with_path(shake, model)

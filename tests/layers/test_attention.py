@@ -1,0 +1,133 @@
+"""Block-causal attention against a masked softmax, rotary embedding, and the decoding cache."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from layers.attention import Attention, causal_attention, flops, rotate
+from layers.segments import positions
+from tests.layers.common import jit, random, segment_ids
+
+
+def masked_softmax(q, k, v, ids, window):
+  q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+  index = np.arange(q.shape[1])
+  back = index[:, None] - index
+  visible = (back >= 0) & ((window < 0) | (back <= window)) & (ids[:, :, None] == ids[:, None, :])
+  logits = np.einsum('bqhk,bshk->bhqs', q, k) * q.shape[-1] ** -0.5
+  weights = np.where(visible[:, None], np.exp(logits), 0)
+  return np.einsum('bhqs,bshk->bqhk', weights / weights.sum(-1, keepdims=True), v)
+
+
+def check(length, window, ids, heads=2, block=128):
+  q, k, v = random(3, len(ids), length, heads, 4)
+  ours = jit(lambda q, k, v, ids: causal_attention(q, k, v, ids, window, block))(q, k, v, ids)
+  np.testing.assert_allclose(ours, masked_softmax(q, k, v, ids, window), atol=2e-6)
+
+
+@pytest.mark.parametrize('window', [0, 1, 5, -1])
+@pytest.mark.parametrize('length', [1, 7, 8, 9, 23])
+def test_blocks_equal_a_masked_softmax(length, window):
+  ids = segment_ids([length], [length // 2, length - length // 2], [length // 3, length // 2])
+  check(length, window, ids, block=8)
+
+
+@pytest.mark.parametrize('length, window', [(127, -1), (128, 5), (129, -1), (129, 127), (300, 128), (300, -1)])
+def test_blocks_of_the_default_size_equal_a_masked_softmax(length, window):
+  check(length, window, segment_ids([length], [130, length - 130] if length > 130 else [length]))
+
+
+@pytest.mark.parametrize('window', [200, -1])
+def test_more_than_sixteen_blocks_grow_instead(window):
+  check(16 * 128 + 40, window, segment_ids([1000, 1088]), heads=1)
+
+
+def test_gradients_equal_those_of_one_block():
+  q, k, v = random(3, 2, 20, 2, 4)
+  ids = segment_ids([20], [9, 6])
+  gradient = lambda block: jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(causal_attention(*qkv, ids, 6, block)))))((q, k, v))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(8), gradient(20))
+
+
+@pytest.mark.parametrize('window', [0, 3, -1])
+def test_a_window_shows_that_many_keys_before_the_own(window):
+  q, k = random(2, 1, 16, 1, 4)
+  ids = np.ones((1, 16), np.int32)
+  seen = jax.jacobian(lambda v: causal_attention(q, k, v, ids, window, 8)[0, :, 0, 0])(random(1, 16, 1, 4))
+  count = np.count_nonzero(np.asarray(seen)[:, 0, :, 0, 0], axis=1)
+  np.testing.assert_array_equal(count, np.arange(1, 17) if window < 0 else np.minimum(np.arange(1, 17), window + 1))
+
+
+def test_rotary_turns_pairs_of_halves():
+  x = random(1, 6, 2, 8)
+  position = np.array([[0, 1, 2, 5, 100, 2000]])
+  y = np.asarray(rotate(x, position, 4))
+  for i in range(2):  # pairs (i, i + 2), angle position * 10000^(-2i/4)
+    angle = position[..., None] * 10000.0 ** (-2 * i / 4)
+    turned = (x[..., i] + 1j * x[..., i + 2]) * np.exp(1j * angle)
+    np.testing.assert_allclose(y[..., i], turned.real, atol=1e-3)
+    np.testing.assert_allclose(y[..., i + 2], turned.imag, atol=1e-3)
+  np.testing.assert_array_equal(y[..., 4:], x[..., 4:])
+  np.testing.assert_array_equal(y[:, 0], x[:, 0])
+  np.testing.assert_allclose(np.linalg.norm(y, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+  np.testing.assert_array_equal(rotate(x, position, 0), x)
+
+
+def test_rotary_products_depend_on_the_distance_only():
+  q, k = random(2, 1, 1, 1, 8)
+  product = lambda m, n: float(jnp.sum(rotate(q, jnp.array([[m]]), 8) * rotate(k, jnp.array([[n]]), 8)))
+  for distance in (0, 1, 7):
+    np.testing.assert_allclose([product(n + distance, n) for n in (1, 50, 300)], product(distance, 0), atol=1e-4)
+
+
+@pytest.fixture(scope='module', params=[-1, 3, 30])
+def attention(request):
+  module = Attention(16, 2, 4, request.param, output_deviation=0.3, rngs=nnx.Rngs(0))
+  module.qkv.kernel = nnx.Param(random(16, 48))
+  return module
+
+
+def test_documents_of_a_row_do_not_see_each_other(attention):
+  x = random(1, 14, 16)
+  ids = segment_ids([6, 5, 3])
+  call = jit(lambda x, ids: attention(x, ids, positions(ids)))
+  packed = call(x, ids)
+  changed = call(np.where(ids[..., None] == 2, 7.0, x).astype(np.float32), ids)
+  np.testing.assert_array_equal(packed[:, :6], changed[:, :6])
+  np.testing.assert_array_equal(packed[:, 11:], changed[:, 11:])
+  alone = call(np.pad(x[:, 6:11], ((0, 0), (0, 9), (0, 0))), segment_ids([5, 9]))
+  np.testing.assert_allclose(packed[:, 6:11], alone[:, :5], atol=1e-5)
+
+
+def test_prefill_and_steps_equal_the_parallel_form(attention):
+  x, prompt = random(3, 12, 16), np.array([1, 4, 7])
+  ids = np.ones((3, 12), np.int32)
+  expected = jit(attention)(x, ids, positions(ids))
+  y, cache = jit(attention.prefill)(x[:, :7], prompt, attention.init_cache(3, 12, jnp.float32))
+  step = jit(attention.step)
+  for row, length in enumerate(prompt):
+    np.testing.assert_allclose(y[row, :length], expected[row, :length], atol=1e-5)
+  for index in range(5):
+    rows = np.arange(3), prompt + index
+    y, cache = step(x[rows], np.ones(3, bool), cache)
+    np.testing.assert_allclose(y, expected[rows], atol=1e-5)
+
+
+def test_a_row_that_does_not_act_keeps_its_cache(attention):
+  _, cache = jit(attention.prefill)(random(3, 5, 16), np.array([5, 2, 3]), attention.init_cache(3, 9, jnp.float32))
+  _, after = jit(attention.step)(random(3, 16), np.array([True, False, True]), cache)
+  jax.tree.map(lambda old, new: np.testing.assert_array_equal(old[1], new[1]), cache, after)
+  assert list(after.length_B) == [6, 2, 4]
+
+
+def test_a_window_bounds_the_cache():
+  module = Attention(16, 2, 4, 3, output_deviation=0.3, rngs=nnx.Rngs(0))
+  assert module.init_cache(2, 100, jnp.bfloat16).k_BxCxHxK.shape == (2, 4, 2, 8)
+  assert module.init_cache(2, 2, jnp.bfloat16).v_BxCxHxK.shape == (2, 2, 2, 8)
+
+
+def test_flops_follow_the_paper():
+  # 10 positions, width 8, two heads, each seeing 5 keys: QKV 6d^2, logits 2nd, softmax 3hn, values 2nd, out 2d^2
+  assert flops(10, 8, 2, 5) == 10 * (6 * 64 + 2 * 5 * 8 + 3 * 2 * 5 + 2 * 5 * 8 + 2 * 64)

@@ -1,0 +1,240 @@
+"""The contract of every model family: causality, streaming, isolation, and what training needs of a model.
+
+A family joins by adding a `model` branch to FAMILIES. Shapes are fixed, so each model compiles once for each form, and
+hypothesis draws bytes, documents and prompt lengths.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import byte_models
+from layers.paths import flatten, rebuild
+from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, informative
+from tests.layers.common import jit
+from text.batch import Batch
+
+FAMILIES = {
+  'hnet_one_stage': branch(ONE_STAGE),
+  'hnet_two_stage': branch(TWO_STAGE),
+  'hnet_sliding_windows': branch(['t1', ['T1'], 't1m1'], window=[5, 2]),
+  'hnet_isotropic_T': branch(['T2'], tie_embeddings=True),
+  'hnet_isotropic_m': branch(['m2'], scan_layers=True),
+  'hnet_stride': branch(ONE_STAGE, boundary='stride:3'),
+  'hnet_space': branch(ONE_STAGE, boundary='space'),
+  'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], boundary=['cosine', 'stride:2']),
+  'spacebyte': branch(
+    ['T1', ['T1'], 'T1'], [9, -1], boundary='space', unpool='scatter', combine='sum', widen='zeros', post_norm=False
+  ),
+}
+
+ROWS, LENGTH, PROMPT, ALONE = 4, 48, 24, 16
+LOGITS, PROBABILITIES = 1e-4, 1e-5  # tolerances of float32 sums in another order
+drawn = functools.partial(settings, deadline=None, derandomize=True)
+
+PIECES = st.one_of(
+  st.binary(min_size=1, max_size=16),
+  st.text(st.characters(codec='utf-8'), min_size=1, max_size=6).map(str.encode),
+  st.builds(lambda byte, count: bytes([byte]) * count, st.integers(0, 255), st.integers(1, 40)),
+  st.sampled_from(
+    [b'\xfeThe cat sat, ', 'naïve café — '.encode(), '日本語。'.encode(), '🙂🙃'.encode(), b'f(x):\n    y = 1\n']
+  ),
+)
+
+
+def texts(length):
+  """Bytes of a fixed length: prose, UTF-8 of any script, repeated and arbitrary bytes."""
+  pieces = st.lists(PIECES, min_size=1, max_size=8).map(b''.join)
+  return pieces.map(lambda piece: np.frombuffer((piece * length)[:length], np.uint8))
+
+
+ROWS_OF_TEXT = st.lists(texts(LENGTH), min_size=ROWS, max_size=ROWS).map(np.stack)
+# Lengths of the documents of a row; what they do not fill is padding, which may be all of it.
+DOCUMENTS = st.lists(st.integers(1, LENGTH), max_size=5).map(
+  lambda lengths: [n for n, total in zip(lengths, np.cumsum(lengths), strict=True) if total <= LENGTH]
+)
+
+
+def segment_ids(rows):
+  """[ROWS, LENGTH] int32 from the document lengths of every row."""
+  ids = np.zeros((len(rows), LENGTH), np.int32)
+  for row, lengths in enumerate(rows):
+    ids[row, : sum(lengths)] = np.repeat(np.arange(len(lengths)) + 1, lengths)
+  return ids
+
+
+BATCHES = st.builds(Batch, ROWS_OF_TEXT, st.lists(DOCUMENTS, min_size=ROWS, max_size=ROWS).map(segment_ids))
+
+
+class Subject:
+  """A model and its compiled forms."""
+
+  def __init__(self, model_branch):
+    self.make = lambda: byte_models.build(byte_models.parse(model_branch), rngs=nnx.Rngs(0))
+    self.model = informative(jit(self.make)())
+    self.forward = jit(lambda model, batch: model(batch))
+    self.decode = jit(self._decode)
+
+  def __call__(self, batch):
+    """The parallel form, as numpy; redraws a batch where rounding could decide a boundary."""
+    output = jax.device_get(self.forward(self.model, batch))
+    for p in output.boundary_probabilities:
+      assume(not np.any(np.abs(p - 0.5) < 1e-4))
+    return output
+
+  @staticmethod
+  def _decode(model, bytes_BxL, prompt_B):
+    """Logits after the prompt and after each of LENGTH - PROMPT further bytes of every row: [B, 1 + steps, V]."""
+    cache = model.init_cache(len(bytes_BxL), LENGTH)
+    first, cache = model.prefill(bytes_BxL[:, :PROMPT], prompt_B, cache)
+
+    def step(cache, index):
+      byte_B = jnp.take_along_axis(bytes_BxL, (prompt_B + index)[:, None], 1)[:, 0]
+      logits, cache = model.step(byte_B, cache)
+      return cache, logits
+
+    _, rest = jax.lax.scan(step, cache, jnp.arange(LENGTH - PROMPT))
+    return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
+
+
+@pytest.fixture(scope='module', params=FAMILIES)
+def subject(request):
+  return Subject(FAMILIES[request.param])
+
+
+def assert_same(ours, theirs, where=np.s_[:], there=None):
+  """Two outputs agree at `where` of the first and `there` of the second."""
+  there = where if there is None else there
+  np.testing.assert_allclose(ours.logits[where], theirs.logits[there], atol=LOGITS, rtol=0)
+  np.testing.assert_allclose(ours.nll[where], theirs.nll[there], atol=LOGITS, rtol=0)
+  for b, other in zip(ours.segmentations, theirs.segmentations, strict=True):
+    np.testing.assert_array_equal(b[where], other[there])
+  for p, other in zip(ours.boundary_probabilities, theirs.boundary_probabilities, strict=True):
+    np.testing.assert_allclose(p[where], other[there], atol=PROBABILITIES, rtol=0)
+
+
+@drawn(max_examples=25)
+@given(batch=BATCHES, other=ROWS_OF_TEXT, last=st.integers(0, LENGTH - 2))
+def test_causality_later_bytes_change_nothing_before_them(subject, batch, other, last):
+  changed = np.where(np.arange(LENGTH) <= last, batch.bytes, other)
+  assert_same(subject(batch), subject(Batch(changed, batch.segment_ids)), np.s_[:, : last + 1])
+
+
+@drawn(max_examples=25)
+@given(
+  bytes_BxL=ROWS_OF_TEXT,
+  prompts=st.lists(st.integers(1, PROMPT), min_size=ROWS, max_size=ROWS),
+  row=st.integers(0, ROWS - 1),
+)
+def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_BxL, prompts, row):
+  parallel = subject(Batch(bytes_BxL, np.ones_like(bytes_BxL, np.int32))).logits
+  prompt_B = np.array(prompts)
+  streamed = subject.decode(subject.model, bytes_BxL, prompt_B)
+  expected = np.stack([parallel[i, n - 1 : n + LENGTH - PROMPT] for i, n in enumerate(prompts)])
+  np.testing.assert_allclose(streamed, expected, atol=LOGITS, rtol=0)
+  single = subject.decode(subject.model, bytes_BxL[row : row + 1], prompt_B[row : row + 1])
+  np.testing.assert_allclose(single[0], streamed[row], atol=LOGITS, rtol=0)
+
+
+@drawn(max_examples=25)
+@given(
+  documents=st.lists(texts(LENGTH), min_size=3, max_size=3),
+  lengths=st.tuples(st.integers(1, ALONE), st.integers(1, ALONE)),
+  place=st.permutations(range(3)),
+  rest=BATCHES,
+)
+def test_isolation_packed_equals_padded_equals_alone(subject, documents, lengths, place, rest):
+  documents = [document[:length] for document, length in zip(documents, (*lengths, ALONE), strict=True)]
+  in_place = [documents[index] for index in place]
+  packed_bytes, packed_ids = rest.bytes.copy(), rest.segment_ids.copy()
+  joined = np.concatenate(in_place)
+  packed_bytes[0, : len(joined)] = joined
+  packed_ids[:1] = segment_ids([[len(document) for document in in_place]])
+  packed = subject(Batch(packed_bytes, packed_ids))
+
+  padded_bytes, padded_ids = rest.bytes.copy(), rest.segment_ids.copy()
+  for row, document in enumerate(documents):
+    padded_bytes[row, : len(document)] = document
+  padded_ids[:3] = segment_ids([[len(document)] for document in documents])
+  padded = subject(Batch(padded_bytes, padded_ids))
+
+  begin = np.cumsum([0, *map(len, in_place)])
+  for position, row in enumerate(place):
+    length = len(documents[row])
+    assert_same(packed, padded, np.s_[0, begin[position] : begin[position] + length], np.s_[row, :length])
+  alone = subject(Batch(documents[2][None], np.ones((1, ALONE), np.int32)))
+  assert_same(alone, padded, np.s_[0], np.s_[2, :ALONE])
+
+
+@drawn(max_examples=10)
+@given(batch=BATCHES)
+def test_nll_is_that_of_the_logits_before_each_scored_byte(subject, batch):
+  output = jax.device_get(subject.forward(subject.model, batch))
+  log_p = jax.nn.log_softmax(output.logits[:, :-1], -1)
+  expected = -np.take_along_axis(np.asarray(log_p), batch.bytes[:, 1:, None].astype(int), -1)[..., 0]
+  scored = np.asarray(batch.scored)
+  assert output.nll.dtype == np.float32
+  np.testing.assert_array_equal(output.nll[~scored], 0)
+  np.testing.assert_allclose(output.nll[:, 1:][scored[:, 1:]], expected[scored[:, 1:]], atol=1e-5)
+  starts = np.diff(batch.segment_ids, axis=1, prepend=0) * (batch.segment_ids > 0) > 0
+  for b, p in zip(output.segmentations, output.boundary_probabilities, strict=True):
+    assert b.dtype == bool and p.dtype == np.float32 and b.shape == p.shape == batch.bytes.shape
+    assert not b[batch.segment_ids == 0].any() and b[starts].all()
+
+
+def example():
+  rng = np.random.default_rng(1)
+  ids = segment_ids([[LENGTH], [20, 28], [], [11, 1, 7]])
+  return Batch(rng.integers(0, 256, (ROWS, LENGTH)).astype(np.uint8), ids)
+
+
+def test_the_drawn_models_have_something_to_say(subject):
+  output = subject.forward(subject.model, example())
+  assert 0.3 < float(output.logits.std()) < 10
+  for b in output.segmentations:
+    assert 0.05 < float(b.mean()) < 0.9
+
+
+def test_every_array_is_a_float32_parameter_and_has_a_gradient(subject):
+  batch = example()
+
+  def loss(model):
+    output = model(batch)
+    return jnp.sum(output.nll) / batch.scored.sum() + 0.03 * sum(output.aux_losses.values())
+
+  gradient = flatten(jit(jax.grad(loss))(subject.model))
+  assert {leaf.dtype for leaf in flatten(subject.model).values()} == {jnp.dtype('float32')}
+  assert all(np.isfinite(leaf).all() for leaf in gradient.values())
+  assert [path for path, leaf in gradient.items() if not np.any(leaf)] == []
+
+
+def test_models_of_one_configuration_share_one_compiled_program(subject):
+  again = jax.eval_shape(subject.make)
+  assert jax.tree.structure(again) == jax.tree.structure(subject.model)
+  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(again))
+  other = rebuild(again, {path: 2 * leaf for path, leaf in flatten(subject.model).items()})
+  subject.forward(subject.model, example())
+  programs = subject.forward._cache_size()
+  subject.forward(other, example())
+  assert subject.forward._cache_size() == programs
+
+
+def test_parameters_and_costs_are_described(subject):
+  model = subject.model
+  assert len(model.lr_multipliers(None)) == model.num_stages
+  for path in flatten(model):
+    assert 0 <= model.stage_of(path) < model.num_stages
+    assert all(isinstance(model.decays(path, exempt), bool) for exempt in ('default', 'official'))
+  costs = model.flops_per_byte(LENGTH, None)
+  assert min(costs.values()) >= 0 and sum(costs.values()) > 0
+
+
+def test_an_unknown_family_is_named():
+  with pytest.raises(ValueError, match=r"model\.family 'nonsense' is not known; families: .*hnet"):
+    byte_models.parse({'family': 'nonsense'})
