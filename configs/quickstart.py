@@ -12,7 +12,7 @@ from configs.common import training
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Small rows and small batches: at this budget, more updates on more documents beat longer contexts."""
   del arg
-  config = training(num_steps=1400, batch_size=8, seq_len=256, learning_rate=3e-3)
+  config = training(num_steps=1800, batch_size=8, seq_len=256, learning_rate=3e-3)
   config.model = {
     'family': 'hnet',
     'arch_layout': ('m2', ('T2',), 'm2'),
