@@ -137,6 +137,12 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
       dtype=values['dtype'],
     )
 
+  if count == 1:
+    for key in ('boundary', 'unpool', 'ratio_targets', 'bytes_per_chunk'):
+      if values[key] != _OPTIONAL[key]:
+        raise ValueError(
+          f'model.{key} {values[key]!r}: with the single stage {values["arch_layout"]!r} nothing is cut.'
+        )
   targets = _targets(values['ratio_targets'], values['boundary'], count)
   stages, additions = [], 0
   for stage, layouts in enumerate(stacks):
@@ -241,7 +247,9 @@ def _targets(values: Any, boundaries: Any, count: int) -> list[TargetSchedule | 
   for stage in range(count - 1):
     learned = boundary.parse(_at_stage(boundaries, stage, count - 1, 'boundary'))[0] == 'cosine'
     value = _at_stage(values, stage, count - 1, 'ratio_targets')
-    if not learned and value is not None:
+    if not learned and not isinstance(values, (list, tuple)):
+      value = None  # one value for all means all that learn
+    elif not learned and value is not None:
       raise ValueError(f'ratio_targets {values!r}: stage {stage} cuts by a rule, so its target must be None.')
     if learned and value is None:
       value = 6.0 if count == 2 else 3.0

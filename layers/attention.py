@@ -44,7 +44,10 @@ class Attention(nnx.Module):
     return self.out(y.reshape(x_BxLxD.shape))
 
   def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype) -> AttentionCache:
-    """An empty cache for rows of at most `max_length` positions; a window bounds it."""
+    """An empty cache for rows of at most `max_length` positions; a window bounds it.
+
+    A row that goes beyond what its cache can hold gets nan, and not the answer of a shorter past.
+    """
     slots = max_length if self.window < 0 else min(max_length, self.window + 1)
     width = self.qkv.kernel.shape[-2]
     shape = (batch_size, slots, self.num_heads, width // self.num_heads)
@@ -62,7 +65,7 @@ class Attention(nnx.Module):
     row_Bx1 = jnp.arange(x_BxLxD.shape[0])[:, None]
     put = lambda buffer, new: buffer.at[row_Bx1, slot_BxL].set(new.astype(buffer.dtype), mode='drop')
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B.astype(jnp.int32))
-    return self.out(y.reshape(x_BxLxD.shape)), cache
+    return self._or_nan(self.out(y.reshape(x_BxLxD.shape)), cache), cache
 
   def step(self, x_BxD: Array, active_B: Array, cache: AttentionCache) -> tuple[Array, AttentionCache]:
     """One position for every active row; other rows keep their cache and return values that nobody reads."""
@@ -78,7 +81,15 @@ class Attention(nnx.Module):
     logits = jnp.where(seen_BxC[:, None], logits * q.shape[-1] ** -0.5, _MASKED)
     weights = jax.nn.softmax(logits, -1).astype(q.dtype)
     y = jnp.einsum('bhc,bchk->bhk', weights, cache.v_BxCxHxK.astype(q.dtype))
-    return self.out(y.reshape(x_BxD.shape)), cache
+    return self._or_nan(self.out(y.reshape(x_BxD.shape)), cache), cache
+
+  def _or_nan(self, y: Array, cache: AttentionCache) -> Array:
+    """nan for the rows whose past is longer than a cache that must hold all of it."""
+    slots = cache.k_BxCxHxK.shape[1]
+    if 0 <= self.window < slots:
+      return y
+    fits_B = cache.length_B <= slots
+    return jnp.where(fits_B.reshape(-1, *(1,) * (y.ndim - 1)), y, jnp.nan)
 
 
 _MASKED = -1e30  # finite, so that a row with nothing to see stays free of nan

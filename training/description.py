@@ -21,8 +21,9 @@ def abstract_model(model: Mapping[str, Any]) -> Any:
 def describe(config: Any, model: Any = None) -> dict[str, Any]:
   """JSON data about a config: parameters, flops_per_byte, each also by component.
 
-  flops_per_byte: forward pass, documents of seq_len bytes, at the bytes per chunk that the model is trained towards;
-  a training step takes (1 + backward_over_forward) times as many. model: its abstract model, if the caller has it.
+  flops_per_byte: forward pass, documents of seq_len bytes, at the bytes per chunk that the config states (by default
+  those that the model is trained towards); a training step takes (1 + backward_over_forward) times as many. model: its
+  abstract model, if the caller has it.
   """
   settings = config_lib.parse(config)
   model = abstract_model(settings.model) if model is None else model
@@ -50,7 +51,7 @@ def table(description: Mapping[str, Any]) -> str:
   rows += [(name, f'{value:,.0f}') for name, value in (*flops.items(), ('all', description['flops_per_byte']))]
   left, right = (max(len(row[side]) for row in rows) for side in (0, 1))
   lines = [f'{name:<{left}}  {value:>{right}}'.rstrip() for name, value in rows]
-  lines.append(f'(forward pass over {description["seq_len"]} bytes, at the bytes per chunk that training aims at)')
+  lines.append(f'(forward pass over {description["seq_len"]} bytes, at the bytes per chunk that the config states)')
   return '\n'.join(lines)
 
 

@@ -131,3 +131,15 @@ def test_a_window_bounds_the_cache():
 def test_flops_follow_the_paper():
   # 10 positions, width 8, two heads, each seeing 5 keys: QKV 6d^2, logits 2nd, softmax 3hn, values 2nd, out 2d^2
   assert flops(10, 8, 2, 5) == 10 * (6 * 64 + 2 * 5 * 8 + 3 * 2 * 5 + 2 * 5 * 8 + 2 * 64)
+
+
+@pytest.mark.parametrize('window', [-1, 9])
+def test_a_past_that_its_cache_cannot_hold_gives_nan_and_no_wrong_answer(window):
+  """A cache of 4 positions: the fifth is refused, whereas a cache as long as the window is a ring."""
+  module = Attention(8, 2, 2, window, output_deviation=1.0, rngs=nnx.Rngs(0))
+  active = jnp.ones(1, bool)
+  for slots, finite in ((4, False), (10, window >= 0)):
+    cache = module.init_cache(1, slots, jnp.float32)
+    for _ in range(slots + 1):
+      y, cache = module.step(jnp.ones((1, 8)), active, cache)
+    assert bool(jnp.isfinite(y).all()) == finite
