@@ -202,7 +202,7 @@ def test_a_directory_among_files_is_not_left_out_silently(tmp_path):
 
 @pytest.mark.parametrize(
   'data',
-  [b'not gzip', gzip.compress(b'x' * 1000, mtime=0)[:-9], gzip.compress(bytes(range(99)), mtime=0)[:60]],
+  [b'not gzip', gzip.compress(b'x' * 1000, mtime=0)[:-9], gzip.compress(bytes(range(100, 199)), mtime=0)[:60]],
   ids=['not gzip', 'cut at its end', 'cut within its data'],
 )
 @pytest.mark.parametrize('name', ['a.txt.gz', 'a.jsonl.GZ'])
