@@ -31,32 +31,20 @@ _SHOWN_BYTES = 400  # of each document
 _OFFICIAL_SHAPE = {'seq_len': 8192, 'batch_size': 1}  # the released models were trained on rows of 8192 bytes
 
 
-def load(directory: str, step: str | None):
-  """(model, config of the run, step); official weights have neither a run's config, {}, nor steps, None."""
-  if (pathlib.Path(directory) / 'model.safetensors').is_file():
-    import hnet
-
-    if step is not None:
-      raise ValueError(f'--step={step} does not apply: {directory} holds official weights, not checkpoints of a run')
-    return hnet.from_pretrained(directory), {}, None
-  import training
-
-  loaded = training.load(directory, step)
-  return loaded.model, loaded.config, loaded.step
-
-
 def main(_: list[str]) -> None:
   import rich.progress
   from rich.console import Console
 
   import evaluation
   import text
+  import training
   from evaluation import report
 
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
   output = pathlib.Path(_OUTPUT.value or pathlib.Path(_WORKDIR.value, 'eval.json'))
-  model, config, step = load(_WORKDIR.value, _STEP.value)
+  loaded = training.load(_WORKDIR.value, _STEP.value)
+  model, config, step = loaded.model, loaded.config, loaded.step
   report.check_writable(output)
   data, settings = config.get('data', {}), config.get('eval', {})
   source = _SOURCE.value or data.get('validation') or data.get('source')
@@ -87,11 +75,11 @@ def main(_: list[str]) -> None:
   baselines = evaluation.compressed_bits_per_byte(documents)
   if data.get('source'):
     try:
-      training = text.open_corpus(data['source'], 'train')
+      counted_on = text.open_corpus(data['source'], 'train')
     except (OSError, ValueError) as error:
       print(f'no Markov models: {error}', file=sys.stderr)
     else:
-      counted = (training[index] for index in range(len(training)))
+      counted = (counted_on[index] for index in range(len(counted_on)))
       for order, bits in evaluation.markov_bits_per_byte(counted, documents).items():
         baselines[f'Markov model of order {order}'] = bits
 

@@ -6,7 +6,6 @@ weights.
 """
 
 import os
-import pathlib
 import sys
 
 from absl import flags
@@ -27,20 +26,8 @@ _SEED = flags.DEFINE_integer('seed', 0, 'The same seed, prompts and options give
 _SHOW_CHUNKS = flags.DEFINE_bool('show_chunks', False, 'Print the text again with its chunk boundaries.')
 
 
-def load(directory: str, step: str | None):
-  """The model of a run's checkpoint or of official weights."""
-  if (pathlib.Path(directory) / 'model.safetensors').is_file():
-    import hnet
-
-    if step is not None:
-      raise ValueError(f'--step={step} does not apply: {directory} holds official weights, not checkpoints of a run')
-    return hnet.from_pretrained(directory)
-  import training
-
-  return training.load(directory, step).model
-
-
 def main(_: list[str]) -> None:
+  import training
   from evaluation import generation, segmentation
 
   if _WORKDIR.value is None:
@@ -57,7 +44,7 @@ def main(_: list[str]) -> None:
   prompts = [os.fsencode(prompt) for prompt in _PROMPT.value]
   options = (_MAX_BYTES.value, _TEMPERATURE.value, _TOP_P.value, _SEED.value)
   generation.check(prompts, *options)
-  model = load(_WORKDIR.value, _STEP.value)
+  model = training.load(_WORKDIR.value, _STEP.value).model
   if len(prompts) == 1:
     taken = []
 

@@ -9,33 +9,39 @@ from typing import Any
 
 import jax
 
+import hnet
 from training import checkpoint, description
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
 CONFIG = 'config.json'
+WEIGHTS = 'model.safetensors'
 CHECKPOINTS = 'checkpoints'
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
   """model: with the averaged parameters if the run kept an average; config: resolved, plain data; step: of the
-  checkpoint.
+  checkpoint. Official weights have no run behind them: config {} and step None.
   """
 
   model: Any
   config: dict[str, Any]
-  step: int
+  step: int | None
 
 
 def load(workdir: str | os.PathLike, step: int | str | None = None, report: Callable[[str], None] = print) -> Loaded:
-  """The model that a work directory holds.
+  """The model that a work directory holds, or a directory with official H-Net weights (model.safetensors).
 
   step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
   = the lowest validation bits per byte, or a number. Raises FileNotFoundError if the directory, its config, or the
   step is not there, ValueError if what is there is damaged.
   """
   workdir = pathlib.Path(workdir)
+  if (workdir / WEIGHTS).is_file():
+    if step is not None:
+      raise ValueError(f'step {step} does not apply: {workdir} holds official weights, not checkpoints of a run')
+    return Loaded(hnet.from_pretrained(workdir), {}, None)
   config = read_config(workdir)
   directory = workdir / CHECKPOINTS
   steps = checkpoint.all_steps(directory)
@@ -88,13 +94,7 @@ def initial_params(source: str, model: Any) -> Flat:
 
   Raises FileNotFoundError or ValueError if there is neither, or they do not fit the (abstract) model.
   """
-  directory = pathlib.Path(source)
-  if (directory / 'model.safetensors').is_file():
-    import hnet
-
-    found = hnet.from_pretrained(source)
-  else:
-    found = load(directory).model
+  found = load(source).model
   try:
     return flatten(rebuild(model, flatten(found)))
   except ValueError as error:

@@ -97,7 +97,7 @@ def test_official_weights_work_in_place_of_a_work_directory(source, tmp_path):
   assert done.returncode == 0, done.stderr
   assert done.stdout.decode() == f'ab{generate(model, [b"ab"], 8, temperature=0)[0].decode("utf-8", "replace")}\n'
 
-  for option, word in (('--seq_len=64', '--source is missing'), ('--step=3', '--step=3 does not apply')):
+  for option, word in (('--seq_len=64', '--source is missing'), ('--step=3', 'step 3 does not apply')):
     done = run('eval.py', official, option)
     assert (done.returncode, done.stdout) == (1, b'') and word in done.stderr.decode()
 

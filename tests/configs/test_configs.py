@@ -1,0 +1,45 @@
+"""Every configuration can be described, and every small one trains: two steps, validation and a checkpoint."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+import configs
+import training
+
+NAMES = sorted(
+  path.stem for path in Path(configs.__file__).parent.glob('*.py') if path.stem not in ('__init__', 'common')
+)
+RELEASED = {
+  'hnet_1stage_l': (679_405_312, 0.43e9),
+  'hnet_1stage_xl': (1_270_833_920, 0.72e9),
+  'hnet_2stage_l': (874_315_264, 0.43e9),
+  'hnet_2stage_xl': (1_603_492_224, 0.69e9),
+  'hnet_2stage_xl_chinese': (1_755_285_888, None),
+  'hnet_2stage_xl_code': (1_654_090_112, None),
+}
+
+
+def config_of(name):
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_released_configurations_have_the_published_parameters_and_flops(name):
+  described = training.describe(config_of(name))
+  parameters, flops = RELEASED[name]
+  assert described['parameters'] == parameters
+  if flops:  # the H-Net paper, table 2
+    assert described['flops_per_byte'] == pytest.approx(flops, rel=0.03)
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - set(RELEASED)))
+def test_small_configurations_train_two_steps(name, tmp_path):
+  config = config_of(name)
+  config.update({'num_steps': 2, 'batch_size': 2, 'seq_len': 64})
+  config.eval.update({'every_steps': 0, 'max_bytes': 500})
+  config.model.ladder = {'fractions': (0.5, 1.0)}
+  last = training.train(config, tmp_path)
+  assert 0 < last['validation_bpb'] < 20
+  assert training.load(tmp_path).step == 2
