@@ -32,6 +32,7 @@ _OFFICIAL_SHAPE = {'seq_len': 8192, 'batch_size': 1}  # the released models were
 
 
 def main(_: list[str]) -> None:
+  """Scores the model that the flags name, prints the table and writes the scores."""
   import rich.progress
   from rich.console import Console
 

@@ -27,6 +27,7 @@ _SHOW_CHUNKS = flags.DEFINE_bool('show_chunks', False, 'Print the text again wit
 
 
 def main(_: list[str]) -> None:
+  """Continues the prompts that the flags name."""
   import training
   from evaluation import generation, segmentation
 
