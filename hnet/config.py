@@ -9,7 +9,7 @@ from typing import Any
 from hnet import boundary
 from hnet.losses import TargetSchedule
 from layers.ladder import LadderConfig
-from layers.stack import StackConfig, height
+from layers.stack import StackConfig, height, parse_layout
 
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
 _SSM = {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2}
@@ -75,6 +75,7 @@ _OPTIONAL = {
   'vocab_size': 256,
   'tie_embeddings': False,
   'ssm_cfg': {},
+  'attn_cfg': {},
   'boundary': 'cosine',
   'unpool': None,
   'combine': 'ste',
@@ -89,7 +90,7 @@ _OPTIONAL = {
   'scan_layers': False,
   'ssd_tile': 64,
 }
-_REQUIRED = ('arch_layout', 'd_model', 'd_intermediate', 'attn_cfg')
+_REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
 
 
 def _parse(branch: dict[str, Any]) -> HNetConfig:
@@ -109,7 +110,10 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   mlp_widths = _mlp_widths(values['d_intermediate'], widths)
   ssm = {**_SSM, **_known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
   attention = _known(values['attn_cfg'], _ATTENTION, 'model.attn_cfg')
+  attends = any(kind in 'tT' for layouts in stacks for layout in layouts for kind, _ in parse_layout(layout))
   for key in _ATTENTION:
+    if not attends:
+      attention.setdefault(key, -1 if key == 'window_size' else 0)
     if key not in attention:
       raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
   if values['vocab_size'] != 256:

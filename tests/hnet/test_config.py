@@ -13,11 +13,11 @@ def refused(changes, message, layout=ONE_STAGE):
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('key', ['arch_layout', 'd_model', 'd_intermediate', 'attn_cfg'])
+@pytest.mark.parametrize('key', ['arch_layout', 'd_model', 'd_intermediate', 'attn_cfg'])  # attention: its first key
 def test_missing_keys_are_named(key):
   values = branch(ONE_STAGE)
   del values[key]
-  with pytest.raises(ValueError, match=rf'model\.{key} is missing'):
+  with pytest.raises(ValueError, match=rf'model\.{key}(\.num_heads)? is missing'):
     hnet.parse(values)
 
 
@@ -194,3 +194,8 @@ def test_the_official_form_is_read_back():
   }  # fmt: skip
   assert official['arch_layout'] == TWO_STAGE and official['attn_cfg']['window_size'] == [5, 7, -1]
   assert hnet.parse(official).stages[2].main.width == 64 and hnet.parse(official).official() == official
+
+
+def test_a_model_without_attention_needs_no_heads():
+  config = hnet.parse({'arch_layout': ['M2'], 'd_model': [64], 'd_intermediate': [128]})
+  assert hnet.parse(config.official()) == config
