@@ -1,6 +1,8 @@
 """H-Net (pool): the quickstart with a chunk every 5 bytes instead of learned boundaries.
 
 python train.py --config=configs/quickstart_pool.py --workdir=runs/quickstart_pool
+
+2 CPU cores: four minutes; 1.772 bits per byte on the validation text, 4.9 bytes a chunk.
 """
 
 import ml_collections

@@ -1,6 +1,8 @@
 """H-Net (space): the quickstart with a chunk at every space-like byte that follows another byte.
 
 python train.py --config=configs/quickstart_space.py --workdir=runs/quickstart_space
+
+2 CPU cores: four minutes; 1.768 bits per byte on the validation text, 8.4 bytes a chunk.
 """
 
 import ml_collections
