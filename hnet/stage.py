@@ -63,7 +63,7 @@ class Innermost(nnx.Module):
     rungs, rung = _rungs(self.config, self.index, level)
     rows, indices = {'parent': parent_BxCxD}, _slots(level)
     fn = functools.partial(_main_forward, self.config.stages[self.index])
-    return ladder.on_ladder(fn, self.config.ladder, rungs, rung, _enter_parts(self, 'main'), rows, indices), ()
+    return ladder.on_ladder(fn, self.config.ladder, rungs, rung, _parts(self, 'pad', 'main'), rows, indices), ()
 
   def init_cache(self, batch_size: int, max_length: int) -> Any:
     """Empty caches for rows of at most `max_length` positions."""
@@ -112,7 +112,7 @@ class Stage(nnx.Module):
     run = functools.partial(ladder.on_ladder, config=config.ladder, rungs=rungs, rung=rung)
     e_BxCxD, p_BxC = run(
       functools.partial(_enter, stage),
-      parameters=_enter_parts(self, 'encoder', 'boundary'),
+      parameters=_parts(self, 'pad', 'encoder', 'boundary'),
       rows={'parent': parent_BxCxD},
       indices=indices,
     )
@@ -267,10 +267,6 @@ def _slots(level: Level) -> dict[str, Array]:
 
 def _parts(module: nnx.Module, *names: str) -> dict[str, Any]:
   return {name: getattr(module, name) for name in names if hasattr(module, name)}
-
-
-def _enter_parts(module: nnx.Module, *names: str) -> dict[str, Any]:
-  return _parts(module, 'pad', *names)
 
 
 def _capacity(config: HNetConfig, length: int) -> int:

@@ -60,7 +60,8 @@ def on_ladder(
   if len(rungs) == 1:
     return fn(rungs[0], parameters, rows, indices)
   batch_size = jax.tree.leaves(rows)[0].shape[0]
-  branches = tuple(_in_groups(fn, rung, _groups(rung / rungs[-1], config.row_budget, batch_size)) for rung in rungs)
+  groups = [_groups(length / rungs[-1], config.row_budget, batch_size) for length in rungs]
+  branches = tuple(_in_groups(fn, length, count) for length, count in zip(rungs, groups, strict=True))
   return _switch(branches, config.keep_residuals, rung, (parameters, rows), indices)
 
 
