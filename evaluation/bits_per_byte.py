@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from text import Batch, Corpus
-from text.packing import Piece, evaluation_rows, materialise
+from text import Batch, Corpus, MemoryCorpus
+from text.packing import Pieces, Plan, evaluation_rows, materialise, scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,9 @@ def evaluate(
 
   waiting = None  # a batch is read when the next one is on its way
   for start in range(0, len(plan), batch_size):
-    rows = [_pieces(plan, row, corpus, unfinished) for row in range(start, start + batch_size)]
-    batch, scored_BxL, is_eos_BxL = materialise(corpus, rows, seq_len)
+    pieces = _pieces(plan, start, min(start + batch_size, len(plan)), corpus, unfinished)
+    batch = materialise(corpus, pieces, batch_size, seq_len)
+    scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
     outputs = score(model, _place(batch, batch_sharding))
     if waiting:
       count(*waiting)
@@ -119,7 +120,7 @@ def first_bytes(corpus: Corpus, max_bytes: int | None) -> tuple[Corpus, bool]:
   last = int(np.searchsorted(ends_N, max_bytes))
   length = max_bytes - (int(ends_N[last - 1]) if last else 0)
   documents = [corpus[document] for document in range(last)] + [corpus.read(last, 0, length)]
-  return Corpus(documents, name=f'{corpus.name}, first {max_bytes} bytes'), length < int(corpus.lengths[last])
+  return MemoryCorpus(documents, name=f'{corpus.name}, first {max_bytes} bytes'), length < int(corpus.lengths[last])
 
 
 @functools.cache
@@ -137,10 +138,8 @@ def _place(batch: Batch, sharding: NamedSharding | None) -> Batch:
   return jax.tree.map(lambda rows: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__), batch)
 
 
-def _pieces(plan, row: int, corpus: Corpus, unfinished: int) -> Sequence[Piece]:
-  """The pieces of a row, none beyond the plan; the document `unfinished`, which was cut, has no EOS to predict."""
-  pieces = plan.row(row) if row < len(plan) else []
-  if pieces and pieces[-1].document == unfinished:
-    stop = min(pieces[-1].stop, 1 + int(corpus.lengths[unfinished]))
-    pieces = [*pieces[:-1], dataclasses.replace(pieces[-1], stop=stop)]
-  return pieces
+def _pieces(plan: Plan, start: int, stop: int, corpus: Corpus, unfinished: int) -> Pieces:
+  """What rows [start, stop) hold; the document `unfinished`, which was cut, has no EOS to predict."""
+  pieces = plan.pieces(np.arange(start, stop))
+  last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
+  return pieces._replace(stop=np.minimum(pieces.stop, last))

@@ -5,10 +5,25 @@ they are kept, scored and counted like any other byte. grain is imported only wh
 """
 
 from text.batch import Batch
+from text.corpus import Corpus, MemoryCorpus
+from text.mixture import Mixture, open_mixture, parse_sources
 from text.pipeline import pipeline  # from here on `text.pipeline` is the function, not its module
-from text.sources import Corpus, open_corpus
+from text.sources import document_groups, open_corpus, open_gold
 
 BOS = 254
 EOS = 255
 
-__all__ = ['BOS', 'EOS', 'Batch', 'Corpus', 'open_corpus', 'pipeline']
+__all__ = [
+  'BOS',
+  'EOS',
+  'Batch',
+  'Corpus',
+  'MemoryCorpus',
+  'Mixture',
+  'document_groups',
+  'open_corpus',
+  'open_gold',
+  'open_mixture',
+  'parse_sources',
+  'pipeline',
+]

@@ -3,30 +3,40 @@
 Document d has lengths[d] + 2 symbols: 0 is BOS, 1..n its bytes, n + 1 EOS. The documents of a plan are laid end to end
 and cut into rows. A document that a row cuts continues in the next row, which begins with symbols before the cut as
 context that is not scored; a row ends early, with padding, rather than with a lone symbol, which could score nothing.
+
+An epoch is one plan, or for a large corpus several, its parts: random sets of documents (so small next to the corpus
+that order within them is as good as order over all), each planned when its first row is asked for. Memory is that of
+one part, whatever the size of the corpus; the time to plan an epoch grows with its documents and rows
+(`python -m benchmarks.input_pipeline --plan` measures it).
 """
 
-import dataclasses
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 import text
 from text.batch import Batch
-from text.sources import Corpus
+from text.corpus import Corpus
+
+PART = 2**22  # documents, and rows, of a part; about half a gigabyte while it is planned
+DRAWS = 2**22  # random numbers made at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-  """Symbols [start, stop) of a document in a row; those from first_scored on are scored here, the rest is context."""
+class Pieces(NamedTuple):
+  """Parts of documents in rows: int64 arrays of equal length, ordered by row and in each row from left to right.
 
-  document: int
-  start: int
-  stop: int
-  first_scored: int
+  Symbols [start, stop) of a document; those from first_scored on are scored here, the rest is context.
+  """
+
+  row: np.ndarray
+  document: np.ndarray
+  start: np.ndarray
+  stop: np.ndarray
+  first_scored: np.ndarray
 
 
 class Plan:
-  """Rows of seq_len symbols with random access: `plan.row(i)` is the list of pieces of row i, from left to right."""
+  """Rows of seq_len symbols with random access."""
 
   def __init__(self, documents_N, starts_N, row_starts_R, row_order_R, seq_len: int):
     self._documents = documents_N  # in the order in which they are laid end to end
@@ -38,34 +48,40 @@ class Plan:
   def __len__(self) -> int:
     return len(self._row_order)
 
-  def row(self, index: int) -> list[Piece]:
-    """The pieces of a row; raises IndexError past the end."""
-    index = int(self._row_order[index])
-    begin = int(self._row_starts[index])
-    end = min(begin + self._seq_len, int(self._starts[-1]))
-    scored_before = int(self._row_starts[index - 1]) + self._seq_len if index else 0
-    first = int(np.searchsorted(self._starts, begin, 'right')) - 1
-    last = int(np.searchsorted(self._starts, end - 1))  # a document of which only the BOS would fit is not in the row
-    borders = self._starts[first : last + 1].tolist()
-    pieces = []
-    for document, origin, following in zip(
-      self._documents[first:last].tolist(), borders[:-1], borders[1:], strict=True
-    ):
-      start = max(begin - origin, 0)
-      first_scored = max(scored_before - origin, start + 1)
-      pieces.append(Piece(document, start, min(end, following) - origin, first_scored))
-    return pieces
+  def pieces(self, rows_B: np.ndarray) -> Pieces:
+    """What stands in these rows; `row` counts from 0 as they are given. Raises IndexError past the end."""
+    index_B = self._row_order[rows_B]
+    begin_B = self._row_starts[index_B]
+    end_B = np.minimum(begin_B + self._seq_len, self._starts[-1])
+    scored_before_B = np.where(index_B > 0, self._row_starts[index_B - 1] + self._seq_len, 0)
+    first_B = np.searchsorted(self._starts, begin_B, 'right') - 1
+    last_B = np.searchsorted(self._starts, end_B - 1)  # a document of which only the BOS would fit is not in the row
+    counts_B = last_B - first_B
+    row = np.repeat(np.arange(len(index_B)), counts_B)
+    place = np.arange(len(row)) + np.repeat(first_B - np.cumsum(counts_B) + counts_B, counts_B)
+    origin = self._starts[place]
+    start = np.maximum(begin_B[row] - origin, 0)
+    stop = np.minimum(end_B[row], self._starts[place + 1]) - origin
+    first_scored = np.maximum(scored_before_B[row] - origin, start + 1)
+    return Pieces(row, self._documents[place], start, stop, first_scored)
 
 
-def training_plan(lengths_N: np.ndarray, seq_len: int, seed: int, epoch: int) -> Plan:
-  """One epoch: documents in an order drawn from (seed, epoch), packed, and the rows shuffled again.
+def training_plan(lengths_N: np.ndarray, seq_len: int, seed: int, epoch: int, part: int = 0, parts: int = 1) -> Plan:
+  """One part of an epoch: its documents in an order drawn from (seed, epoch), packed, and the rows shuffled again.
 
   A continuation has one symbol of context. Raises ValueError for no documents or seq_len < 2.
   """
-  documents_N = _permutation(len(lengths_N), seed, epoch, 0)
-  starts_N = _starts(lengths_N[documents_N], seq_len)
+  _check(lengths_N, seq_len)
+  documents_N = _part_of_permutation(len(lengths_N), part, parts, seed, epoch, 0)
+  starts_N = _starts(lengths_N[documents_N])
   row_starts_R = _row_starts(starts_N, seq_len)
-  return Plan(documents_N, starts_N, row_starts_R, _permutation(len(row_starts_R), seed, epoch, 1), seq_len)
+  return Plan(documents_N, starts_N, row_starts_R, permutation(len(row_starts_R), seed, epoch, 1 + part), seq_len)
+
+
+def number_of_parts(lengths_N: np.ndarray, seq_len: int, largest: int = PART) -> int:
+  """How many parts an epoch has: none holds (on average) more than `largest` documents or rows."""
+  rows = int(lengths_N.sum(dtype=np.int64)) // (seq_len - 1)
+  return max(1, min(len(lengths_N), -(-max(len(lengths_N), rows) // largest)))
 
 
 def evaluation_rows(lengths_N: np.ndarray, seq_len: int, context: int | None = None) -> Plan:
@@ -75,7 +91,8 @@ def evaluation_rows(lengths_N: np.ndarray, seq_len: int, context: int | None = N
   where the document has fewer. Raises ValueError for no documents, seq_len < 2 or another context.
   """
   context = seq_len // 2 if context is None else context
-  starts_N = _starts(lengths_N, seq_len)
+  _check(lengths_N, seq_len)
+  starts_N = _starts(lengths_N)
   if not 1 <= context < seq_len:
     raise ValueError(f'context={context} must be from 1 to seq_len - 1 = {seq_len - 1}: choose a shorter context')
   row_starts = [0]
@@ -85,12 +102,15 @@ def evaluation_rows(lengths_N: np.ndarray, seq_len: int, context: int | None = N
   return Plan(np.arange(len(lengths_N)), starts_N, np.array(row_starts), np.arange(len(row_starts)), seq_len)
 
 
-def _starts(lengths_N: np.ndarray, seq_len: int) -> np.ndarray:
+def _check(lengths_N: np.ndarray, seq_len: int) -> None:
   if len(lengths_N) == 0:
     raise ValueError('there is no document to pack: the corpus is empty')
   if seq_len < 2:
     raise ValueError(f'seq_len={seq_len} must be at least 2: the first symbol of a row is context for the next')
-  return np.concatenate([[0], np.cumsum(lengths_N + 2)]).astype(np.int64)
+
+
+def _starts(lengths_N: np.ndarray) -> np.ndarray:
+  return np.concatenate([[0], np.cumsum(lengths_N + np.int64(2))]).astype(np.int64)
 
 
 def _row_starts(starts_N: np.ndarray, seq_len: int) -> np.ndarray:
@@ -100,6 +120,8 @@ def _row_starts(starts_N: np.ndarray, seq_len: int) -> np.ndarray:
   remainder: the loop runs once for each of these (about documents / seq_len), not over documents or rows.
   """
   stride, total = seq_len - 1, int(starts_N[-1])
+  if not total:
+    return np.zeros(0, np.int64)  # a part that no document fell into
   borders = starts_N[1:-1]
   keys = np.sort(borders % stride * total + borders)  # by remainder, then by place
   anchors = [0]
@@ -115,63 +137,114 @@ def _row_starts(starts_N: np.ndarray, seq_len: int) -> np.ndarray:
   return np.repeat(anchors - before * stride, rows) + np.arange(rows.sum()) * stride
 
 
-def _permutation(size: int, *key: int) -> np.ndarray:
+def permutation(size: int, *key: int) -> np.ndarray:
   """A permutation drawn from `key`; from raw bits, since numpy keeps those equal between its versions."""
-  bits = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
-  return np.argsort(bits, kind='stable')
+  return _part_of_permutation(size, 0, 1, *key)
+
+
+def _part_of_permutation(size: int, part: int, parts: int, *key: int) -> np.ndarray:
+  """A stretch of the permutation: what drew a number in the part-th of `parts` equal ranges, in the order of the
+  numbers. All parts one after the other are the whole permutation, and need memory for one of them.
+  """
+  draws = np.random.Philox(np.random.SeedSequence(key))
+  low, high = (np.uint64(min((2**64 * border) // parts, 2**64 - 1)) for border in (part, part + 1))
+  is_last = part == parts - 1
+  chosen, numbers = [], []
+  for start in range(0, size, DRAWS):
+    drawn = draws.random_raw(min(DRAWS, size - start))
+    if parts > 1:
+      inside = np.flatnonzero((drawn >= low) & ((drawn < high) | is_last))
+      chosen.append(inside + start)
+      drawn = drawn[inside]
+    numbers.append(drawn)
+  order = np.argsort(np.concatenate(numbers), kind='stable') if size else np.zeros(0, np.int64)
+  return np.concatenate(chosen)[order] if chosen else order
 
 
 class RowStream:
   """The rows of epoch 0, then of epoch 1, and so on without end: a position in the data is one integer.
 
-  Made for rows that are asked for in rising order: it keeps the plan of one epoch at a time.
+  Made for rows that are asked for in rising order: it keeps one plan at a time.
   """
 
-  def __init__(self, lengths_N: np.ndarray, seq_len: int, seed: int):
+  def __init__(self, lengths_N: np.ndarray, seq_len: int, seed: int, parts: int | None = None):
+    """parts: of an epoch; None: as many as the size of the corpus asks for. Raises ValueError as `training_plan`."""
+    _check(lengths_N, seq_len)
     self._lengths, self._seq_len, self._seed = lengths_N, seq_len, seed
-    self._ends: list[int] = []  # rows in the stream up to the end of each epoch; epochs differ by a few rows
-    self._epoch, self._plan = -1, None
+    self._parts = parts or number_of_parts(lengths_N, seq_len)
+    self._ends: list[int] = []  # rows in the stream up to the end of each part; epochs differ by a few rows
+    self._index, self._plan = -1, None
 
   def locate(self, row: int) -> tuple[int, int]:
-    """(epoch, row of its plan) of a row of the stream."""
+    """(plan, row of the plan) of a row of the stream; plan p is part p % parts of epoch p // parts."""
     while not self._ends or self._ends[-1] <= row:
       self._ends.append((self._ends[-1] if self._ends else 0) + len(self.plan(len(self._ends))))
-    epoch = int(np.searchsorted(self._ends, row, 'right'))
-    return epoch, row - (self._ends[epoch - 1] if epoch else 0)
+    index = int(np.searchsorted(self._ends, row, 'right'))
+    return index, row - (self._ends[index - 1] if index else 0)
 
-  def plan(self, epoch: int) -> Plan:
-    if epoch != self._epoch:
-      self._epoch, self._plan = epoch, training_plan(self._lengths, self._seq_len, self._seed, epoch)
+  def plan(self, index: int) -> Plan:
+    """The plan of that number."""
+    if index != self._index:
+      epoch, part = divmod(index, self._parts)
+      self._plan = None  # frees the memory of the old one first
+      self._plan = training_plan(self._lengths, self._seq_len, self._seed, epoch, part, self._parts)
+      self._index = index
     return self._plan
 
-  def row(self, row: int) -> list[Piece]:
-    epoch, row = self.locate(row)
-    return self.plan(epoch).row(row)
+  def pieces(self, rows_B: np.ndarray) -> Pieces:
+    """What stands in these rows of the stream, which must rise; `row` counts from 0 as they are given."""
+    parts, done = [], 0
+    while done < len(rows_B):
+      index, row = self.locate(int(rows_B[done]))
+      until = int(np.searchsorted(rows_B, self._ends[index]))  # the rest is in other plans
+      pieces = self.plan(index).pieces(rows_B[done:until] - (rows_B[done] - row))
+      parts.append(pieces._replace(row=pieces.row + done))
+      done = until
+    return parts[0] if len(parts) == 1 else Pieces(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def materialise(corpus: Corpus, rows: Sequence[Sequence[Piece]], seq_len: int) -> tuple[Batch, np.ndarray, np.ndarray]:
-  """(batch, scored [B, L] bool, is_eos [B, L] bool), all numpy, from the pieces of B rows; no pieces: a row of padding.
+def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batch:
+  """`rows` rows of seq_len symbols, numpy, padded at the right."""
+  sizes, begin = pieces.stop - pieces.start, _begin(pieces, seq_len)
+  used_B = np.bincount(pieces.row, sizes, rows).astype(np.int64)
+  pieces_before_B = np.searchsorted(pieces.row, np.arange(rows))
+  segment = np.arange(len(sizes)) - pieces_before_B[pieces.row] + 1
+  ends_B = np.append(pieces_before_B[1:], len(sizes))
+  segment_ids = np.repeat(np.insert(segment, ends_B, 0), np.insert(sizes, ends_B, seq_len - used_B)).astype(np.int32)
+
+  bos, eos = begin[pieces.start == 0], (begin + sizes)[_has_eos(corpus, pieces)] - 1
+  is_text = segment_ids != 0
+  is_text[bos] = is_text[eos] = False
+  first, last = np.maximum(pieces.start - 1, 0), np.minimum(pieces.stop - 1, corpus.lengths[pieces.document])
+  raw = map(corpus.read, pieces.document.tolist(), first.tolist(), last.tolist())
+  symbols = np.zeros(rows * seq_len, np.uint8)
+  symbols[is_text] = np.frombuffer(b''.join(raw), np.uint8)
+  symbols[bos], symbols[eos] = text.BOS, text.EOS
+  return Batch(symbols.reshape(rows, seq_len), segment_ids.reshape(rows, seq_len))
+
+
+def scoring(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+  """(scored, is_eos), both [B, L] bool, of the rows that `materialise` makes.
 
   scored: the positions to count, all of batch.scored but for the repeated context of evaluation rows. is_eos: by
   position in the document, so a byte 255 of raw text is not taken for an EOS.
   """
-  bytes_BxL = np.zeros((len(rows), seq_len), np.uint8)
-  segment_ids_BxL = np.zeros((len(rows), seq_len), np.int32)
-  scored_BxL, is_eos_BxL = (np.zeros((len(rows), seq_len), bool) for _ in range(2))
-  for row, pieces in enumerate(rows):
-    begin = 0
-    for segment, piece in enumerate(pieces, 1):
-      end = begin + piece.stop - piece.start
-      length = int(corpus.lengths[piece.document])
-      raw = corpus.read(piece.document, max(piece.start - 1, 0), min(piece.stop - 1, length))
-      first_byte = begin + (piece.start == 0)
-      bytes_BxL[row, first_byte : first_byte + len(raw)] = np.frombuffer(raw, np.uint8)
-      if piece.start == 0:
-        bytes_BxL[row, begin] = text.BOS
-      if piece.stop == length + 2:
-        bytes_BxL[row, end - 1] = text.EOS
-        is_eos_BxL[row, end - 1] = True
-      segment_ids_BxL[row, begin:end] = segment
-      scored_BxL[row, begin + piece.first_scored - piece.start : end] = True
-      begin = end
-  return Batch(bytes_BxL, segment_ids_BxL), scored_BxL, is_eos_BxL
+  begin = _begin(pieces, seq_len)
+  end = begin + pieces.stop - pieces.start
+  change, is_eos = np.zeros(rows * seq_len + 1, np.int8), np.zeros(rows * seq_len, bool)
+  change[begin + pieces.first_scored - pieces.start] += 1
+  change[end] -= 1  # never where another piece begins to be scored: its first symbol is context
+  is_eos[end[_has_eos(corpus, pieces)] - 1] = True
+  scored = np.cumsum(change[:-1], dtype=np.int8).astype(bool)
+  return scored.reshape(rows, seq_len), is_eos.reshape(rows, seq_len)
+
+
+def _begin(pieces: Pieces, seq_len: int) -> np.ndarray:
+  """Where each piece begins in the rows laid end to end."""
+  ends = np.cumsum(pieces.stop - pieces.start)
+  before = np.append(0, ends)[np.searchsorted(pieces.row, pieces.row)]  # in the rows above
+  return np.append(0, ends[:-1]) - before + pieces.row * seq_len
+
+
+def _has_eos(corpus: Corpus, pieces: Pieces) -> np.ndarray:
+  return pieces.stop == corpus.lengths[pieces.document] + 2

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 
 from text.batch import Batch
-from text.packing import RowStream, materialise
-from text.sources import Corpus
+from text.corpus import Corpus
+from text.mixture import MixedRows, Mixture
 
 
 def pipeline(
-  corpus: Corpus,
+  source: Corpus | Mixture,
   *,
   batch_size: int,
   seq_len: int,
@@ -45,7 +45,8 @@ def pipeline(
     raise ValueError(f'host={host} must be from 0 to hosts - 1 = {hosts - 1}')
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
-  batches = _HostBatches(corpus, batch_size, seq_len, seed, start_row, host, hosts)
+  mixture = source if isinstance(source, Mixture) else Mixture([source])
+  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts)
 
   import grain  # here, so that models and evaluation can import text without it
 
@@ -80,17 +81,14 @@ def _exit_with_parent(worker: int, workers: int) -> None:
 class _HostBatches:
   """Random access to one host's share of the k-th global batch."""
 
-  def __init__(self, corpus: Corpus, batch_size: int, seq_len: int, seed: int, start_row: int, host: int, hosts: int):
-    self._corpus, self._batch_size, self._seq_len = corpus, batch_size, seq_len
+  def __init__(self, mixture: Mixture, batch_size: int, seq_len: int, seed: int, start_row: int, host: int, hosts: int):
+    self._batch_size = batch_size
     self._share = batch_size // hosts
     self._first_row = start_row + host * self._share
-    self._stream = RowStream(corpus.lengths, seq_len, seed)
-    self._stream.locate(self._first_row)  # a corpus or seq_len that cannot be packed is an error here, not in a thread
+    self._rows = MixedRows(mixture, seq_len, seed)  # what cannot be packed is an error here, not in a thread
 
   def __len__(self) -> int:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    first = self._first_row + index * self._batch_size
-    rows = [self._stream.row(row) for row in range(first, first + self._share)]
-    return materialise(self._corpus, rows, self._seq_len)[0]
+    return self._rows.batch(self._first_row + index * self._batch_size, self._share)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from evaluation.bits_per_byte import evaluate, first_bytes
-from text import Corpus
+from text import MemoryCorpus
 from text.packing import evaluation_rows
 
 
@@ -40,7 +40,7 @@ def naive(model, documents):
 def test_bits_equal_the_naive_loop_over_whole_documents(two_byte_model):
   model = two_byte_model(positional=True)
   documents = random_documents(0, 5, 1, 40, 62, 30)
-  result = evaluate(model, Corpus(documents), seq_len=256, batch_size=2)  # nothing is cut; one row is padding
+  result = evaluate(model, MemoryCorpus(documents), seq_len=256, batch_size=2)  # nothing is cut; one row is padding
   bits_per_byte, eos_bits = naive(model, documents)
   assert result.bits_per_byte == pytest.approx(bits_per_byte, rel=1e-6)
   assert result.eos_bits == pytest.approx(eos_bits, rel=1e-6)
@@ -53,7 +53,7 @@ def test_bits_equal_the_naive_loop_over_whole_documents(two_byte_model):
 def test_bits_of_a_short_memory_do_not_depend_on_the_cuts(two_byte_model, lengths, context, seed):
   model = two_byte_model(positional=False)  # it remembers two bytes, and a context is at least as long
   documents = random_documents(seed, *lengths)
-  result = evaluate(model, Corpus(documents), seq_len=16, batch_size=3, context=context)
+  result = evaluate(model, MemoryCorpus(documents), seq_len=16, batch_size=3, context=context)
   bits_per_byte, eos_bits = naive(model, documents)
   assert result.bits_per_byte == pytest.approx(bits_per_byte, rel=1e-6)
   assert result.eos_bits == pytest.approx(eos_bits, rel=1e-6)
@@ -64,27 +64,26 @@ def test_bits_of_a_short_memory_do_not_depend_on_the_cuts(two_byte_model, length
 def test_a_continued_document_sees_its_context_and_no_more(two_byte_model, context):
   model = two_byte_model(positional=True)
   documents = random_documents(1, 50, 3, 100, 14, 15, 16, 1)
-  corpus = Corpus(documents)
+  corpus = MemoryCorpus(documents)
   result = evaluate(model, corpus, seq_len=16, batch_size=4, context=context)
   plan = evaluation_rows(corpus.lengths, 16, context)
   text = ends = 0.0
-  for row in range(len(plan)):
-    for piece in plan.row(row):
-      symbols = [254, *documents[piece.document], 255]
-      for i in range(piece.first_scored, piece.stop):
-        assert i - piece.start >= min(i, result.context)
-        scored = nats(model, symbols[piece.start :], i - piece.start)
-        text, ends = (text, ends + scored) if i == len(symbols) - 1 else (text + scored, ends)
+  for _, document, start, stop, first_scored in zip(*plan.pieces(np.arange(len(plan))), strict=True):
+    symbols = [254, *documents[document], 255]
+    for i in range(first_scored, stop):
+      assert i - start >= min(i, result.context)
+      scored = nats(model, symbols[start:], i - start)
+      text, ends = (text, ends + scored) if i == len(symbols) - 1 else (text + scored, ends)
   assert result.bits_per_byte == pytest.approx(text / math.log(2) / sum(map(len, documents)), rel=1e-6)
   assert result.eos_bits == pytest.approx(ends / math.log(2) / len(documents), rel=1e-6)
 
 
 def test_bytes_per_chunk_counts_text_once(two_byte_model):
   documents = random_documents(2, 70, 9, 33)
-  result = evaluate(two_byte_model(positional=False), Corpus(documents), seq_len=16, batch_size=2)
+  result = evaluate(two_byte_model(positional=False), MemoryCorpus(documents), seq_len=16, batch_size=2)
   values = np.frombuffer(b''.join(documents), np.uint8)
   assert result.bytes_per_chunk == (112 / np.sum(values % 5 == 0), 112 / np.sum(values % 25 == 0))
-  result = evaluate(two_byte_model(positional=False), Corpus([b'\x01\x02']), seq_len=16, batch_size=2)
+  result = evaluate(two_byte_model(positional=False), MemoryCorpus([b'\x01\x02']), seq_len=16, batch_size=2)
   assert result.bytes_per_chunk == (math.inf, math.inf)
 
 
@@ -102,7 +101,7 @@ def test_bytes_per_chunk_counts_text_once(two_byte_model):
   ],
 )
 def test_max_bytes_takes_the_beginning_of_the_corpus(two_byte_model, max_bytes, expected, cut):
-  model, corpus = two_byte_model(positional=True), Corpus([b'one', b'three', b'four'])
+  model, corpus = two_byte_model(positional=True), MemoryCorpus([b'one', b'three', b'four'])
   chosen, was_cut = first_bytes(corpus, max_bytes)
   assert [chosen[i] for i in range(len(chosen))] == expected and was_cut == cut
   result = evaluate(model, corpus, seq_len=64, batch_size=2, max_bytes=max_bytes)
@@ -122,7 +121,7 @@ def test_max_bytes_takes_the_beginning_of_the_corpus(two_byte_model, max_bytes, 
 def test_a_document_cut_anywhere_has_no_end(two_byte_model, length):
   model = two_byte_model(positional=False)
   document = random_documents(length, 60)[0]
-  result = evaluate(model, Corpus([document]), seq_len=8, batch_size=2, max_bytes=length)
+  result = evaluate(model, MemoryCorpus([document]), seq_len=8, batch_size=2, max_bytes=length)
   assert result.bits_per_byte == pytest.approx(naive(model, [document[:length]])[0], rel=1e-6)
   assert math.isnan(result.eos_bits)
 
@@ -135,7 +134,7 @@ def test_one_compilation_serves_every_batch_and_every_model_of_a_kind(two_byte_m
   )
   for seed in range(3):
     evaluate(
-      two_byte_model(positional=True, seed=seed), Corpus(random_documents(seed, 100 + seed)), seq_len=11, batch_size=5
+      two_byte_model(positional=True, seed=seed), MemoryCorpus(random_documents(seed, 100 + seed)), seq_len=11, batch_size=5
     )
   assert shapes == [(5, 11)]
 
@@ -144,12 +143,12 @@ def test_sums_keep_what_float32_would_lose(two_byte_model):
   model = two_byte_model(positional=False)
   for parameter in (model.last, model.before):
     parameter[...] = jnp.zeros((256, 256))
-  result = evaluate(model, Corpus([bytes(50_000)]), seq_len=1024, batch_size=8, context=2)
+  result = evaluate(model, MemoryCorpus([bytes(50_000)]), seq_len=1024, batch_size=8, context=2)
   assert result.bits_per_byte == pytest.approx(8, rel=2e-7)
 
 
 def test_rows_laid_over_a_mesh_give_the_same_result(two_byte_model):
-  model, corpus = two_byte_model(positional=True), Corpus(random_documents(5, 100, 7, 40))
+  model, corpus = two_byte_model(positional=True), MemoryCorpus(random_documents(5, 100, 7, 40))
   mesh = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Auto,))
   sharding = NamedSharding(mesh, PartitionSpec('data'))
   sharded = evaluate(model, corpus, seq_len=16, batch_size=4, batch_sharding=sharding)
@@ -162,7 +161,7 @@ def test_progress_counts_bytes_up_to_the_total(two_byte_model):
   documents = random_documents(0, 100, 20)
   evaluate(
     two_byte_model(positional=False),
-    Corpus(documents),
+    MemoryCorpus(documents),
     seq_len=16,
     batch_size=2,
     progress=lambda *call: calls.append(call),
@@ -178,10 +177,10 @@ def test_progress_counts_bytes_up_to_the_total(two_byte_model):
     ({'max_bytes': -1}, 'max_bytes'),
     ({'context': 0}, 'context'),
     ({'context': 8}, 'context'),
-    ({'corpus': Corpus([])}, 'no byte'),
-    ({'corpus': Corpus([b''])}, 'no byte'),
+    ({'corpus': MemoryCorpus([])}, 'no byte'),
+    ({'corpus': MemoryCorpus([b''])}, 'no byte'),
   ],
 )
 def test_bad_input_is_refused_before_the_model_runs(change, word):
   with pytest.raises(ValueError, match=word):
-    evaluate(None, **{'corpus': Corpus([b'text']), 'seq_len': 8, 'batch_size': 1, **change})
+    evaluate(None, **{'corpus': MemoryCorpus([b'text']), 'seq_len': 8, 'batch_size': 1, **change})

@@ -1,5 +1,7 @@
 """The plan: every byte and every EOS scored once, whatever the lengths; evaluation rows; the stream of epochs."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 import text
 from text import packing
-from text.sources import Corpus
+from text.corpus import MemoryCorpus
 
 LENGTHS = st.lists(st.integers(1, 40) | st.integers(1, 3), min_size=1, max_size=30)
 
@@ -15,7 +17,23 @@ LENGTHS = st.lists(st.integers(1, 40) | st.integers(1, 3), min_size=1, max_size=
 def corpus_of(lengths):
   """Documents over all byte values, 0, 254 and 255 among them."""
   rng = np.random.default_rng(len(lengths))
-  return Corpus([rng.choice(np.array([0, 97, 254, 255], np.uint8), length).tobytes() for length in lengths])
+  return MemoryCorpus([rng.choice(np.array([0, 97, 254, 255], np.uint8), length).tobytes() for length in lengths])
+
+
+class Piece(NamedTuple):
+  document: int
+  start: int
+  stop: int
+  first_scored: int
+
+
+def rows_of(plan, rows=None):
+  """The pieces of each row, as a list of lists."""
+  indices = np.arange(len(plan)) if rows is None else np.array(rows, int)
+  found = [[] for _ in indices]
+  for row, *piece in zip(*(array.tolist() for array in plan.pieces(indices)), strict=True):
+    found[row].append(Piece(*piece))
+  return found
 
 
 def symbols(document):
@@ -25,8 +43,9 @@ def symbols(document):
 def check_rows(corpus, plan, seq_len):
   """Rows obey the format, and each byte and EOS of the corpus is scored exactly once."""
   counts = [np.zeros(length + 2, int) for length in corpus.lengths]
-  rows = [plan.row(index) for index in range(len(plan))]
-  batch, scored_BxL, is_eos_BxL = packing.materialise(corpus, rows, seq_len)
+  rows, pieces = rows_of(plan), plan.pieces(np.arange(len(plan)))
+  batch = packing.materialise(corpus, pieces, len(plan), seq_len)
+  scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, len(plan), seq_len)
   for row, pieces in enumerate(rows):
     expected, segment_ids, scored, is_eos = [], [], [], []
     assert pieces
@@ -69,7 +88,7 @@ def test_evaluation_rows_score_everything_once_with_the_context_that_is_asked_fo
   plan = packing.evaluation_rows(corpus.lengths, seq_len, context)
   batch, scored_BxL = check_rows(corpus, plan, seq_len)
   assert not (scored_BxL & ~batch.scored).any()
-  for pieces in map(plan.row, range(len(plan))):
+  for pieces in rows_of(plan):
     assert [piece.document for piece in pieces] == sorted(piece.document for piece in pieces)
     for piece in pieces:
       assert piece.first_scored - piece.start == min(context, piece.first_scored)
@@ -88,52 +107,88 @@ def greedy_starts(lengths, seq_len):
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(1, 300) | st.integers(1, 3), min_size=1, max_size=60), st.integers(2, 70))
 def test_row_starts_equal_those_of_the_loop_over_rows(lengths, seq_len):
-  starts_N = packing._starts(np.array(lengths), seq_len)
+  starts_N = packing._starts(np.array(lengths))
   np.testing.assert_array_equal(packing._row_starts(starts_N, seq_len), greedy_starts(lengths, seq_len))
   evaluation = packing.evaluation_rows(np.array(lengths), seq_len, context=1)
   np.testing.assert_array_equal(evaluation._row_starts, greedy_starts(lengths, seq_len))
 
 
 def test_raw_bytes_254_and_255_are_scored_and_are_not_an_eos():
-  corpus = Corpus([b'\xff\xfe\xff'])
+  corpus = MemoryCorpus([b'\xff\xfe\xff'])
   plan = packing.evaluation_rows(corpus.lengths, 8)
-  batch, scored_BxL, is_eos_BxL = packing.materialise(corpus, [plan.row(0)], 8)
+  pieces = plan.pieces(np.array([0]))
+  batch = packing.materialise(corpus, pieces, 1, 8)
+  scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, 1, 8)
   np.testing.assert_array_equal(batch.bytes, [[254, 255, 254, 255, 255, 0, 0, 0]])
   np.testing.assert_array_equal(scored_BxL, [[0, 1, 1, 1, 1, 0, 0, 0]])
   np.testing.assert_array_equal(is_eos_BxL, [[0, 0, 0, 0, 1, 0, 0, 0]])
 
 
-def test_no_pieces_are_a_row_of_padding():
-  batch, scored_BxL, is_eos_BxL = packing.materialise(Corpus([b'a']), [[]], 4)
-  assert not batch.segment_ids.any() and not scored_BxL.any() and not is_eos_BxL.any()
+def test_rows_without_pieces_are_padding():
+  corpus = MemoryCorpus([b'a'])
+  pieces = packing.evaluation_rows(corpus.lengths, 4).pieces(np.array([0]))
+  batch = packing.materialise(corpus, pieces, 3, 4)
+  scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, 3, 4)
+  assert batch.segment_ids[0].any() and not batch.segment_ids[1:].any() and not batch.bytes[1:].any()
+  assert not scored_BxL[1:].any() and not is_eos_BxL[1:].any()
 
 
 def test_epochs_and_seeds_differ_and_the_same_ones_are_equal():
   lengths_N = np.arange(1, 200)
-  rows = lambda seed, epoch: [packing.training_plan(lengths_N, 32, seed, epoch).row(index) for index in range(20)]
+  rows = lambda seed, epoch: rows_of(packing.training_plan(lengths_N, 32, seed, epoch), range(20))
   assert rows(0, 0) == rows(0, 0)
   assert rows(0, 0) != rows(0, 1) and rows(0, 0) != rows(1, 0) and rows(0, 1) != rows(1, 0)
 
 
 def test_the_order_is_pinned():
-  assert packing._permutation(8, 0, 0, 0).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]  # equal on every machine and numpy
+  assert packing.permutation(8, 0, 0, 0).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]  # equal on every machine and numpy
 
 
 def test_rows_of_an_epoch_are_not_in_the_order_of_the_text():
-  pieces = [packing.training_plan(np.array([10_000]), 64, 0, 0).row(index)[0].start for index in range(20)]
-  assert pieces != sorted(pieces)
+  starts = [pieces[0].start for pieces in rows_of(packing.training_plan(np.array([10_000]), 64, 0, 0), range(20))]
+  assert starts != sorted(starts)
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(2, 12), st.lists(st.integers(0, 200)))
 def test_a_row_of_the_stream_is_found_in_any_order(lengths, seq_len, rows):
   lengths_N = np.array(lengths)
-  plans = [packing.training_plan(lengths_N, seq_len, 3, epoch) for epoch in range(201)]
+  plans = [packing.training_plan(lengths_N, seq_len, 3, epoch) for epoch in range(210)]
   expected = [(epoch, row) for epoch, plan in enumerate(plans) for row in range(len(plan))]
   stream = packing.RowStream(lengths_N, seq_len, 3)
   for row in rows:
     epoch, local = expected[row]
     assert stream.locate(row) == (epoch, local)
-    assert stream.row(row) == plans[epoch].row(local)
+    assert rows_of(stream, [row]) == rows_of(plans[epoch], [local])
+  stretch = range(min(rows, default=0), min(rows, default=0) + 9)  # may hold the ends of several epochs
+  assert rows_of(stream, stretch) == [
+    rows_of(plans[epoch], [local])[0] for epoch, local in map(expected.__getitem__, stretch)
+  ]
+
+
+@pytest.mark.parametrize('parts', [1, 2, 7])
+def test_the_parts_of_a_permutation_make_the_whole_one(parts, monkeypatch):
+  monkeypatch.setattr(packing, 'DRAWS', 64)  # drawn in pieces, as a large one is
+  pieces = [packing._part_of_permutation(1000, part, parts, 3, 1, 0) for part in range(parts)]
+  whole = np.argsort(np.random.Philox(np.random.SeedSequence((3, 1, 0))).random_raw(1000), kind='stable')
+  np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+@settings(deadline=None, max_examples=30)
+@given(LENGTHS, st.integers(2, 50), st.integers(1, 8))
+def test_an_epoch_in_parts_scores_everything_once(lengths, seq_len, parts):
+  corpus = corpus_of(lengths)
+  stream = packing.RowStream(corpus.lengths, seq_len, 0, parts)
+  plans = [stream.plan(part) for part in range(parts)]
+  rows = rows_of(stream, range(sum(map(len, plans))))
+  scored = sorted((piece.document, at) for row in rows for piece in row for at in range(piece.first_scored, piece.stop))
+  assert scored == [(document, at) for document, length in enumerate(lengths) for at in range(1, length + 2)]
+  assert stream.locate(len(rows)) == (next(p for p in range(parts, 2 * parts) if len(stream.plan(p))), 0)
+
+
+def test_parts_keep_both_documents_and_rows_bounded():
+  parts = lambda lengths, seq_len: packing.number_of_parts(np.array(lengths), seq_len, largest=100)
+  assert parts([5] * 100, 16) == 1 and parts([5] * 301, 16) == 4
+  assert parts([10_000] * 50, 11) == 50 and parts([1_000_000], 11) == 1
 
 
 @pytest.mark.parametrize('lengths, seq_len, message', [([], 8, 'no document to pack'), ([3], 1, 'seq_len=1 must be')])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import text
+from text.corpus import MemoryCorpus
 from text.packing import RowStream, materialise
-from text.sources import Corpus
 
 SEQ_LEN = 16
-CORPUS = Corpus([bytes([index] * (index % 23 + 1)) for index in range(40)])  # 33 rows or so: borders come soon
+CORPUS = MemoryCorpus([bytes([index] * (index % 23 + 1)) for index in range(40)])  # 33 rows or so: borders come soon
 BATCHES = 20
 
 
@@ -34,7 +34,7 @@ def rows_of(batches):
 @pytest.fixture(scope='module')
 def expected():
   stream = RowStream(CORPUS.lengths, SEQ_LEN, 1)
-  return rows_of([materialise(CORPUS, [stream.row(row)], SEQ_LEN)[0] for row in range(4 * BATCHES)])
+  return rows_of([materialise(CORPUS, stream.pieces(np.array([row])), 1, SEQ_LEN) for row in range(4 * BATCHES)])
 
 
 def test_batches_are_the_row_stream_over_the_borders_of_epochs(expected):
@@ -69,7 +69,7 @@ def test_worker_processes_give_the_same_batches(expected):
 
 
 def test_one_tiny_document_and_a_batch_of_many_epochs_work():
-  stream = text.pipeline(Corpus([b'a']), batch_size=8, seq_len=64, seed=0)
+  stream = text.pipeline(MemoryCorpus([b'a']), batch_size=8, seq_len=64, seed=0)
   batch = next(itertools.islice(stream, 3, None))
   np.testing.assert_array_equal(batch.bytes[:, :3], [[text.BOS, 97, text.EOS]] * 8)
   assert batch.scored.sum() == 16
@@ -100,9 +100,9 @@ def test_importing_text_does_not_import_grain():
 
 KILLED = """
 import multiprocessing, time, text
-from text.sources import Corpus
+from text.corpus import MemoryCorpus
 if __name__ == '__main__':
-  batches = text.pipeline(Corpus([b'abc' * 100]), batch_size=2, seq_len=16, seed=0, workers=1)
+  batches = text.pipeline(MemoryCorpus([b'abc' * 100]), batch_size=2, seq_len=16, seed=0, workers=1)
   next(batches)
   print(*(child.pid for child in multiprocessing.active_children()), flush=True)
   time.sleep(60)

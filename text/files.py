@@ -1,0 +1,218 @@
+"""The source `files:GLOB[#field][,GLOB...][@all]`: text files, JSON lines and Parquet, also compressed."""
+
+import contextlib
+import dataclasses
+import glob
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from text.corpus import MemoryCorpus
+from text.splitting import is_chosen
+
+VALIDATION = 0.05  # of the documents
+RECORDS = ('.jsonl', '.parquet')  # many documents a file, the text in a field
+NOT_TEXT = ('.zip', '.tar', '.tgz', '.bz2', '.xz', '.npy', '.npz', '.array_record', '.tfrecord')
+BATCH_ROWS = 1024  # of a Parquet file, decoded at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class FileGroup:
+  """The documents of one file; an empty one is b''. field: where the text is in a record, '' for files that are text.
+
+  key: path, size and time of the last change.
+  """
+
+  path: str
+  field: str
+  key: str
+
+  @classmethod
+  def of(cls, path: str, field: str) -> 'FileGroup':
+    with _named(path):
+      status = os.stat(path)
+    return cls(path, field, f'{path}#{field} {status.st_size} {status.st_mtime_ns}')
+
+  def __iter__(self) -> Iterator[bytes]:
+    if _suffix(self.path) in NOT_TEXT:
+      raise ValueError(
+        f"data file '{self.path}' is an archive or an array, not text: unpack it (only .gz and .zst are read packed)"
+      )
+    if _suffix(self.path) not in RECORDS:
+      with _opened(self.path) as file:
+        yield file.read()
+      return
+    if not self.field:
+      raise ValueError(f"data file '{self.path}' needs the field that holds the text: write 'files:GLOB#field'")
+    is_empty = True
+    for document in _jsonl(self) if _suffix(self.path) == '.jsonl' else _parquet(self):
+      is_empty = False
+      yield document
+    if is_empty:
+      raise ValueError(f"data file '{self.path}' has no line: remove it or leave it out of the glob")
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """Files by name. Split by the SHA-256 of each document, the same whatever file it stands in; or, with @all, not."""
+
+  spec: str
+
+  def open(self, split: str) -> MemoryCorpus:
+    """The documents of one split; raises ValueError or OSError as `groups` and for an empty document or split."""
+    spec, is_whole = self.spec.removesuffix('@all'), self.spec.endswith('@all')
+    if split == 'test' and not is_whole:
+      raise ValueError(
+        f"data source 'files:{self.spec}' has no test split: name files of their own, as 'files:GLOB@all', or prepare "
+        'them (python -m text.prepare), which makes one'
+      )
+    documents, total = [], 0
+    for group in _groups(spec):
+      for number, document in enumerate(group, 1):
+        if not document:
+          raise ValueError(
+            f"data file '{group.path}': document {number} is a document of zero bytes: remove it, or prepare the files "
+            '(python -m text.prepare), which leaves such out and counts them'
+          )
+        total += 1
+        if is_whole or is_chosen(document, VALIDATION) == (split == 'validation'):
+          documents.append(document)
+    if not documents:
+      raise ValueError(
+        f"the split by hash of data source 'files:{self.spec}' leaves no document for '{split}' (it has {total} in "
+        "all): give separate files for training and validation, each as 'files:GLOB@all'"
+      )
+    return MemoryCorpus(documents, name=f'files:{self.spec} ({split})', split=split)
+
+  def groups(self) -> list[FileGroup]:
+    """One group per file, in the order of their paths. Raises ValueError or OSError: a glob without files, a directory,
+    a field that no file has.
+    """
+    return _groups(self.spec.removesuffix('@all'))
+
+
+def _groups(spec: str) -> list[FileGroup]:
+  fields: dict[str, str] = {}  # a file that two globs name is read once
+  for part in spec.split(','):
+    pattern, _, field = part.partition('#')
+    matches = _match(pattern)
+    records = [path for path in matches if _suffix(path) in RECORDS]
+    if field and not records:
+      raise ValueError(
+        f"data source '{part}' names the field '{field}', but '{pattern}' matches no .jsonl or .parquet file"
+      )
+    fields.update((path, field if path in records else '') for path in matches)
+  return [FileGroup.of(path, fields[path]) for path in sorted(fields)]
+
+
+def _match(pattern: str) -> list[str]:
+  matches = glob.glob(os.path.expanduser(pattern), recursive=True)
+  folders = [path for path in matches if os.path.isdir(path)]
+  files = [path for path in matches if not os.path.isdir(path)]
+  # `**` matches directories and what is in them; another glob would leave out the files of a directory that it matches
+  if folders and ('**' not in pattern or not files):
+    folder = folders[0].rstrip('/')
+    raise IsADirectoryError(
+      f"data glob '{pattern}' matches the directory '{folder}': write '{folder}/*.txt' or '{folder}/**/*' for its files"
+    )
+  if not files:
+    raise FileNotFoundError(f"data glob '{pattern}' matches no file (working directory {os.getcwd()}): check the path")
+  return files
+
+
+def _packing(path: str) -> str:
+  return next((ending for ending in ('.gz', '.zst') if path.lower().endswith(ending)), '')
+
+
+def _suffix(path: str) -> str:
+  """The suffix that tells the format, lower case; that of what is inside for .gz and .zst."""
+  return Path(path[: len(path) - len(_packing(path))]).suffix.lower()
+
+
+@contextlib.contextmanager
+def _named(path: str):
+  try:
+    yield
+  except (OSError, EOFError, zlib.error) as error:
+    reason = str(getattr(error, 'strerror', None) or error).replace('\n', ' ')
+    raise OSError(f"data file '{path}' cannot be read ({reason}): repair it or leave it out of the glob") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str):
+  with _named(path):
+    if _packing(path) == '.zst':
+      import pyarrow  # its stream, unlike that of `zstandard`, tells a cut file from a whole one
+
+      with pyarrow.input_stream(path, compression='zstd') as stream, io.BufferedReader(stream, 1 << 20) as file:
+        yield file
+    else:
+      with gzip.open(path, 'rb') if _packing(path) else open(path, 'rb') as file:
+        yield file
+
+
+def _jsonl(group: FileGroup) -> Iterator[bytes]:
+  with _opened(group.path) as file:
+    for number, line in enumerate(file, 1):
+      place = f'{group.path}:{number}'
+      try:
+        record = json.loads(line)
+      except (ValueError, RecursionError) as error:  # invalid UTF-8 is a ValueError too
+        raise ValueError(f'{place} is not JSON ({error}): correct or remove the line') from error
+      if not isinstance(record, dict) or group.field not in record:
+        found = ', '.join(record) if isinstance(record, dict) else type(record).__name__
+        raise ValueError(
+          f"{place} has no field '{group.field}' (it has: {found:.200}): name another field or correct the line"
+        )
+      if (kind := type(record[group.field]).__name__) != 'str':
+        raise ValueError(
+          f"{place}: field '{group.field}' is {kind}, not a string: name another field or correct the line"
+        )
+      yield record[group.field].encode('utf-8', 'surrogatepass')  # JSON may hold half a surrogate pair; nothing is lost
+
+
+def _parquet(group: FileGroup) -> Iterator[bytes]:
+  import pyarrow
+  import pyarrow.parquet
+
+  with _opened(group.path) as file:
+    try:
+      table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if _packing(group.path) else file)
+      if group.field not in table.schema_arrow.names:
+        raise ValueError(
+          f"data file '{group.path}' has no column '{group.field}' (it has: "
+          f'{", ".join(table.schema_arrow.names):.200}): name another column'
+        )
+      kind = table.schema_arrow.field(group.field).type
+      if not any(check(kind) for check in _TEXT_COLUMNS):
+        raise ValueError(f"data file '{group.path}': column '{group.field}' is {kind}, not text: name another column")
+      number = 0
+      for batch in table.iter_batches(BATCH_ROWS, columns=[group.field]):
+        for value in batch.column(0).cast(pyarrow.large_binary()):
+          number += 1
+          if not value.is_valid:
+            raise ValueError(
+              f"data file '{group.path}': column '{group.field}' is empty (null) in row {number}: name another column "
+              'or fill it'
+            )
+          yield value.as_py()
+    except pyarrow.ArrowException as error:
+      if isinstance(error, OSError):
+        raise
+      raise ValueError(f"data file '{group.path}' is not Parquet ({error}): repair it or leave it out") from error
+
+
+def _type_check(name: str):
+  def check(kind) -> bool:
+    import pyarrow.types
+
+    return getattr(pyarrow.types, name)(kind)
+
+  return check
+
+
+_TEXT_COLUMNS = tuple(_type_check(f'is_{name}') for name in ('string', 'large_string', 'binary', 'large_binary'))
