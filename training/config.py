@@ -14,19 +14,23 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import text
+
 # May differ when a run goes on in its old work directory: they do not change what a step computes, except
 # `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
-# allowed and reported.
-FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data.workers', 'data.prefetch', 'mesh')
+# allowed and reported. `data` may: the text itself is compared on resume, wherever it lies now.
+FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data', 'mesh')
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """source: training corpus; validation: another corpus to validate on, '' = the held-out part of `source`;
-  workers: loader processes, 0 = in this one; prefetch: batches made ahead."""
+  """source: training text, or a mixture, a list of (source, weight); validation: a source or a list of them, each
+  scored apart, '' = the held-out parts of `source`; workers: loader processes, 0 = in this one; prefetch: batches made
+  ahead.
+  """
 
-  source: str
-  validation: str
+  source: Any
+  validation: Any
   workers: int
   prefetch: int
 
@@ -83,7 +87,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-  """every_steps: 0 = only at the end; max_bytes: validation text used, 0 = all; seq_len and batch_size: 0 = as in
+  """every_steps: 0 = only at the end; max_bytes: of each validation source, 0 = all; seq_len and batch_size: 0 = as in
   training.
   """
 
@@ -212,11 +216,19 @@ def _value(hint: Any, value: Any, key: str) -> Any:
   raise ValueError(f'config key {key} must be {wanted}, got {value!r}')
 
 
+def validation_sources(data: Data) -> tuple[str, ...]:
+  """The sources to validate on, each apart."""
+  if not data.validation:
+    return tuple(source for source, _ in text.parse_sources(data.source))
+  return (data.validation,) if isinstance(data.validation, str) else tuple(data.validation)
+
+
 def _check(config: Config) -> None:
   for key, holds, requirement in _RULES:
     value = functools.reduce(getattr, key.split('.'), config)
     if not holds(value):
       raise ValueError(f'config key {key} must be {requirement}, got {value!r}')
+  text.parse_sources(config.data.source)
   schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
   if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
     raise ValueError(
@@ -233,12 +245,19 @@ def _are_multipliers(value: Any) -> bool:
   return value is None or value == 'paper'
 
 
+def _are_sources(value: Any) -> bool:
+  if isinstance(value, Sequence) and not isinstance(value, str):
+    return all(isinstance(item, str) and item for item in value) and len(set(value)) == len(value)
+  return isinstance(value, str)
+
+
 _RULES = (
   ('seed', lambda v: 0 <= v < 2**32, 'between 0 and 2**32 - 1'),
   ('num_steps', lambda v: v >= 1, 'at least 1'),
   ('batch_size', lambda v: v >= 1, 'at least 1'),
   ('seq_len', lambda v: v >= 2, 'at least 2 (the first byte of a row is only context)'),
-  ('data.source', bool, 'the name of a corpus'),
+  ('data.source', bool, 'a source of text or a list of (source, weight)'),
+  ('data.validation', _are_sources, "'', a source of text or a list of different ones"),
   ('data.workers', lambda v: v >= 0, '0 (load in this process) or more'),
   ('data.prefetch', lambda v: v >= 1, 'at least 1'),
   ('optimizer.name', lambda v: v == 'adamw', "'adamw'"),

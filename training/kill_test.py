@@ -24,7 +24,7 @@ from training import checkpoint
 from training.workdir import CHECKPOINTS, read_config
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'train.py'
-TIMING = ('bytes_per_second', 'model_flops_utilization')
+TIMING = ('bytes_per_second', 'model_flops_utilization', 'data_wait')
 
 
 def main() -> None:

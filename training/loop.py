@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import byte_models
 import text
 from evaluation import bits_per_byte
+from text import mixture
 from training import checkpoint, description, sharding
 from training import config as config_lib
 from training import metrics as metrics_lib
@@ -43,8 +44,9 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
 
   # --- Data
   changes = workdir_lib.config_changes(workdir, resolved)
-  corpus = text.open_corpus(settings.data.source, 'train')
-  validation = text.open_corpus(settings.data.validation or settings.data.source, 'validation')
+  corpora = text.open_mixture(settings.data.source)
+  sources = config_lib.validation_sources(settings.data)
+  validation = {source: text.open_corpus(source, 'validation') for source in sources}
 
   # --- Model
   model = description.abstract_model(settings.model)
@@ -59,7 +61,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   try:
     with jax.set_mesh(mesh), SignalWatch() as watch:
       # --- Restore
-      state, start_row = _restore_or_create(settings, workdir, model, optimizer, mesh, checkpoints, corpus)
+      state, start_row = _restore_or_create(settings, workdir, model, optimizer, mesh, checkpoints, corpora)
       done = int(state.step)
       if done:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
@@ -73,7 +75,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
 
       # --- Loop
       rows = text.pipeline(
-        corpus,
+        corpora,
         batch_size=settings.batch_size,
         seq_len=settings.seq_len,
         seed=settings.seed,
@@ -104,7 +106,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
           values = recorder.read_previous(score)
           if stops or is_due(step, settings.checkpoint.every_steps):
             with recorder.pause():
-              position = {'start_row': start_row, 'data': corpus.fingerprint}
+              position = {'start_row': start_row, 'data': corpora.identity()}
               save = checkpoints.finish if stops else checkpoints.save
               save(state, position, score.get(checkpoint.METRIC))
         checkpoints.poll()
@@ -113,7 +115,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
         if signal_number is not None:
           name = signal.Signals(signal_number).name
           raise Interrupted(f'{name}: stopped after step {step}, which is saved in {workdir}', signal_number)
-        batch = sharding.put_batch(next(rows), mesh)
+        batch = sharding.put_batch(recorder.wait_for_data(rows), mesh)
   finally:
     display.stop()
     checkpoints.close()
@@ -122,7 +124,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
 
 
 def _restore_or_create(
-  settings, workdir, model, optimizer, mesh, checkpoints, corpus
+  settings, workdir, model, optimizer, mesh, checkpoints, corpora
 ) -> tuple[state_lib.TrainState, int]:
   """(state, position in the stream of rows)."""
 
@@ -135,10 +137,10 @@ def _restore_or_create(
   found = checkpoints.restore_newest(abstract, mesh)
   if found is not None:
     state, record = found
-    if record['position']['data'] != corpus.fingerprint:
+    if changes := mixture.differences(record['position']['data'], corpora.identity()):
       raise ValueError(
-        f'data.source {settings.data.source!r} holds other text than {workdir} was trained on: bring that text back or '
-        'use a new --workdir'
+        f'data.source holds other text than {workdir} was trained on ({"; ".join(changes)}): bring that text back or use '
+        'a new --workdir'
       )
     if int(state.step) > settings.num_steps:
       raise ValueError(
@@ -178,14 +180,28 @@ def _compile(settings, model, optimizer, mesh, state, batch, display):
 
 
 def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
-  """Validation metrics of the parameters that evaluation uses."""
-  result = bits_per_byte.evaluate(
-    state_lib.rebuild(model, state.params if state.ema is None else state.ema),
-    validation,
-    seq_len=settings.eval.seq_len or settings.seq_len,
-    batch_size=settings.eval.batch_size or settings.batch_size,
-    max_bytes=settings.eval.max_bytes,
-    batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
-  )
+  """Validation metrics of the parameters that evaluation uses; of several sources, their mean by bytes, then each."""
+  model = state_lib.rebuild(model, state.params if state.ema is None else state.ema)
+  results = {
+    source: bits_per_byte.evaluate(
+      model,
+      corpus,
+      seq_len=settings.eval.seq_len or settings.seq_len,
+      batch_size=settings.eval.batch_size or settings.batch_size,
+      max_bytes=settings.eval.max_bytes,
+      batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
+    )
+    for source, corpus in validation.items()
+  }
+  if len(results) == 1:
+    return _scores(*results.values(), '')
+  text_bytes = sum(result.text_bytes for result in results.values())
+  mean = sum(result.bits_per_byte * result.text_bytes for result in results.values()) / text_bytes
+  each = (_scores(result, f'/{source}') for source, result in results.items())
+  return {checkpoint.METRIC: mean} | {name: value for scores in each for name, value in scores.items()}
+
+
+def _scores(result: bits_per_byte.Result, suffix: str) -> dict[str, float]:
   sizes = {f'validation_bytes_per_chunk_{stage}': size for stage, size in enumerate(result.bytes_per_chunk)}
-  return {checkpoint.METRIC: result.bits_per_byte, 'validation_eos_bits': result.eos_bits} | sizes
+  scores = {checkpoint.METRIC: result.bits_per_byte, 'validation_eos_bits': result.eos_bits} | sizes
+  return {f'{name}{suffix}': value for name, value in scores.items()}

@@ -153,10 +153,10 @@ class Meter:
     self._bytes += count
     self._steps += 1
 
-  def read(self) -> tuple[float, float]:
-    """(bytes per second, steps per second), and starts again."""
+  def read(self) -> tuple[float, float, float]:
+    """(bytes per second, steps per second, seconds), and starts again."""
     seconds = max(time.perf_counter() - self._since, 1e-9)
-    speeds = self._bytes / seconds, self._steps / seconds
+    speeds = self._bytes / seconds, self._steps / seconds, seconds
     self._bytes, self._steps, self._since = 0.0, 0, time.perf_counter()
     return speeds
 
@@ -202,6 +202,7 @@ _SHOWN = (
   ('learning_rate', 'lr', '.3g'),
   ('bytes_per_second', 'bytes/s', ',.0f'),
   ('model_flops_utilization', 'MFU', '.1%'),
+  ('data_wait', 'waiting for data', '.1%'),
 )
 
 

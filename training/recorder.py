@@ -1,7 +1,8 @@
 """The metrics of steps on their way from the device to files and terminal."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -38,6 +39,7 @@ class Recorder:
     self._peak = mesh.size * flops.matmul_peak(settings.model.get('dtype', 'float32'))
     self._waiting: tuple[int, dict[str, jax.Array]] | None = None
     self._meter = metrics_lib.Meter()
+    self._waited = 0.0  # seconds in which the device had no data, since the last reading of the meter
 
   def later(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes a step's metrics to read them at the next call of `read_previous`."""
@@ -46,6 +48,14 @@ class Recorder:
   def wait(self) -> None:
     """Blocks until the waiting step is done, so that its time is counted as training."""
     jax.block_until_ready(self._waiting)
+
+  def wait_for_data(self, batches: Iterator[Any]) -> Any:
+    """The next batch. Its time counts as waiting if the device had nothing left to do when it came."""
+    began = time.perf_counter()
+    batch = next(batches)
+    if self._waiting is None or all(value.is_ready() for value in self._waiting[1].values()):
+      self._waited += time.perf_counter() - began
+    return batch
 
   def pause(self) -> metrics_lib.Meter:
     """A `with` block whose time does not count as training."""
@@ -65,14 +75,16 @@ class Recorder:
     if not (is_due(step, self._settings.log.every_steps) or validation or step == num_steps):
       self._display.advance(step)
       return values
-    bytes_per_second, steps_per_second = self._meter.read()
+    bytes_per_second, steps_per_second, seconds = self._meter.read()
     flops_per_byte = self._flops_per_byte(values)
     values |= {
       'bytes_per_second': bytes_per_second,
       'flops_per_byte': flops_per_byte,
+      'data_wait': self._waited / seconds,
       'model_flops_utilization': flops.utilization(flops_per_byte, bytes_per_second, self._peak),
       **(validation or {}),
     }
+    self._waited = 0.0
     self._writer.write(step, values)
     self._display.advance(step, f'bpb {values["bpb"]:.3f}')
     left = (num_steps - step) / steps_per_second

@@ -33,6 +33,10 @@ def test_a_missing_key_is_named_in_full(make_config):
     ('optimizer.accumulate', 3, 'batch_size 8 is not divisible by optimizer.accumulate 3'),
     ('optimizer.schedule.decay', 0.95, 'must not exceed 1 together'),
     ('optimizer.lr_multipliers', (1.0, -1.0), "optimizer.lr_multipliers must be None, 'paper' or a list"),
+    ('data.source', '', "data.source must be a source of text or a list of (source, weight), got ''"),
+    ('data.source', (('a', 1.0), ('b', -1.0)), "data source 'b' has the weight -1.0: weights are finite numbers"),
+    ('data.source', ('a', 'b'), 'a data source is a string or a list of (source, weight)'),
+    ('data.validation', ('a', 'a'), "data.validation must be '', a source of text or a list of different ones"),
     ('data', 'files:x', "config key data must be a branch with keys, got 'files:x'"),
     ('loss_weights.ratio', 'much', "loss_weights.ratio must be a finite number, got 'much'"),
     ('model.width', object(), 'the config holds a value that JSON cannot save'),
@@ -46,7 +50,7 @@ def test_an_impossible_value_is_one_sentence(make_config, key, value, sentence):
 
 def test_changes_of_model_or_data_are_refused_and_named(make_config):
   old = config_lib.resolve(make_config())
-  new = config_lib.resolve(make_config(seed=1, **{'model.width': 16}))
+  new = config_lib.resolve(make_config(seed=1, **{'model.width': 16, 'data.source': 'files:b'}))
   with pytest.raises(ValueError, match=r'model\.width: 8 -> 16; seed: 0 -> 1'):
     config_lib.refuse_changes(old, new, 'runs/a')
 

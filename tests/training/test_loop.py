@@ -106,6 +106,7 @@ def test_a_run_in_a_hurry_is_killed_by_the_second_signal(make_config, tmp_path, 
   def twice():
     for _ in range(2):
       os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(0.05)  # any thread may receive it; two at once would count as one
 
   stop_after(10, monkeypatch, twice)
   with pytest.raises(KeyboardInterrupt):
@@ -199,8 +200,24 @@ def test_other_text_is_refused(source, make_config, tmp_path):
   training.train(config, tmp_path / 'run')
   for document in list(documents.iterdir())[:10]:
     document.unlink()
-  with pytest.raises(ValueError, match=r'data\.source .* holds other text than .* was trained on'):
+  with pytest.raises(
+    ValueError, match=r"holds other text than .* was trained on \('files:.*' had \d+ documents then, \d+ now, "
+  ):
     training.train(config | {'num_steps': 3}, tmp_path / 'run')
+
+
+def test_the_same_text_in_another_place_is_the_same_and_another_share_is_not(source, make_config, tmp_path):
+  here = pathlib.Path(source.removeprefix('files:')).parent
+  there = pathlib.Path(shutil.copytree(here, tmp_path / 'there'))
+  mixture = lambda folder, weight: ((f'files:{folder}/*.txt', weight), (f'noise:upper_case:files:{folder}/*.txt', 1.0))
+  config = make_config(num_steps=2, **{'data.source': mixture(here, 1.0)})
+  training.train(config, tmp_path / 'run')
+  moved = config | {'num_steps': 3, 'data': config['data'] | {'source': mixture(there, 1.0)}}
+  metrics = training.train(moved, tmp_path / 'run')
+  each = [metrics[f'validation_bpb/{name}'] for name, _ in mixture(there, 1.0)]
+  assert min(each) < metrics['validation_bpb'] < max(each) and 0 <= metrics['data_wait'] <= 1
+  with pytest.raises(ValueError, match=r'rows then, \d+ now.*\): bring that text back or use'):
+    training.train(moved | {'num_steps': 4, 'data': config['data'] | {'source': mixture(there, 2.0)}}, tmp_path / 'run')
 
 
 def test_what_a_kill_left_half_written_is_said_and_cleared_away(stopped, tmp_path, capsys):

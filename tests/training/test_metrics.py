@@ -80,7 +80,7 @@ def test_the_meter_leaves_pauses_out():
   time.sleep(0.02)
   with meter:
     time.sleep(0.2)
-  bytes_per_second, steps_per_second = meter.read()
+  bytes_per_second, steps_per_second, _ = meter.read()
   assert 1000 / 0.1 < bytes_per_second < 1000 / 0.02 and bytes_per_second == pytest.approx(1000 * steps_per_second)
 
 
