@@ -14,7 +14,6 @@ import difflib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from text.corpus import Corpus, Group, Joined, MemoryCorpus
@@ -23,7 +22,6 @@ from text.python_docs import PythonDocs
 
 SPLITS = ('train', 'validation', 'test')
 CORPORA = 'HNET_CORPORA'  # environment variable: where fetched corpora lie
-CORPORA_VERSION = '1.0.0'
 
 
 class Source(Protocol):
@@ -75,13 +73,18 @@ def open_gold(name: str, split: str = 'test') -> Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
+  """A prepared directory. Of a corpus that is for evaluation alone, 'validation' is its only split, 'test'."""
+
   directory: str
   kind: str = 'text'
 
   def open(self, split: str) -> Corpus:
-    from text.prepared import open_prepared
+    from text import prepared
 
-    return open_prepared(os.path.expanduser(self.directory), split, kind=self.kind)
+    directory = os.path.expanduser(self.directory)
+    if split == 'validation' and prepared.read_metadata(directory).get('evaluation_only'):
+      split = 'test'
+    return prepared.open_prepared(directory, split, self.kind)
 
   def groups(self) -> dict[str, list[Group]]:
     from text import prepared
@@ -92,14 +95,13 @@ class _Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class _FetchedCorpus:
-  """A prepared directory ROOT/NAME[/PART]/1.0.0, or all parts of NAME."""
+  """ROOT/NAME[/PART]/1.0.0, or all parts of NAME."""
 
   name: str
   kind: str = 'text'
 
   def open(self, split: str) -> Corpus:
-    parts = self._parts()
-    corpora = [part.open(split) for part in parts]
+    corpora = [part.open(split) for part in self._parts()]
     return corpora[0] if len(corpora) == 1 else Joined(corpora, f'corpus:{self.name} ({split})')
 
   def groups(self) -> dict[str, list[Group]]:
@@ -112,17 +114,16 @@ class _FetchedCorpus:
   def _parts(self) -> list[_Prepared]:
     from text import corpora
 
-    corpora.check_name(self.name)
-    root = Path(os.environ.get(CORPORA, 'data/corpora')).expanduser()
-    whole = root / self.name / CORPORA_VERSION
-    wanted = [whole] if '/' in self.name else [root / part / CORPORA_VERSION for part in corpora.parts(self.name)]
-    missing = [path for path in wanted if not path.is_dir()]
-    if missing:
-      raise FileNotFoundError(
-        f"data source 'corpus:{self.name}' is not in {root} ({missing[0]} is missing): run `python -m text.corpora "
-        f'fetch {self.name.split("/")[0]} --out={root}`, or set {CORPORA} to where it lies'
-      )
-    return [_Prepared(str(path), self.kind) for path in wanted]
+    corpus, parts = corpora.find(self.name)
+    root = os.environ.get(CORPORA, corpora.DEFAULT_ROOT)
+    directories = [corpora.directory(root, corpus.name, part.name) for part in parts]
+    for directory in directories:
+      if not os.path.isdir(directory):
+        raise FileNotFoundError(
+          f"data source 'corpus:{self.name}' is not there ({directory} is missing): run `python -m text.corpora fetch "
+          f'{self.name} --out={root}`, or set {CORPORA} to where it lies'
+        )
+    return [_Prepared(directory, self.kind) for directory in directories]
 
 
 @dataclasses.dataclass(frozen=True)

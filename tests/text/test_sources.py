@@ -2,16 +2,24 @@
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import struct
 import sys
 import sysconfig
 
 import numpy as np
+import pyarrow.parquet
 import pytest
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from hypothesis import given
+from hypothesis import strategies as st
 
-from text import open_corpus, sources
+from text import MemoryCorpus, open_corpus, python_docs, sources
+from text.corpus import Joined
 
 DOCUMENTS = [f'document {index} '.encode() * (index % 7 + 1) for index in range(300)]
 
@@ -26,7 +34,7 @@ def jsonl(documents, field='text'):
 
 
 def both(source):
-  return [open_corpus(source, split) for split in sources.SPLITS]
+  return [open_corpus(source, split) for split in ('train', 'validation')]
 
 
 def content(corpus):
@@ -37,7 +45,7 @@ def content(corpus):
 
 
 def test_a_corpus_gives_documents_and_parts_of_them():
-  corpus = sources.Corpus([b'abc', b'', b'\xfe\xff'])
+  corpus = MemoryCorpus([b'abc', b'', b'\xfe\xff'])
   assert content(corpus) == [b'abc', b'', b'\xfe\xff'] and corpus[-1] == b'\xfe\xff'
   assert corpus.read(0, 1, 3) == b'bc'
   np.testing.assert_array_equal(corpus.lengths, [3, 0, 2])
@@ -46,7 +54,7 @@ def test_a_corpus_gives_documents_and_parts_of_them():
 
 
 def test_the_fingerprint_tells_content_order_borders_and_split_apart_but_not_names():
-  fingerprint = lambda documents, **kwargs: sources.Corpus(documents, **kwargs).fingerprint
+  fingerprint = lambda documents, **kwargs: MemoryCorpus(documents, **kwargs).fingerprint
   variants = [[b'ab', b'c'], [b'a', b'bc'], [b'c', b'ab'], [b'abc'], [b'ab', b'd']]
   assert len({fingerprint(variant) for variant in variants}) == len(variants)
   assert fingerprint([b'a'], split='train') != fingerprint([b'a'], split='validation')
@@ -78,7 +86,7 @@ def test_python_docs_is_the_same_each_time():
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-  monkeypatch.setattr(sources.sysconfig, 'get_paths', lambda: {'stdlib': str(tmp_path)})
+  monkeypatch.setattr(python_docs.sysconfig, 'get_paths', lambda: {'stdlib': str(tmp_path)})
   for module in range(150):
     (tmp_path / f'package_{module}').mkdir()
     for part in range(2):
@@ -100,7 +108,7 @@ def test_a_module_is_on_one_side_and_tests_tables_and_build_records_are_left_out
 def test_topics_that_repeat_each_other_are_one_group():
   line = 'x' * 60
   topics = {'compound': f'{line}\nshort', 'if': line, 'while': 'y' * 60, 'for': f'{"y" * 60}\n{line}', 'del': 'short'}
-  groups = sources._topic_groups(topics)
+  groups = python_docs._topic_groups(topics)
   assert len({groups[topic] for topic in ('compound', 'if', 'while', 'for')}) == 1
   assert groups['del'] == 'del'
 
@@ -174,12 +182,12 @@ def test_double_star_goes_into_directories(tmp_path):
     ('a.jsonl', b'{"text": "\xff"}\n', '*.jsonl#text', r'a\.jsonl:1 is not JSON'),
     ('a.jsonl', b'[' * 100_000, '*.jsonl#text', r'a\.jsonl:1 is not JSON'),
     ('a.jsonl', b'{"text": 3}\n', '*.jsonl#text', r"a\.jsonl:1: field 'text' is int, not a string"),
-    ('a.jsonl', b'{"text": ""}\n', '*.jsonl#text', r"a\.jsonl:1: field 'text' is a document of zero bytes"),
+    ('a.jsonl', b'{"text": ""}\n', '*.jsonl#text', r"a\.jsonl': document 1 is a document of zero bytes"),
     ('a.jsonl', b'', '*.jsonl#text', r"a\.jsonl' has no line"),
     ('a.jsonl', b'{"text": "x"}\n', '*.jsonl', r"a\.jsonl' needs the field .*#field"),
-    ('a.txt', b'x', '*.txt#text', r"names the field 'text', but '.*' matches no \.jsonl file"),
-    ('a.txt', b'', '*.txt', r"a\.txt' is a document of zero bytes"),
-    ('a.txt.gz', b'', '*.gz', r"a\.txt\.gz' is a document of zero bytes"),
+    ('a.txt', b'x', '*.txt#text', r"names the field 'text', but '.*' matches no \.jsonl or \.parquet file"),
+    ('a.txt', b'', '*.txt', r"a\.txt': document 1 is a document of zero bytes"),
+    ('a.txt.gz', b'', '*.gz', r"a\.txt\.gz': document 1 is a document of zero bytes"),
     ('a.tar.gz', b'x', '*', r"a\.tar\.gz' is an archive"),
     ('a.txt', b'x', '*.txt', r"leaves no document for 'validation' \(it has 1 in all\): .*@all"),
     ('a.txt', b'x', '*.md', r"glob '.*\*\.md' matches no file"),
@@ -218,8 +226,170 @@ def test_a_dangling_link_is_named(tmp_path):
     open_corpus(f'files:{tmp_path}/*', 'train')
 
 
+# --- Parquet and Zstandard
+
+
+def parquet(path, columns, **kwargs):
+  pyarrow.parquet.write_table(pyarrow.table(columns), path, **kwargs)
+  return path
+
+
+def zstd(path, data, frames=1):
+  size = -(-len(data) // frames)
+  codec = pyarrow.Codec('zstd')
+  path.write_bytes(b''.join(codec.compress(data[at : at + size], asbytes=True) for at in range(0, len(data), size)))
+  return path
+
+
+@pytest.mark.parametrize('kind', [pyarrow.string(), pyarrow.large_string(), pyarrow.binary()])
+def test_a_parquet_column_gives_the_documents(tmp_path, kind):
+  column = pyarrow.array(DOCUMENTS, pyarrow.binary()).cast(kind)
+  parquet(tmp_path / 'a.parquet', {'body': column, 'id': list(range(len(DOCUMENTS)))}, row_group_size=70)
+  assert content(open_corpus(f'files:{tmp_path}/*.parquet#body@all', 'train')) == DOCUMENTS
+  packed = gzip.compress((tmp_path / 'a.parquet').read_bytes())
+  (tmp_path / 'b.parquet.gz').write_bytes(packed)
+  assert content(open_corpus(f'files:{tmp_path}/b*#body@all', 'train')) == DOCUMENTS
+
+
+@pytest.mark.parametrize('frames', [1, 3])
+def test_zstandard_files_are_read_whole(tmp_path, frames):
+  zstd(tmp_path / 'a.jsonl.zst', jsonl(DOCUMENTS), frames)
+  zstd(tmp_path / 'b.txt.zst', b'text ' * 1000, frames)
+  assert content(open_corpus(f'files:{tmp_path}/*#text@all', 'train')) == [*DOCUMENTS, b'text ' * 1000]
+
+
+@pytest.mark.parametrize(
+  'columns, field, message',
+  [
+    ({'body': ['x']}, 'text', r"a\.parquet' has no column 'text' \(it has: body\): name another column"),
+    ({'text': [1]}, 'text', r"a\.parquet': column 'text' is int64, not text"),
+    ({'text': ['x', None]}, 'text', r"a\.parquet': column 'text' is empty \(null\) in row 2"),
+    ({'text': ['x', '']}, 'text', r"a\.parquet': document 2 is a document of zero bytes"),
+  ],
+)
+def test_a_column_without_text_is_refused(tmp_path, columns, field, message):
+  parquet(tmp_path / 'a.parquet', columns)
+  with pytest.raises(ValueError, match=message):
+    open_corpus(f'files:{tmp_path}/*.parquet#{field}', 'train')
+
+
+def test_damaged_parquet_and_zstandard_files_are_named(tmp_path):
+  good = parquet(tmp_path / 'good.parquet', {'text': [d.decode() for d in DOCUMENTS]}).read_bytes()
+  (tmp_path / 'a.parquet').write_bytes(good[: len(good) // 2])
+  with pytest.raises((ValueError, OSError), match=r'a\.parquet'):
+    open_corpus(f'files:{tmp_path}/a.parquet#text', 'train')
+  packed = zstd(tmp_path / 'good.txt.zst', os.urandom(5000)).read_bytes()
+  for name, data in (('cut.txt.zst', packed[:-100]), ('other.txt.zst', b'no zstandard at all')):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(OSError, match=rf"{name}' cannot be read \(.*\)"):
+      open_corpus(f'files:{tmp_path}/{name}', 'train')
+
+
+# --- TensorFlow Datasets
+
+
+@pytest.fixture(scope='module')
+def tfds_root(tmp_path_factory):
+  """A data set as tensorflow_datasets writes it, once as ArrayRecord and once as TFRecord."""
+  root = tmp_path_factory.mktemp('tfds')
+  features = tfds.features.FeaturesDict(
+    {'text': tfds.features.Text(), 'label': tfds.features.ClassLabel(num_classes=3)}
+  )
+  for file_format in ('array_record', 'tfrecord'):
+    directory = root / f'small_{file_format}' / '1.0.0'
+    directory.mkdir(parents=True)
+    records = [features.serialize_example({'text': document, 'label': 1}) for document in DOCUMENTS]
+    infos = []
+    for split, of_split in (('train', records[:200]), ('test', records[200:])):
+      template = tfds.core.ShardedFileTemplate(
+        data_dir=directory, dataset_name=directory.parent.name, split=split, filetype_suffix=file_format
+      )
+      halves = [of_split[:150], of_split[150:]] if split == 'train' else [of_split]
+      for shard, half in enumerate(halves):
+        path = str(template.sharded_filepath(shard_index=shard, num_shards=len(halves)))
+        if file_format == 'array_record':
+          writer = array_record_module.ArrayRecordWriter(path, 'group_size:1')
+          for record in half:
+            writer.write(record)
+          writer.close()
+        else:
+          with open(path, 'wb') as file:  # checksums are not looked at
+            for record in half:
+              file.write(struct.pack('<QI', len(record), 0) + record + bytes(4))
+      sizes = [len(half) for half in halves]
+      infos.append(tfds.core.SplitInfo(name=split, shard_lengths=sizes, num_bytes=1, filename_template=template))
+    tfds.folder_dataset.write_metadata(data_dir=directory, features=features, split_infos=infos, check_data=False)
+  return root
+
+
+@pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
+def test_a_tensorflow_dataset_is_read_without_tensorflow(tfds_root, monkeypatch, file_format):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tfds_root))
+  monkeypatch.setattr(tfds.core.constants, 'DATA_DIR', str(tfds_root))
+  directory = tfds_root / f'small_{file_format}' / '1.0.0'
+  assert content(open_corpus(f'tfds:{directory}', 'train')) == DOCUMENTS[:200]
+  assert content(open_corpus(f'tfds:{directory}#text', 'test')) == DOCUMENTS[200:]
+  assert content(open_corpus(f'tfds:{directory}:train[25%:90%]#text', 'validation')) == DOCUMENTS[50:180]
+  assert content(open_corpus(f'tfds:{directory}:train+test', 'train')) == DOCUMENTS
+  assert content(open_corpus(f'tfds:small_{file_format}:1.0.0:test', 'train')) == DOCUMENTS[200:]
+  groups = sources.document_groups(f'tfds:{directory}')
+  assert sorted(document for group in groups for document in group) == sorted(DOCUMENTS)
+  assert 'tensorflow' not in sys.modules
+
+
+@pytest.mark.parametrize(
+  'tail, split, message',
+  [
+    (':train#body', 'train', r"has no feature 'body' \(it has: .*text"),
+    (':train#label', 'train', r"feature 'label' is ClassLabel, not Text"),
+    ('', 'validation', r"has no split 'validation' \(it has: .*train.*\): name one of these, e\.g\. 'tfds:"),
+    (':tra', 'train', r"has no split 'tra'"),
+  ],
+)
+def test_what_a_tensorflow_dataset_lacks_is_named(tfds_root, tail, split, message):
+  with pytest.raises(ValueError, match=message):
+    open_corpus(f'tfds:{tfds_root}/small_array_record/1.0.0{tail}', split)
+
+
+def test_a_cut_tfrecord_and_an_unknown_data_set_are_named(tfds_root, tmp_path, monkeypatch):
+  copy = shutil.copytree(tfds_root / 'small_tfrecord' / '1.0.0', tmp_path / 'small_tfrecord' / '1.0.0')
+  shard = next(copy.glob('*test*'))
+  shard.write_bytes(shard.read_bytes()[:-10])
+  with pytest.raises(OSError, match=r'ends or breaks off at record 99: prepare'):
+    open_corpus(f'tfds:{copy}', 'test')
+  with pytest.raises(ValueError, match=r"'tfds:no_such_data_set' can be neither found under .* nor downloaded"):
+    open_corpus('tfds:no_such_data_set', 'train')
+
+
+# --- Noise, joined corpora, unknown sources
+
+
+def test_noise_before_a_source_changes_its_documents_and_depends_on_nothing_else(tmp_path):
+  for index, document in enumerate(DOCUMENTS):
+    write(tmp_path / f'{index:03}.txt', document)
+  noisy = open_corpus(f'noise:drop(rate=0.2):files:{tmp_path}/*@all', 'train')
+  again = open_corpus(f'noise:drop(rate=0.2):files:{tmp_path}/1*@all', 'train')
+  assert content(noisy) != DOCUMENTS and len(noisy) == len(DOCUMENTS)
+  assert content(again) == content(noisy)[100:200]
+  groups = sources.document_groups(f'noise:drop(rate=0.2):files:{tmp_path}/*')
+  assert [document for group in groups for document in group] == content(noisy)
+  with pytest.raises(ValueError, match=r"'noise:drop\(\)' names no text: write noise:NAME"):
+    open_corpus('noise:drop()', 'train')
+
+
+@given(st.lists(st.lists(st.binary(max_size=4), min_size=1, max_size=4), min_size=1, max_size=4))
+def test_joined_corpora_are_one_after_the_other(parts):
+  joined = Joined([MemoryCorpus(part) for part in parts], 'all')
+  assert content(joined) == list(itertools.chain(*parts)) and joined[-1] == parts[-1][-1]
+
+
 def test_unknown_sources_and_splits_are_refused():
-  with pytest.raises(ValueError, match=r"data source 'c4' is not known: use 'python_docs' or 'files:GLOB'"):
+  with pytest.raises(ValueError, match=r"data source 'c4' is not known: use 'python_docs', or one of files:"):
     open_corpus('c4', 'train')
-  with pytest.raises(ValueError, match=r"split 'test' is not known: use 'train' or 'validation'"):
-    open_corpus('python_docs', 'test')
+  with pytest.raises(ValueError, match=r"data source 'file:x' is not known \(did you mean files\?\)"):
+    open_corpus('file:x', 'train')
+  with pytest.raises(ValueError, match=r"split 'dev' is not known: use 'train', 'validation', 'test'"):
+    open_corpus('python_docs', 'dev')
+  for source in ('python_docs', 'files:*.txt'):
+    with pytest.raises(ValueError, match=r'has no test split'):
+      open_corpus(source, 'test')

@@ -1,0 +1,42 @@
+"""How a command of this package ends: after a user's error with one sentence on stderr and exit code 1."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+# A ValueError raised by one of these is a sentence for the user; one from inside a library is a bug to be seen whole.
+OURS = ('text', '__main__', '__mp_main__')
+
+
+class Parser(argparse.ArgumentParser):
+  """An ArgumentParser whose errors are ValueErrors; flags are never abbreviated."""
+
+  def __init__(self, **settings):
+    super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+  def error(self, message: str):
+    raise ValueError(f'{message}: `{self.prog} --help` lists the flags')
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """Calls `main` with the arguments of the command; exits with 1 after a user's error, with 130 after Ctrl-C."""
+  try:
+    main(sys.argv[1:])
+  except KeyboardInterrupt:
+    print('interrupted: the same command goes on where it stopped', file=sys.stderr)
+    sys.exit(130)
+  except (ValueError, OSError) as error:
+    if not is_sentence(error):
+      raise
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    sys.exit(1)
+
+
+def is_sentence(error: BaseException) -> bool:
+  """True for an error that tells the user something: every OSError, and a ValueError that our own code raised."""
+  if isinstance(error, OSError):
+    return True
+  trace = error.__traceback__
+  while trace.tb_next is not None:
+    trace = trace.tb_next
+  return isinstance(error, ValueError) and trace.tb_frame.f_globals.get('__name__', '').partition('.')[0] in OURS
