@@ -21,7 +21,6 @@ from text.files import Files
 from text.python_docs import PythonDocs
 
 SPLITS = ('train', 'validation', 'test')
-CORPORA = 'HNET_CORPORA'  # environment variable: where fetched corpora lie
 
 
 class Source(Protocol):
@@ -115,13 +114,13 @@ class _FetchedCorpus:
     from text import corpora
 
     corpus, parts = corpora.find(self.name)
-    root = os.environ.get(CORPORA, corpora.DEFAULT_ROOT)
+    root = corpora.default_root()
     directories = [corpora.directory(root, corpus.name, part.name) for part in parts]
     for directory in directories:
       if not os.path.isdir(directory):
         raise FileNotFoundError(
           f"data source 'corpus:{self.name}' is not there ({directory} is missing): run `python -m text.corpora fetch "
-          f'{self.name} --out={root}`, or set {CORPORA} to where it lies'
+          f'{self.name} --out={root}`, or set HNET_CORPORA to where it lies'
         )
     return [_Prepared(directory, self.kind) for directory in directories]
 
