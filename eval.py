@@ -1,13 +1,19 @@
 """Scores a trained model on held-out text: python eval.py --workdir=DIR
 
 Bits per byte, bytes per chunk, and for scale the same bytes under gzip, xz and byte Markov models counted on the
-training text; a table on the terminal, DIR/eval.json, and a few documents with the chunk boundaries that the model
-draws. DIR is a work directory of train.py, or a directory with official H-Net weights (config.json, model.safetensors;
---source names the text then).
+training text; a table per source on the terminal, DIR/eval.json ("sources": one entry per source, "gold": one per gold
+corpus), and a few documents with the chunk boundaries that the model draws. DIR is a work directory of train.py, or a
+directory with official H-Net weights (config.json, model.safetensors; --source names the text then).
+
+Where the source is known (synthetic:...), its entropy stands beside the scores, and where its words are known, how well
+the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus.
 """
 
+import dataclasses
+import itertools
 import pathlib
 import sys
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -17,13 +23,24 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Work directory of a run, or a d
 _STEP = flags.DEFINE_string(
   'step', None, "Checkpoint to score: a number or 'best' (lowest validation score); default: the newest."
 )
-_SOURCE = flags.DEFINE_string(
-  'source', None, 'Text, as in data.source of a config; default: what the run validates on.'
+_SOURCE = flags.DEFINE_multi_string(
+  'source', [], 'Text, as in data.source of a config; may be given several times. Default: what the run validates on.'
 )
-_SPLIT = flags.DEFINE_enum('split', 'validation', ['train', 'validation'], 'Which part of the text.')
-_MAX_BYTES = flags.DEFINE_integer('max_bytes', 0, 'Score only the first bytes of the text; 0: all of it.')
+_SPLIT = flags.DEFINE_enum('split', 'validation', ['train', 'validation', 'test'], 'Which part of the text.')
+_GOLD = flags.DEFINE_multi_string(
+  'gold', [], 'Gold corpus, e.g. chinese_words, whose units the chunks are compared with; may be given several times.'
+)
+_MAX_BYTES = flags.DEFINE_integer('max_bytes', 0, 'Score only the first bytes of each text; 0: all of it.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', None, 'Symbols per row; default: as the run validates.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Rows per batch; default: as the run validates.')
+_COMPRESS_MB = flags.DEFINE_float(
+  'compress_mb', 20, 'gzip, xz and the Markov models get at most the first so many MB of the scored text (10⁶ bytes).'
+)
+_MARKOV_MB = flags.DEFINE_float(
+  'markov_mb',
+  50,
+  'Markov models count at most the first so many MB of training text, of all training sources together.',
+)
 _SHOW = flags.DEFINE_integer('show_documents', 3, 'How many documents to print with their chunk boundaries.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Where the scores go as JSON; default: eval.json in the work directory.')
 
@@ -32,82 +49,147 @@ _OFFICIAL_SHAPE = {'seq_len': 8192, 'batch_size': 1}  # the released models were
 
 
 def main(_: list[str]) -> None:
-  """Scores the model that the flags name, prints the table and writes the scores."""
-  import rich.progress
+  """Scores the model that the flags name, prints the tables and writes the scores."""
   from rich.console import Console
 
-  import evaluation
   import text
   import training
   from evaluation import report
 
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
+  for flag in (_COMPRESS_MB, _MARKOV_MB):
+    if not 1e-6 <= flag.value < 1e9:
+      raise ValueError(f'--{flag.name}={flag.value} must be a positive number of megabytes')
   output = pathlib.Path(_OUTPUT.value or pathlib.Path(_WORKDIR.value, 'eval.json'))
   loaded = training.load(_WORKDIR.value, _STEP.value)
   model, config, step = loaded.model, loaded.config, loaded.step
   report.check_writable(output)
   data, settings = config.get('data', {}), config.get('eval', {})
-  source = _SOURCE.value or data.get('validation') or data.get('source')
-  if not source:
+  sources = _SOURCE.value or _validated_on(data)
+  if not sources:
     raise ValueError('--source is missing: official weights name no text to score, try --source=python_docs')
   shape = {
     name: settings.get(name) or config.get(name) or default if given is None else given
     for (name, default), given in zip(_OFFICIAL_SHAPE.items(), (_SEQ_LEN.value, _BATCH_SIZE.value), strict=True)
   }
-  corpus = text.open_corpus(source, _SPLIT.value)
-
-  with rich.progress.Progress(
-    *rich.progress.Progress.get_default_columns(),
-    console=Console(stderr=True),
-    transient=True,
-    disable=not sys.stderr.isatty(),
-  ) as progress:
-    task = progress.add_task('scoring')
-    result = evaluation.evaluate(
-      model,
-      corpus,
-      **shape,
-      max_bytes=_MAX_BYTES.value,
-      progress=lambda done, total: progress.update(task, completed=done, total=total),
-    )
-  scored, _ = evaluation.first_bytes(corpus, _MAX_BYTES.value)
-  documents = [scored[index] for index in range(len(scored))]
-  baselines = evaluation.compressed_bits_per_byte(documents)
-  if data.get('source'):
-    try:
-      counted_on = text.open_corpus(data['source'], 'train')
-    except (OSError, ValueError) as error:
-      print(f'no Markov models: {error}', file=sys.stderr)
-    else:
-      counted = (counted_on[index] for index in range(len(counted_on)))
-      for order, bits in evaluation.markov_bits_per_byte(counted, documents).items():
-        baselines[f'Markov model of order {order}'] = bits
+  corpora = [text.open_corpus(source, _SPLIT.value) for source in sources]
+  golds = [text.open_gold(name) for name in _GOLD.value]
+  counted, counted_on = _training_text(data)
 
   sys.stdout.reconfigure(errors='backslashreplace')
+  console = Console(markup=False, emoji=False, highlight=False)
   name = 'official weights' if step is None else f'step {step}'
-  print(f'{_WORKDIR.value} ({name}) on {corpus.name}')
-  Console(markup=False, emoji=False, highlight=False).print(report.table('this model', result, baselines))
-  report.write_json(
-    output,
-    report.as_json(
-      result,
-      workdir=_WORKDIR.value,
-      step=step,
-      source=source,
-      split=_SPLIT.value,
-      fingerprint=corpus.fingerprint,
-      baselines=baselines,
-    ),
-  )
+  scores = {'workdir': _WORKDIR.value, 'step': step, 'split': _SPLIT.value, 'sources': [], 'gold': []}
+  for source, corpus in zip(sources, corpora, strict=True):
+    print(f'{_WORKDIR.value} ({name}) on {corpus.name}')
+    scores['sources'].append({'source': source, **_score(model, corpus, shape, counted, counted_on, console)})
+    print()
+  for gold_name, gold in zip(_GOLD.value, golds, strict=True):
+    scores['gold'].append({'gold': gold_name, **_score_gold(model, gold, shape, console)})
+  report.write_json(output, report.as_json(scores))
+  print(f'scores: {output}')
+
+
+def _validated_on(data: Mapping) -> list[str]:
+  """The sources of a config's validation, or of its training where it names none."""
+  import text
+
+  validation = data.get('validation')
+  if validation:
+    return [validation] if isinstance(validation, str) else list(validation)
+  return [source for source, _ in text.parse_sources(data['source'])] if data.get('source') else []
+
+
+def _training_text(data: Mapping) -> tuple[list[bytes], str]:
+  """What the Markov models count, the same share of each training source, and how a table says it."""
+  import evaluation
+  import text
+
+  if not data.get('source'):
+    return [], ''
+  try:
+    corpora = [text.open_corpus(source, 'train') for source, _ in text.parse_sources(data['source'])]
+  except (OSError, ValueError) as error:
+    print(f'no Markov models: {error}', file=sys.stderr)
+    return [], ''
+  share = max(1, int(_MARKOV_MB.value * 1e6 / len(corpora)))
+  heads = [evaluation.first_bytes(corpus, share)[0] for corpus in corpora]
+  is_cut = any(head is not corpus for head, corpus in zip(heads, corpora, strict=True))
+  of_each = f' of each of {len(corpora)} training sources' if len(corpora) > 1 else ''
+  note = f' (counted on the first {share / 1e6:g} MB{of_each})' if is_cut else ''
+  return [document for head in heads for document in head], note
+
+
+def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console) -> dict:
+  """Prints what is known of a model on one corpus; returns it as JSON data."""
+  import evaluation
+  from evaluation import report
+
+  with report.progress_bar() as progress:
+    result = evaluation.evaluate(model, corpus, **shape, max_bytes=_MAX_BYTES.value, progress=progress)
+  scored, _ = evaluation.first_bytes(corpus, _MAX_BYTES.value)
+  limit = max(1, int(_COMPRESS_MB.value * 1e6))
+  head, _ = evaluation.first_bytes(scored, limit)
+  documents, on_head = list(head), '' if head is scored else f', on the first {limit / 1e6:g} MB'
+  baselines = {f'{name}{on_head}': bits for name, bits in evaluation.compressed_bits_per_byte(documents).items()}
+  if counted:
+    for order, bits in evaluation.markov_bits_per_byte(counted, documents).items():
+      baselines[f'Markov model of order {order}{counted_on}{on_head}'] = bits
+  if hasattr(corpus, 'entropy_rate'):
+    baselines['entropy rate of the source'] = corpus.entropy_rate
+    baselines['the source itself on these bytes'] = sum(map(corpus.source_bits, scored)) / result.text_bytes
+    baselines['unigram entropy of the source'] = corpus.unigram_entropy
+  console.print(report.table('this model', result, baselines))
+  boundaries = []
+  if result.bytes_per_chunk and hasattr(corpus, 'word_starts'):
+    whole = list(scored)
+    starts = [corpus.word_starts(document) for document in whole]
+    boundaries = evaluation.boundary_scores(model, whole, starts, **shape)
+    console.print(report.boundary_table('words', boundaries))
   if result.bytes_per_chunk and _SHOW.value > 0:
-    count = min(_SHOW.value, len(documents))
-    chosen = [index * len(documents) // count for index in range(count)]
-    texts = [documents[index][:_SHOWN_BYTES] for index in chosen]
-    for index, shown, stages in zip(chosen, texts, evaluation.segment(model, texts), strict=True):
-      print(f'\n--- document {index}, bytes 0 to {len(shown)} of {corpus.lengths[index]}')
-      print(evaluation.show_chunks(shown, stages))
-  print(f'\nscores: {output}')
+    _show(model, corpus, scored)
+  return {
+    **dataclasses.asdict(result),
+    'fingerprint': corpus.fingerprint,
+    'baselines': baselines,
+    'boundaries': [dataclasses.asdict(score) for score in boundaries],
+  }
+
+
+def _show(model, corpus, scored) -> None:
+  """Prints the beginnings of some documents with their chunk boundaries."""
+  import evaluation
+
+  count = min(_SHOW.value, len(scored))
+  chosen = [index * len(scored) // count for index in range(count)]
+  texts = [scored[index][:_SHOWN_BYTES] for index in chosen]
+  for index, shown, stages in zip(chosen, texts, evaluation.segment(model, texts), strict=True):
+    print(f'\n--- document {index}, bytes 0 to {len(shown)} of {corpus.lengths[index]}')
+    print(evaluation.show_chunks(shown, stages))
+
+
+def _score_gold(model, gold, shape, console) -> dict:
+  """Prints how a model's chunks agree with the units of a gold corpus; returns it as JSON data."""
+  import evaluation
+  from evaluation import report
+  from text.gold import units
+
+  segmented = [units(document) for document in gold]
+  documents = [b''.join(of_document) for of_document in segmented]
+  if _MAX_BYTES.value:  # whole documents, as many as fit, but one at least
+    ends = itertools.accumulate(map(len, documents))
+    kept = max(1, sum(1 for _ in itertools.takewhile(lambda end: end <= _MAX_BYTES.value, ends)))
+    documents, segmented = documents[:kept], segmented[:kept]
+  print(f'{gold.name}: {len(documents):,} of {len(gold):,} documents, {sum(map(len, documents)):,} bytes')
+  boundaries = evaluation.boundary_scores(model, documents, list(map(evaluation.unit_starts, segmented)), **shape)
+  console.print(report.boundary_table('units', boundaries))
+  return {
+    'fingerprint': gold.fingerprint,
+    'documents': len(documents),
+    'text_bytes': sum(map(len, documents)),
+    'boundaries': [dataclasses.asdict(score) for score in boundaries],
+  }
 
 
 if __name__ == '__main__':

@@ -2,11 +2,14 @@
 
 from evaluation.baselines import compressed_bits_per_byte, markov_bits_per_byte
 from evaluation.bits_per_byte import Result, evaluate, first_bytes
+from evaluation.boundaries import BoundaryScore, boundary_scores, unit_starts
 from evaluation.generation import generate, stream
 from evaluation.segmentation import segment, show_chunks
 
 __all__ = [
+  'BoundaryScore',
   'Result',
+  'boundary_scores',
   'compressed_bits_per_byte',
   'evaluate',
   'first_bytes',
@@ -15,4 +18,5 @@ __all__ = [
   'segment',
   'show_chunks',
   'stream',
+  'unit_starts',
 ]

@@ -1,16 +1,30 @@
 """What `eval.py` prints and writes."""
 
-import dataclasses
+import contextlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from evaluation.bits_per_byte import Result
+from evaluation.boundaries import BoundaryScore
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+  """A bar on a terminal's stderr, nothing elsewhere; gives what `evaluate` calls with (done, total)."""
+  with Progress(
+    *Progress.get_default_columns(), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+  ) as progress:
+    task = progress.add_task('scoring')
+    yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def table(model: str, result: Result, baselines: Mapping[str, float]) -> Table:
@@ -31,9 +45,23 @@ def table(model: str, result: Result, baselines: Mapping[str, float]) -> Table:
   return grid
 
 
-def as_json(result: Result, **more: Any) -> dict[str, Any]:
-  """The result's fields and `more` as JSON data; what is not a finite number (no chunk, no end of document) is null."""
-  return _finite({**dataclasses.asdict(result), **more})
+def boundary_table(units: str, scores: Sequence[BoundaryScore]) -> Table:
+  """Boundary scores for a terminal; units: what the chunks are compared with, e.g. 'words'."""
+  grid = Table()
+  grid.add_column(f'chunks and {units}', no_wrap=True)
+  for header in ('precision', 'recall', 'F1', f'{units}\nfound', f'F1 of\n{units}', 'bytes/\nchunk'):
+    grid.add_column(header, justify='right')
+  for score in scores:
+    shares = (score.precision, score.recall, score.f1, score.unit_recall, score.unit_f1)
+    grid.add_row(score.name, *(f'{share:.3f}' for share in shares), f'{score.bytes_per_chunk:.2f}')
+  grid.add_section()
+  grid.add_row('bytes per unit', *[''] * 5, f'{scores[0].bytes_per_unit:.2f}')
+  return grid
+
+
+def as_json(scores: Mapping[str, Any]) -> dict[str, Any]:
+  """Scores as JSON data: what is not a finite number (no chunk, no end of document) is null."""
+  return _finite(scores)
 
 
 def check_writable(path: pathlib.Path) -> None:

@@ -134,7 +134,10 @@ def test_one_compilation_serves_every_batch_and_every_model_of_a_kind(two_byte_m
   )
   for seed in range(3):
     evaluate(
-      two_byte_model(positional=True, seed=seed), MemoryCorpus(random_documents(seed, 100 + seed)), seq_len=11, batch_size=5
+      two_byte_model(positional=True, seed=seed),
+      MemoryCorpus(random_documents(seed, 100 + seed)),
+      seq_len=11,
+      batch_size=5,
     )
   assert shapes == [(5, 11)]
 

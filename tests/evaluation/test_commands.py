@@ -1,7 +1,9 @@
 """eval.py and generate.py as a user starts them, on a model whose training is replaced by a constructor."""
 
+import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +13,40 @@ from flax import nnx
 
 import byte_models
 import hnet
-from evaluation import compressed_bits_per_byte, evaluate, generate, segment, show_chunks
-from text import Corpus
+from evaluation import (
+  boundary_scores,
+  compressed_bits_per_byte,
+  evaluate,
+  generate,
+  segment,
+  show_chunks,
+  unit_starts,
+)
+from evaluation.report import as_json
+from text import MemoryCorpus, gold, open_corpus
+from text.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [b'First | document.\n' * 5, 'Zweites, länger und mit 🙂.\n'.encode() * 3, b'\xff\xfe raw']
 # A work directory is what training.load makes of it.
 WITH_TWO_BYTE_MODEL = """
-import runpy, sys, training
+import json, runpy, sys, training
 model = runpy.run_path('tests/evaluation/conftest.py')['TwoByteModel'](positional=True)
-config = {'seq_len': 32, 'batch_size': 4, 'data': {'source': sys.argv[1], 'validation': ''}, 'eval': {'seq_len': 0}}
+source = json.loads(sys.argv[1]) if sys.argv[1].startswith('[') else sys.argv[1]
+config = {'seq_len': 32, 'batch_size': 4, 'data': {'source': source, 'validation': ''}, 'eval': {'seq_len': 0}}
 training.load = lambda workdir, step: training.Loaded(model, config, 7)
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+  documents: list[bytes]
+  key: str = 'documents'
+
+  def __iter__(self):
+    return iter(self.documents)
 
 
 @pytest.fixture
@@ -34,18 +56,20 @@ def source(tmp_path):
   return f'files:{tmp_path}/*.txt@all'
 
 
-def run(*arguments):
-  return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, timeout=300)
+def run(*arguments, **environment):
+  command = [sys.executable, *map(str, arguments)]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300, env={**os.environ, **environment})
 
 
 def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, two_byte_model):
   done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', f'--workdir={tmp_path}')
   assert done.returncode == 0, done.stderr
-  scores = json.loads((tmp_path / 'eval.json').read_text())
-  expected = evaluate(two_byte_model(positional=True), Corpus(DOCUMENTS), seq_len=32, batch_size=4)
+  written = json.loads((tmp_path / 'eval.json').read_text())
+  (scores,) = written['sources']
+  expected = evaluate(two_byte_model(positional=True), MemoryCorpus(DOCUMENTS), seq_len=32, batch_size=4)
   assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-6)
   assert scores['bytes_per_chunk'] == [x if math.isfinite(x) else None for x in expected.bytes_per_chunk]
-  assert scores['text_bytes'] == sum(map(len, DOCUMENTS)) and scores['step'] == 7 and scores['source'] == source
+  assert scores['text_bytes'] == sum(map(len, DOCUMENTS)) and written['step'] == 7 and scores['source'] == source
   assert scores['baselines'].items() >= compressed_bits_per_byte(DOCUMENTS).items()
   orders = [scores['baselines'][f'Markov model of order {order}'] for order in (1, 2, 3)]
   assert orders == sorted(orders, reverse=True)  # counted on the very text: the longer the context, the better
@@ -54,6 +78,57 @@ def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, tw
   for words in (f'{expected.bits_per_byte:.4f}', 'gzip -9', 'xz -9', 'order 3', 'stage 1', chunks, 'bytes 0 to 6 of 6'):
     assert words in shown
   assert not list(tmp_path.glob('.*partial'))
+
+
+def test_a_mixture_is_scored_source_by_source_with_limits_that_show(source, tmp_path):
+  known = 'synthetic:words(vocabulary=20,documents=4,length=300)'
+  sources = json.dumps([[source, 1], [known, 3]])
+  limits = ('--markov_mb=0.0002', '--compress_mb=0.0001', '--show_documents=0')
+  done = run('-c', WITH_TWO_BYTE_MODEL, sources, 'eval.py', f'--workdir={tmp_path}', *limits)
+  assert done.returncode == 0, done.stderr
+  written = json.loads((tmp_path / 'eval.json').read_text())
+  assert [scores['source'] for scores in written['sources']] == [source, known]
+  first, second = (scores['baselines'] for scores in written['sources'])
+  counted = ' (counted on the first 0.0001 MB of each of 2 training sources), on the first 0.0001 MB'
+  assert f'Markov model of order 3{counted}' in first and 'gzip -9, on the first 0.0001 MB' in first
+  corpus = open_corpus(known, 'validation')
+  assert second['entropy rate of the source'] == pytest.approx(corpus.entropy_rate)
+  assert second['the source itself on these bytes'] == pytest.approx(corpus.bits_per_byte)
+  assert second['unigram entropy of the source'] == pytest.approx(corpus.unigram_entropy)
+  names = [score['name'] for score in written['sources'][1]['boundaries']]
+  assert names[:2] == ['every byte', 'stage 0'] and not written['sources'][0]['boundaries']
+  assert 'entropy rate of the source' in done.stdout.decode()
+
+  options = (f'--workdir={tmp_path}', f'--source={known}', '--split=test', '--max_bytes=100', '--show_documents=0')
+  done = run('-c', WITH_TWO_BYTE_MODEL, sources, 'eval.py', *options)
+  assert done.returncode == 0, done.stderr
+  written = json.loads((tmp_path / 'eval.json').read_text())
+  (scores,) = written['sources']
+  exact = open_corpus(known, 'test').source_bits(open_corpus(known, 'test')[0][:100]) / 100
+  assert written['split'] == 'test' and scores['text_bytes'] == 100
+  assert scores['baselines']['the source itself on these bytes'] == pytest.approx(exact)
+
+
+def test_gold_units_are_compared_with_the_chunks(source, tmp_path, two_byte_model):
+  documents = [gold.join([b'ab', '中国'.encode(), b'c']), gold.join([b'chunk', b'ing'])]
+  out = tmp_path / 'chinese_words' / '1.0.0'
+  prepare({'test': [Documents(documents)]}, out, source='two', splits=None, metadata={'kind': 'gold'})
+  options = (f'--workdir={tmp_path}', '--gold=chinese_words', '--show_documents=0')
+  done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', *options, HNET_CORPORA=str(tmp_path))
+  assert done.returncode == 0, done.stderr
+  (scores,) = json.loads((tmp_path / 'eval.json').read_text())['gold']
+  segmented = [gold.units(document) for document in documents]
+  expected = boundary_scores(
+    two_byte_model(positional=True),
+    [b''.join(units) for units in segmented],
+    [unit_starts(units) for units in segmented],
+    seq_len=32,
+    batch_size=4,
+  )
+  assert scores['documents'] == 2 and scores['text_bytes'] == 17
+  assert scores['boundaries'] == as_json({'x': [dataclasses.asdict(score) for score in expected]})['x']
+  done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', *options, HNET_CORPORA=str(tmp_path / 'nowhere'))
+  assert done.returncode == 1 and 'python -m text.corpora fetch chinese_words' in done.stderr.decode()
 
 
 def test_generate_continues_one_prompt_or_several(source, tmp_path, two_byte_model):
@@ -87,10 +162,11 @@ def test_official_weights_work_in_place_of_a_work_directory(source, tmp_path):
   official = f'--workdir={weights}'
   done = run('eval.py', official, f'--source={source}', '--seq_len=64', f'--output={output}')
   assert done.returncode == 0, done.stderr
-  scores = json.loads(output.read_text())
-  expected = evaluate(model, Corpus(DOCUMENTS), seq_len=64, batch_size=1)
+  written = json.loads(output.read_text())
+  (scores,) = written['sources']
+  expected = evaluate(model, MemoryCorpus(DOCUMENTS), seq_len=64, batch_size=1)
   assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-5)
-  assert scores['step'] is None and set(scores['baselines']) == {'gzip -9', 'xz -9'}
+  assert written['step'] is None and set(scores['baselines']) == {'gzip -9', 'xz -9'}
   assert not (weights / 'eval.json').exists()
 
   done = run('generate.py', official, '--prompt=ab', '--max_bytes=8', '--temperature=0')

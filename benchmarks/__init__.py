@@ -1,0 +1,1 @@
+"""Speed: figures measured here, with the command that prints them."""

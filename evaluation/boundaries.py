@@ -1,0 +1,125 @@
+"""How well the chunks of a model agree with units that are known: words, morphemes, the words of a synthetic source."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from text import MemoryCorpus
+from text.packing import evaluation_rows, materialise, scoring
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundaryScore:
+  """Agreement of predicted with true boundaries, which are the first bytes of chunks and of units.
+
+  The first byte of a document begins a chunk and a unit by definition and is never counted. precision, recall, f1: of
+  the others, over all documents together. unit_recall: the share of units that are a chunk exactly, that is with both
+  ends and none inside; unit_f1: the harmonic mean of that and the share of chunks that are a unit. bytes_per_chunk,
+  bytes_per_unit: the rates of both. nan: a share of nothing.
+  """
+
+  name: str
+  precision: float
+  recall: float
+  f1: float
+  unit_recall: float
+  unit_f1: float
+  bytes_per_chunk: float
+  bytes_per_unit: float
+
+
+def boundary_scores(
+  model, documents: Sequence[bytes], starts: Sequence[np.ndarray], *, seq_len: int, batch_size: int
+) -> list[BoundaryScore]:
+  """Scores of a boundary at 'every byte', then of each stage, outermost first, each followed by random boundaries.
+
+  starts: per document where its units begin, bool [bytes]; in text of several bytes per character a boundary is at the
+  first byte of one, and a chunk that begins at another byte is wrong. seq_len, batch_size: as for `evaluate`, and rows
+  are made in the same way, so any length of document goes. 'random like stage s' is what boundaries at random
+  bytes with the rate of that stage get in expectation (f1: the ratio of expectations, their number being fixed).
+
+  Raises ValueError for documents without bytes, starts of another length, and a model without stages.
+  """
+  if not sum(map(len, documents)):
+    raise ValueError('there are no boundaries to score: the documents hold no byte')
+  if [len(document) for document in documents] != [len(of_document) for of_document in starts]:
+    raise ValueError('every document needs its unit starts, one truth value per byte')
+  first_N = np.cumsum([0, *map(len, documents)])[:-1][[len(document) > 0 for document in documents]]
+  true_T = np.concatenate([np.asarray(of_document, bool) for of_document in starts])
+  true_T[first_N] = True
+  scores = [_score('every byte', np.ones_like(true_T), true_T, first_N)]
+  for stage, chunk_T in enumerate(_segmentations(model, documents, seq_len, batch_size)):
+    chunk_T[first_N] = True
+    scores.append(_score(f'stage {stage}', chunk_T, true_T, first_N))
+    scores.append(_random(f'random like stage {stage}', chunk_T, true_T, first_N))
+  if len(scores) == 1:
+    raise ValueError('the model has no stage that chunks: there are no boundaries to score')
+  return scores
+
+
+def unit_starts(units: Sequence[bytes]) -> np.ndarray:
+  """Where units begin in their concatenation, bool [bytes]; for the documents of a gold corpus."""
+  starts = np.zeros(sum(map(len, units)), bool)
+  starts[np.cumsum([0, *map(len, units)])[:-1]] = True
+  return starts
+
+
+def _score(name: str, chunk_T, true_T, first_N) -> BoundaryScore:
+  """From where chunks and units begin in all documents laid end to end."""
+  chunks, units, documents = int(chunk_T.sum()), int(true_T.sum()), len(first_N)
+  both = chunk_T & true_T
+  # A unit is a chunk if the next start of either kind after a common start is common too, or the end of all.
+  common = both[np.flatnonzero(chunk_T | true_T)]
+  exact = int((common & np.append(common[1:], True)).sum())
+  hits = int(both.sum()) - documents
+  return _from_counts(name, hits, chunks - documents, units - documents, exact, documents, len(true_T))
+
+
+def _random(name: str, chunk_T, true_T, first_N) -> BoundaryScore:
+  """Expected counts where every byte but the first of a document begins a chunk with the same probability."""
+  documents, size = len(first_N), len(true_T)
+  inner = size - documents
+  rate = (int(chunk_T.sum()) - documents) / inner if inner else 0.0
+  begin = np.flatnonzero(true_T)
+  length = np.diff(begin, append=size)
+  given = np.isin(begin, first_N)  # a unit that begins a document; its end is given where the next one does too
+  drawn = (~given).astype(int) + ~np.append(given[1:], True)
+  exact = float((rate**drawn * (1 - rate) ** (length - 1)).sum())
+  true = len(begin) - documents
+  return _from_counts(name, rate * true, rate * inner, true, exact, documents, size)
+
+
+def _from_counts(name, hits, predicted, true, exact, documents, size) -> BoundaryScore:
+  chunks, units = predicted + documents, true + documents
+  ratio = lambda part, whole: part / whole if whole else math.nan
+  return BoundaryScore(
+    name=name,
+    precision=ratio(hits, predicted),
+    recall=ratio(hits, true),
+    f1=ratio(2 * hits, predicted + true),
+    unit_recall=exact / units,
+    unit_f1=2 * exact / (chunks + units),
+    bytes_per_chunk=size / chunks,
+    bytes_per_unit=size / units,
+  )
+
+
+def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
+  """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
+  corpus = MemoryCorpus(documents)
+  plan = evaluation_rows(corpus.lengths, seq_len)
+  found: list[tuple[np.ndarray, ...]] = []
+  for start in range(0, len(plan), batch_size):
+    pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
+    stages = jax.device_get(_run(model, materialise(corpus, pieces, batch_size, seq_len)))
+    scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
+    found.append(tuple(stage_BxL[scored_BxL & ~is_eos_BxL] for stage_BxL in stages))
+  return [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]
+
+
+@jax.jit
+def _run(model, batch):
+  return model(batch).segmentations
