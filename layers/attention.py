@@ -1,6 +1,7 @@
-"""Rotary causal attention with a sliding window, isolated by document, and its decoding cache.
+"""Rotary self-attention with a sliding window, isolated by segment, and its decoding cache.
 
 A window w lets a query see w keys before it and its own (w + 1 keys, as in the released H-Nets); -1 is full attention.
+Attention that is not causal sees as many keys behind. Several query heads may share a key and value head.
 """
 
 import dataclasses
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from layers.linear import Linear, normal
+from layers.linear import Linear, RMSNorm, normal
+from layers.rotary import RotaryScaling, rotate
 
 
 @jax.tree_util.register_dataclass
@@ -23,34 +25,76 @@ class AttentionCache:
   length_B: Array  # positions seen so far
 
 
-class Attention(nnx.Module):
-  """Multi-head causal self-attention; rotary embedding on the first `rotary_dim` channels of every head."""
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig:
+  """num_kv_heads: 0 = num_heads. head_size: 0 = width / num_heads. rotary_dim: channels of a head that turn. qk_norm:
+  '' none, 'head' over each head with one scale for all, 'full' over all heads together.
+  """
 
-  def __init__(
-    self, width: int, num_heads: int, rotary_dim: int, window: int, *, output_deviation: float, rngs: nnx.Rngs
-  ):
-    self.num_heads, self.rotary_dim, self.window = num_heads, rotary_dim, window
-    self.qkv = Linear(width, 3 * width, kernel_init=normal(0.02), rngs=rngs)
-    self.out = Linear(width, width, kernel_init=normal(output_deviation), rngs=rngs)
+  width: int
+  num_heads: int
+  rotary_dim: int
+  window: int = -1
+  num_kv_heads: int = 0
+  head_size: int = 0
+  rotary_base: float = 10000.0
+  rotary_scaling: RotaryScaling | None = None
+  qk_norm: str = ''
+  norm_epsilon: float = 1e-5
+  causal: bool = True
+
+  @property
+  def kv_heads(self) -> int:
+    return self.num_kv_heads or self.num_heads
+
+  @property
+  def head(self) -> int:
+    return self.head_size or self.width // self.num_heads
+
+
+class Attention(nnx.Module):
+  """Multi-head self-attention; queries, keys and values come from one product, in this order."""
+
+  def __init__(self, config: AttentionConfig, *, output_deviation: float, rngs: nnx.Rngs):
+    self.config = config
+    heads = config.num_heads + 2 * config.kv_heads
+    self.qkv = Linear(config.width, heads * config.head, kernel_init=normal(0.02), rngs=rngs)
+    self.out = Linear(config.num_heads * config.head, config.width, kernel_init=normal(output_deviation), rngs=rngs)
+    if config.qk_norm:
+      full = config.qk_norm == 'full'
+      self.query_norm, self.key_norm = (
+        RMSNorm(config.head * (heads if full else 1), config.norm_epsilon)
+        for heads in (config.num_heads, config.kv_heads)
+      )
 
   def _project(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
-    qkv = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
-    q, k, v = (qkv[..., i, :, :] for i in range(3))
-    return rotate(q, positions, self.rotary_dim), rotate(k, positions, self.rotary_dim), v
+    config = self.config
+    qkv = self.qkv(x).reshape(*x.shape[:-1], -1, config.head)
+    q, k, v = jnp.split(qkv, [config.num_heads, config.num_heads + config.kv_heads], -2)
+    if config.qk_norm:
+      q, k = self._normed(self.query_norm, q), self._normed(self.key_norm, k)
+    turn = lambda x: rotate(x, positions, config.rotary_dim, config.rotary_base, config.rotary_scaling)
+    return turn(q), turn(k), v
+
+  def _normed(self, norm: RMSNorm, x: Array) -> Array:
+    if self.config.qk_norm == 'full':
+      return norm(x.reshape(*x.shape[:-2], -1), x.dtype).reshape(x.shape)
+    return norm(x, x.dtype)
 
   def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array, positions_BxL: Array) -> Array:
-    """Attends inside documents; positions are those of `segments.positions`."""
-    y = causal_attention(*self._project(x_BxLxD, positions_BxL), segment_ids_BxL, self.window)
-    return self.out(y.reshape(x_BxLxD.shape))
+    """Attends inside segments; positions are those of `segments.positions`."""
+    q, k, v = self._project(x_BxLxD, positions_BxL)
+    y = self_attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal)
+    return self.out(y.reshape(*y.shape[:2], -1))
 
   def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype) -> AttentionCache:
     """An empty cache for rows of at most `max_length` positions; a window bounds it.
 
     A row that goes beyond what its cache can hold gets nan, and not the answer of a shorter past.
     """
-    slots = max_length if self.window < 0 else min(max_length, self.window + 1)
-    width = self.qkv.kernel.shape[-2]
-    shape = (batch_size, slots, self.num_heads, width // self.num_heads)
+    window = self.config.window
+    slots = max_length if window < 0 else min(max_length, window + 1)
+    shape = (batch_size, slots, self.config.kv_heads, self.config.head)
     return AttentionCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
 
   def prefill(self, x_BxLxD: Array, length_B: Array, cache: AttentionCache) -> tuple[Array, AttentionCache]:
@@ -58,14 +102,14 @@ class Attention(nnx.Module):
     index_L = jnp.arange(x_BxLxD.shape[1], dtype=jnp.int32)
     index_BxL = jnp.broadcast_to(index_L, x_BxLxD.shape[:2])
     q, k, v = self._project(x_BxLxD, index_BxL)
-    y = causal_attention(q, k, v, jnp.ones_like(index_BxL), self.window)
+    y = self_attention(q, k, v, jnp.ones_like(index_BxL), self.config.window)
     slots = cache.k_BxCxHxK.shape[1]
     kept_BxL = (index_L < length_B[:, None]) & (index_L >= length_B[:, None] - slots)
     slot_BxL = jnp.where(kept_BxL, index_L % slots, slots)
     row_Bx1 = jnp.arange(x_BxLxD.shape[0])[:, None]
     put = lambda buffer, new: buffer.at[row_Bx1, slot_BxL].set(new.astype(buffer.dtype), mode='drop')
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B.astype(jnp.int32))
-    return self._or_nan(self.out(y.reshape(x_BxLxD.shape)), cache), cache
+    return self._or_nan(self.out(y.reshape(*y.shape[:2], -1)), cache), cache
 
   def step(self, x_BxD: Array, active_B: Array, cache: AttentionCache) -> tuple[Array, AttentionCache]:
     """One position for every active row; other rows keep their cache and return values that nobody reads."""
@@ -77,16 +121,17 @@ class Attention(nnx.Module):
     length_B = cache.length_B + active_B
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B)
     seen_BxC = jnp.arange(slots) < length_B[:, None]
-    logits = jnp.einsum('bhk,bchk->bhc', q, cache.k_BxCxHxK.astype(q.dtype), preferred_element_type=jnp.float32)
+    k_BxCxHxK, v_BxCxHxK = (repeated(x.astype(q.dtype), q) for x in (cache.k_BxCxHxK, cache.v_BxCxHxK))
+    logits = jnp.einsum('bhk,bchk->bhc', q, k_BxCxHxK, preferred_element_type=jnp.float32)
     logits = jnp.where(seen_BxC[:, None], logits * q.shape[-1] ** -0.5, _MASKED)
     weights = jax.nn.softmax(logits, -1).astype(q.dtype)
-    y = jnp.einsum('bhc,bchk->bhk', weights, cache.v_BxCxHxK.astype(q.dtype))
-    return self._or_nan(self.out(y.reshape(x_BxD.shape)), cache), cache
+    y = jnp.einsum('bhc,bchk->bhk', weights, v_BxCxHxK)
+    return self._or_nan(self.out(y.reshape(y.shape[0], -1)), cache), cache
 
   def _or_nan(self, y: Array, cache: AttentionCache) -> Array:
     """nan for the rows whose past is longer than a cache that must hold all of it."""
     slots = cache.k_BxCxHxK.shape[1]
-    if 0 <= self.window < slots:
+    if 0 <= self.config.window < slots:
       return y
     fits_B = cache.length_B <= slots
     return jnp.where(fits_B.reshape(-1, *(1,) * (y.ndim - 1)), y, jnp.nan)
@@ -95,28 +140,25 @@ class Attention(nnx.Module):
 _MASKED = -1e30  # finite, so that a row with nothing to see stays free of nan
 
 
-def rotate(x: Array, positions: Array, rotary_dim: int, base: float = 10000.0) -> Array:
-  """Rotary embedding: pairs (i, i + r/2) turn by position * base^(-2i/r) (half-split form).
-
-  x [..., H, K], positions [...] -> [..., H, K]. Angles in float32, sine and cosine cast to x's dtype.
-  """
-  if not rotary_dim:
-    return x
-  half = rotary_dim // 2
-  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None].astype(jnp.float32) * frequency
-  cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
-  a, b, rest = jnp.split(x, [half, rotary_dim], axis=-1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], -1)
+def repeated(x: Array, q: Array) -> Array:
+  """Key or value heads, each as often as query heads share it: [..., H, K]."""
+  return x if x.shape[-2] == q.shape[-2] else jnp.repeat(x, q.shape[-2] // x.shape[-2], -2)
 
 
-def causal_attention(
-  q_BxLxHxK: Array, k_BxLxHxK: Array, v_BxLxHxK: Array, segment_ids_BxL: Array, window: int, block: int = 128
+def self_attention(
+  q_BxLxHxK: Array,
+  k_BxLxHxK: Array,
+  v_BxLxHxK: Array,
+  segment_ids_BxL: Array,
+  window: int,
+  *,
+  causal: bool = True,
+  block: int = 128,
 ) -> Array:
-  """Softmax attention over past positions of the same document: [B, L, H, K].
+  """Softmax attention over positions of the same segment: [B, L, H, K]; keys and values may have fewer heads.
 
-  Query blocks look only at the keys that their window can reach, so the masked half is never computed; at most 16
-  blocks, to bound the size of the program.
+  Query blocks look only at the keys that their window can reach, so what is masked is not computed; at most 16 blocks,
+  to bound the size of the program.
   """
   length = q_BxLxHxK.shape[1]
   block = max(block, -(-length // 16))
@@ -124,23 +166,20 @@ def causal_attention(
   for first in range(0, length, block):
     last = min(first + block, length)
     low = 0 if window < 0 else max(0, first - window)
-    outputs.append(
-      _attend(
-        q_BxLxHxK[:, first:last],
-        k_BxLxHxK[:, low:last],
-        v_BxLxHxK[:, low:last],
-        _visible(segment_ids_BxL, first, last, low, window),
-      )
-    )
+    high = last if causal else length if window < 0 else min(length, last + window)
+    q = q_BxLxHxK[:, first:last]
+    k, v = (repeated(x[:, low:high], q) for x in (k_BxLxHxK, v_BxLxHxK))
+    outputs.append(_attend(q, k, v, _visible(segment_ids_BxL, (first, last), (low, high), window, causal)))
   return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, 1)
 
 
-def _visible(segment_ids_BxL: Array, first: int, last: int, low: int, window: int) -> Array:
-  q_index, k_index = jnp.arange(first, last)[:, None], jnp.arange(low, last)
-  near = q_index >= k_index
+def _visible(segment_ids_BxL: Array, queries: tuple, keys: tuple, window: int, causal: bool) -> Array:
+  ahead = jnp.arange(*queries)[:, None] - jnp.arange(*keys)  # of the key
+  near = ahead >= 0 if causal else jnp.ones_like(ahead, bool)
   if window >= 0:
-    near &= q_index - k_index <= window
-  return near & (segment_ids_BxL[:, first:last, None] == segment_ids_BxL[:, None, low:last])
+    near &= jnp.abs(ahead) <= window
+  q_ids, k_ids = segment_ids_BxL[:, slice(*queries), None], segment_ids_BxL[:, None, slice(*keys)]
+  return near & (q_ids == k_ids)
 
 
 def _attend(q_BxQxHxK: Array, k_BxSxHxK: Array, v_BxSxHxK: Array, visible_BxQxS: Array) -> Array:
@@ -150,6 +189,8 @@ def _attend(q_BxQxHxK: Array, k_BxSxHxK: Array, v_BxSxHxK: Array, visible_BxQxS:
   return jnp.einsum('bhqs,bshk->bqhk', weights, v_BxSxHxK)
 
 
-def flops(positions: float, width: int, num_heads: int, span: float) -> float:
+def flops(config: AttentionConfig, positions: float, span: float) -> float:
   """Forward FLOPs on `positions` positions that each see `span` keys (H-Net paper, appendix B: span = length)."""
-  return positions * (6 * width**2 + 2 * span * width + 3 * num_heads * span + 2 * span * width + 2 * width**2)
+  heads, inner = config.num_heads, config.num_heads * config.head
+  projections = 2 * config.width * (2 * inner + 2 * config.kv_heads * config.head)
+  return positions * (projections + 4 * span * inner + 3 * heads * span)

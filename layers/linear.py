@@ -81,10 +81,11 @@ class Linear(nnx.Module):
 class RMSNorm(nnx.Module):
   """x / rms(x) * scale in float32, returned in `dtype`."""
 
-  def __init__(self, width: int):
+  def __init__(self, width: int, epsilon: float = 1e-5):
+    self.epsilon = epsilon
     self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
 
   def __call__(self, x: Array, dtype: jnp.dtype) -> Array:
-    """x [..., D] -> [..., D]; epsilon 1e-5 as in the released H-Nets."""
+    """x [..., D] -> [..., D]."""
     x = x.astype(jnp.float32)
-    return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5) * self.scale[...]).astype(dtype)
+    return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.epsilon) * self.scale[...]).astype(dtype)

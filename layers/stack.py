@@ -13,10 +13,11 @@ from flax import nnx
 from jax import Array
 
 from layers import attention, mamba2, mlp, segments
-from layers.attention import Attention
+from layers.attention import Attention, AttentionConfig
 from layers.linear import RMSNorm
 from layers.mamba2 import HEAD_DIM, Mamba2
 from layers.mlp import SwiGLU
+from layers.rotary import RotaryScaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,13 @@ class StackConfig:
   expand: int = 2
   tile: int = 64  # of the SSD's matrix form; changes speed, not results
   final_norm: bool = True
+  num_kv_heads: int = 0  # these six as in AttentionConfig
+  head_size: int = 0
+  rotary_base: float = 10000.0
+  rotary_scaling: RotaryScaling | None = None
+  qk_norm: str = ''
+  causal: bool = True
+  norm_epsilon: float = 1e-5
   remat: bool = False
   scan: bool = False
   dtype: str = 'float32'
@@ -51,15 +59,23 @@ class StackConfig:
         'd_intermediate; write m or t for blocks without one.'
       )
     if kinds & set('tT'):
-      if self.num_heads <= 0 or self.width % self.num_heads:
+      if self.num_heads <= 0 or (self.width % self.num_heads and not self.head_size):
         raise ValueError(f'num_heads {self.num_heads} does not divide d_model {self.width} (layout {self.layout!r}).')
-      if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= self.width // self.num_heads:
+      if self.num_kv_heads < 0 or (self.num_kv_heads and self.num_heads % self.num_kv_heads):
+        raise ValueError(f'num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}.')
+      if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= self.attention.head:
         raise ValueError(
-          f'rotary_emb_dim {self.rotary_dim} must be even and at most the head size '
-          f'{self.width // self.num_heads} (d_model {self.width} / num_heads {self.num_heads}).'
+          f'rotary_emb_dim {self.rotary_dim} must be even and at most the head size {self.attention.head} (d_model '
+          f'{self.width} / num_heads {self.num_heads}).'
         )
       if self.window < -1:
         raise ValueError(f'window_size {self.window} must be -1 (full attention) or at least 0.')
+
+  @property
+  def attention(self) -> AttentionConfig:
+    """The sizes of the attention blocks."""
+    names = {field.name for field in dataclasses.fields(AttentionConfig)}
+    return AttentionConfig(**{name: getattr(self, name) for name in names})
 
 
 def parse_layout(layout: str) -> tuple[tuple[str, int], ...]:
@@ -80,7 +96,7 @@ class Block(nnx.Module):
   """Norm and mixer, then norm and MLP for upper-case kinds."""
 
   def __init__(self, kind: str, config: StackConfig, *, output_deviation: float, rngs: nnx.Rngs):
-    self.norm1 = RMSNorm(config.width)
+    self.norm1 = RMSNorm(config.width, config.norm_epsilon)
     if kind in 'mM':
       self.mixer = Mamba2(
         config.width,
@@ -92,16 +108,9 @@ class Block(nnx.Module):
         rngs=rngs,
       )
     else:
-      self.mixer = Attention(
-        config.width,
-        config.num_heads,
-        config.rotary_dim,
-        config.window,
-        output_deviation=output_deviation,
-        rngs=rngs,
-      )
+      self.mixer = Attention(config.attention, output_deviation=output_deviation, rngs=rngs)
     if kind.isupper():
-      self.norm2 = RMSNorm(config.width)
+      self.norm2 = RMSNorm(config.width, config.norm_epsilon)
       self.mlp = SwiGLU(config.width, config.mlp_width, output_deviation=output_deviation, rngs=rngs)
 
   def apply(self, mix, branch: Array, residual: Array) -> tuple[Array, Array, object]:
@@ -125,7 +134,7 @@ class Stack(nnx.Module):
       runs.append(jax.vmap(make)(jax.random.split(rngs.params(), count)))
     self.runs = nnx.List(runs)
     if config.final_norm:
-      self.norm = RMSNorm(config.width)
+      self.norm = RMSNorm(config.width, config.norm_epsilon)
 
   def _finish(self, branch: Array, residual: Array) -> Array:
     total = branch + residual
@@ -188,7 +197,7 @@ def flops(config: StackConfig, positions: float, length: float) -> float:
     if kind in 'mM':
       total += count * mamba2.flops(positions, config.width, config.d_state, config.d_conv, config.expand)
     else:
-      total += count * attention.flops(positions, config.width, config.num_heads, span)
+      total += count * attention.flops(config.attention, positions, span)
     if kind.isupper():
       total += count * mlp.flops(positions, config.width, config.mlp_width)
   return total

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from layers.attention import Attention, causal_attention, flops, rotate
+from layers.attention import Attention, AttentionConfig, flops, self_attention
+from layers.rotary import RotaryScaling, frequencies, rotate
 from layers.segments import positions
 from tests.layers.common import jit, random, segment_ids
 
 
-def masked_softmax(q, k, v, ids, window):
+def masked_softmax(q, k, v, ids, window, causal=True):
   q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+  k, v = (np.repeat(x, q.shape[2] // x.shape[2], 2) for x in (k, v))
   index = np.arange(q.shape[1])
   back = index[:, None] - index
-  visible = (back >= 0) & ((window < 0) | (back <= window)) & (ids[:, :, None] == ids[:, None, :])
+  visible = ((back >= 0) | (not causal)) & ((window < 0) | (abs(back) <= window)) & (ids[:, :, None] == ids[:, None, :])
   logits = np.einsum('bqhk,bshk->bhqs', q, k) * q.shape[-1] ** -0.5
   weights = np.where(visible[:, None], np.exp(logits), 0)
   return np.einsum('bhqs,bshk->bqhk', weights / weights.sum(-1, keepdims=True), v)
@@ -23,7 +25,7 @@ def masked_softmax(q, k, v, ids, window):
 
 def check(length, window, ids, heads=2, block=128):
   q, k, v = random(3, len(ids), length, heads, 4)
-  ours = jit(lambda q, k, v, ids: causal_attention(q, k, v, ids, window, block))(q, k, v, ids)
+  ours = jit(lambda q, k, v, ids: self_attention(q, k, v, ids, window, block=block))(q, k, v, ids)
   np.testing.assert_allclose(ours, masked_softmax(q, k, v, ids, window), atol=2e-6)
 
 
@@ -32,6 +34,16 @@ def check(length, window, ids, heads=2, block=128):
 def test_blocks_equal_a_masked_softmax(length, window):
   ids = segment_ids([length], [length // 2, length - length // 2], [length // 3, length // 2])
   check(length, window, ids, block=8)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+@pytest.mark.parametrize('kv_heads', [1, 2, 6])
+@pytest.mark.parametrize('window', [0, 5, 30, -1])
+def test_shared_heads_and_both_directions_equal_a_masked_softmax(window, kv_heads, causal):
+  ids = segment_ids([23], [11, 12], [7, 11])
+  q, (k, v) = random(3, 23, 6, 4), random(2, 3, 23, kv_heads, 4)
+  ours = jit(lambda q, k, v, ids: self_attention(q, k, v, ids, window, causal=causal, block=8))(q, k, v, ids)
+  np.testing.assert_allclose(ours, masked_softmax(q, k, v, ids, window, causal), atol=2e-6)
 
 
 @pytest.mark.parametrize('length, window', [(127, -1), (128, 5), (129, -1), (129, 127), (300, 128), (300, -1)])
@@ -47,7 +59,9 @@ def test_more_than_sixteen_blocks_grow_instead(window):
 def test_gradients_equal_those_of_one_block():
   q, k, v = random(3, 2, 20, 2, 4)
   ids = segment_ids([20], [9, 6])
-  gradient = lambda block: jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(causal_attention(*qkv, ids, 6, block)))))((q, k, v))
+  gradient = lambda block: jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(self_attention(*qkv, ids, 6, block=block)))))(
+    (q, k, v)
+  )
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(8), gradient(20))
 
 
@@ -55,7 +69,7 @@ def test_gradients_equal_those_of_one_block():
 def test_a_window_shows_that_many_keys_before_the_own(window):
   q, k = random(2, 1, 16, 1, 4)
   ids = np.ones((1, 16), np.int32)
-  seen = jax.jacobian(lambda v: causal_attention(q, k, v, ids, window, 8)[0, :, 0, 0])(random(1, 16, 1, 4))
+  seen = jax.jacobian(lambda v: self_attention(q, k, v, ids, window, block=8)[0, :, 0, 0])(random(1, 16, 1, 4))
   count = np.count_nonzero(np.asarray(seen)[:, 0, :, 0, 0], axis=1)
   np.testing.assert_array_equal(count, np.arange(1, 17) if window < 0 else np.minimum(np.arange(1, 17), window + 1))
 
@@ -82,11 +96,44 @@ def test_rotary_products_depend_on_the_distance_only():
     np.testing.assert_allclose([product(n + distance, n) for n in (1, 50, 300)], product(distance, 0), atol=1e-4)
 
 
-@pytest.fixture(scope='module', params=[-1, 3, 30])
+def test_llama_scaling_slows_long_waves_and_keeps_short_ones():
+  scaling = RotaryScaling(8.0, 1.0, 4.0, 8192)  # the values of Llama 3.1
+  plain, scaled = (np.asarray(frequencies(128, 5e5, kind), np.float64) for kind in (None, scaling))
+  for before, after in zip(plain, scaled, strict=True):
+    wave = 2 * np.pi / before
+    blend = (8192 / wave - 1.0) / (4.0 - 1.0)
+    middle = (1 - blend) * before / 8.0 + blend * before
+    expected = before if wave < 8192 / 4.0 else before / 8.0 if wave > 8192 / 1.0 else middle
+    np.testing.assert_allclose(after, expected, rtol=1e-6)
+  assert {*np.round(plain / scaled, 3)} > {1.0, 8.0}
+
+
+FORMS = {
+  'full': AttentionConfig(16, 2, 4),
+  'window': AttentionConfig(16, 2, 4, 3),
+  'wide window': AttentionConfig(16, 2, 4, 30),
+  'shared heads': AttentionConfig(16, 4, 4, num_kv_heads=2, head_size=6, rotary_base=100.0, qk_norm='head'),
+  'scaled': AttentionConfig(
+    16, 4, 4, 3, num_kv_heads=1, rotary_scaling=RotaryScaling(4.0, 1.0, 4.0, 8), qk_norm='full'
+  ),
+}
+
+
+@pytest.fixture(scope='module', params=FORMS)
 def attention(request):
-  module = Attention(16, 2, 4, request.param, output_deviation=0.3, rngs=nnx.Rngs(0))
-  module.qkv.kernel = nnx.Param(random(16, 48))
+  module = Attention(FORMS[request.param], output_deviation=0.3, rngs=nnx.Rngs(0))
+  module.qkv.kernel = nnx.Param(random(*module.qkv.kernel.shape))
   return module
+
+
+def test_norms_of_queries_and_keys_are_over_a_head_or_over_all():
+  x = random(2, 5, 4, 6)
+  for form, axes in (('head', -1), ('full', (-2, -1))):
+    module = Attention(AttentionConfig(16, 4, 4, head_size=6, qk_norm=form), output_deviation=0.3, rngs=nnx.Rngs(0))
+    scale = random(*module.query_norm.scale.shape)
+    module.query_norm.scale = nnx.Param(scale)
+    normed = x / np.sqrt(np.mean(x**2, axes, keepdims=True) + 1e-5) * scale.reshape(-1, 6)
+    np.testing.assert_allclose(module._normed(module.query_norm, x), normed, rtol=1e-5)
 
 
 def test_documents_of_a_row_do_not_see_each_other(attention):
@@ -123,20 +170,20 @@ def test_a_row_that_does_not_act_keeps_its_cache(attention):
 
 
 def test_a_window_bounds_the_cache():
-  module = Attention(16, 2, 4, 3, output_deviation=0.3, rngs=nnx.Rngs(0))
+  module = Attention(AttentionConfig(16, 2, 4, 3), output_deviation=0.3, rngs=nnx.Rngs(0))
   assert module.init_cache(2, 100, jnp.bfloat16).k_BxCxHxK.shape == (2, 4, 2, 8)
   assert module.init_cache(2, 2, jnp.bfloat16).v_BxCxHxK.shape == (2, 2, 2, 8)
 
 
 def test_flops_follow_the_paper():
   # 10 positions, width 8, two heads, each seeing 5 keys: QKV 6d^2, logits 2nd, softmax 3hn, values 2nd, out 2d^2
-  assert flops(10, 8, 2, 5) == 10 * (6 * 64 + 2 * 5 * 8 + 3 * 2 * 5 + 2 * 5 * 8 + 2 * 64)
+  assert flops(AttentionConfig(8, 2, 4), 10, 5) == 10 * (6 * 64 + 2 * 5 * 8 + 3 * 2 * 5 + 2 * 5 * 8 + 2 * 64)
 
 
 @pytest.mark.parametrize('window', [-1, 9])
 def test_a_past_that_its_cache_cannot_hold_gives_nan_and_no_wrong_answer(window):
   """A cache of 4 positions: the fifth is refused, whereas a cache as long as the window is a ring."""
-  module = Attention(8, 2, 2, window, output_deviation=1.0, rngs=nnx.Rngs(0))
+  module = Attention(AttentionConfig(8, 2, 2, window), output_deviation=1.0, rngs=nnx.Rngs(0))
   active = jnp.ones(1, bool)
   for slots, finite in ((4, False), (10, window >= 0)):
     cache = module.init_cache(1, slots, jnp.float32)
