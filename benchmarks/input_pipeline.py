@@ -5,8 +5,8 @@
 
 The first prints, for each source and row length, megabytes of text and documents a second (median of several stretches,
 all in this process, which is bound to one core), and the share of positions that are padding. --trained=WORKDIR sets
-beside them the bytes per second that a run trains at. The second draws that many document lengths, plans a whole epoch
-part by part, and prints seconds and peak memory.
+beside them the bytes per second that a run trains at; --words='hat(max_bytes=64)' marks words, too. The second draws
+that many document lengths, plans a whole epoch part by part, and prints seconds and peak memory.
 """
 
 import itertools
@@ -31,6 +31,7 @@ _BATCH_BYTES = flags.DEFINE_integer('batch_bytes', 2**18, 'Positions of a batch.
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'Length of a stretch.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Stretches, of which the median counts.')
 _TRAINED = flags.DEFINE_string('trained', None, 'Work directory of a run, to compare with its training speed.')
+_WORDS = flags.DEFINE_string('words', None, 'Splitter that marks words.')
 _PLAN = flags.DEFINE_integer('plan', 0, 'Plan an epoch of this many documents instead.')
 _MEAN_LENGTH = flags.DEFINE_integer('mean_length', 2000, 'Bytes per document for --plan (exponentially distributed).')
 
@@ -38,7 +39,7 @@ _MEAN_LENGTH = flags.DEFINE_integer('mean_length', 2000, 'Bytes per document for
 def main(_: list[str]) -> None:
   """Prints one of the two tables."""
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  console = Console(markup=False, highlight=False)
+  console = Console(markup=False, highlight=False, width=120)
   console.print(plan_table(_PLAN.value, _MEAN_LENGTH.value, _SEQ_LEN.value) if _PLAN.value else speed_table())
 
 
@@ -61,7 +62,7 @@ def speed_table() -> Table:
 def measure(corpus: text.Corpus, seq_len: int) -> list[tuple[float, float, float]]:
   """(megabytes of text per second, documents begun per second, share of padding) of each stretch."""
   batch_size = max(1, _BATCH_BYTES.value // seq_len)
-  rows = text.pipeline(corpus, batch_size=batch_size, seq_len=seq_len, seed=0)
+  rows = text.pipeline(corpus, batch_size=batch_size, seq_len=seq_len, seed=0, words=_WORDS.value)
   first = next(rows)  # plans the epoch
   batch_positions = first.bytes.size
   found = []

@@ -152,7 +152,7 @@ def _prepare(corpus: Corpus, part: Part, obtained: list[Obtained], out: str, pro
     groups = [Documents(key, part, archives)]
   metadata = {
     'kind': corpus.kind,
-    'licence': corpus.licence,
+    'licence': part.licence or corpus.licence,
     'notes': corpus.notes,
     'part_notes': part.notes,
     'packages': [archive.identity() for archive in obtained],

@@ -26,6 +26,7 @@ class Part:
   read: Callable[[Sequence[Archive], Counter], Iterator]
   split: str = 'hash'
   notes: str = ''
+  licence: str = ''  # where parts have different ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,18 +147,20 @@ def _corpora() -> Iterator[Corpus]:
   )
   yield Corpus(
     'english_large',
-    'GPL-2+ (gcide), WordNet licence (wordnet), GPL-2 (anarchism), public domain (austen; kjv outside the UK)',
+    'GPL (gcide, anarchism), WordNet licence (wordnet), public domain (austen; kjv outside the UK)',
     'prose (anarchism, austen, kjv: 19 MB) and dictionaries (gcide, wordnet: 50 MB) as parts, to be reported apart',
     (
       Part('gcide', (GCIDE,), dictionaries.gcide, notes='dictionary: Webster 1913 with additions, an entry a document; '
            'tags of origin such as [1913 Webster] after every paragraph are taken out, since anything predicts them; '
-           'some entries are from WordNet and stand there too'),
+           'some entries are from WordNet and stand there too', licence='GPL-2+'),
       Part('wordnet', (WORDNET,), dictionaries.wordnet, notes='dictionary: templated entries; a sense is kept under '
-           'the first of its synonyms only, since it is the same sentence under each'),
+           'the first of its synonyms only, since it is the same sentence under each', licence='WordNet licence'),
       Part('anarchism', (ANARCHISM,), english.anarchism, notes='prose: long modern essays on one topic, cut at their '
-           'headings, a paragraph in a line; pages of links left out'),
-      Part('austen', (AUSTEN,), english.austen, notes='prose: six novels, a chapter is a document, wrapped lines'),
-      Part('kjv', (KJV,), english.kjv, notes='prose of 1611: a chapter is a document, a verse in a line, no numbers'),
+           'headings, a paragraph in a line; pages of links left out', licence='GPL-2'),
+      Part('austen', (AUSTEN,), english.austen, notes='prose: six novels, a chapter is a document, wrapped lines',
+           licence='public domain (package: MIT)'),
+      Part('kjv', (KJV,), english.kjv, notes='prose of 1611: a chapter is a document, a verse in a line, no numbers',
+           licence='public domain outside the UK'),
     ),
   )  # fmt: skip
   yield Corpus(
