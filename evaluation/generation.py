@@ -2,6 +2,7 @@
 
 import codecs
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from text import BOS, EOS
+from text import BOS, EOS, Batch
+from text.words import mark
 
-_STEPS = 16  # bytes per dispatch: the host's share of a byte is small, and text still comes as one watches
+_STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
 _LENGTH_MULTIPLE = 128  # prompts of similar length share one compilation
 
 
@@ -25,6 +27,9 @@ def generate(
   stop_at_eos: bool = True,
 ) -> list[bytes]:
   """The continuation of every prompt: at most `max_bytes` bytes each, without the prompt and without the EOS.
+
+  A model over words (one with `words`) gets the prompt's word starts and goes on inside its last word; the ends of words
+  that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes.
 
   A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest byte; `top_p` < 1 samples
   from the likeliest bytes that together reach that probability, the byte that crosses it included. Row r draws from a
@@ -85,15 +90,16 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   bytes_BxP = np.zeros((rows, _round_up(lengths.max())), np.uint8)
   for row, prompt in enumerate(prompts):
     bytes_BxP[row, : lengths[row]] = np.frombuffer(bytes([BOS]) + prompt, np.uint8)
-  # The last dispatch may run past max_bytes; its steps need a place too.
+  # The last dispatch may run past max_bytes; its steps need a place too. A row that is done and runs further beside
+  # others breaks nothing but itself.
   cache = model.init_cache(rows, _round_up(lengths.max() + max_bytes + _STEPS))
   keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(rows))
   # Below the smallest normal float32 the device would divide by zero; the limit is the likeliest byte.
   greedy, nucleus = temperature < np.finfo(np.float32).tiny, top_p < 1
-  logits_BxV, cache = _prefill(model, bytes_BxP, lengths, cache)
-  done = np.zeros(rows, bool)
-  for start in range(0, max_bytes, _STEPS):
-    logits_BxV, cache, drawn_KxB = _continue(
+  logits_BxV, cache = _prefill(model, _marked(model, bytes_BxP, lengths), lengths, cache)
+  done, given = np.zeros(rows, bool), np.zeros(rows, np.int64)
+  for start in itertools.count(0, _STEPS):
+    logits_BxV, cache, drawn_KxB, is_text_KxB = _continue(
       model,
       logits_BxV,
       cache,
@@ -105,14 +111,22 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
       nucleus=nucleus,
     )
     pieces = []
-    for row, drawn in enumerate(np.asarray(drawn_KxB).T[:, : max_bytes - start]):
-      piece = b'' if done[row] else drawn.tobytes()
+    for row, (drawn, is_text) in enumerate(zip(np.asarray(drawn_KxB).T, np.asarray(is_text_KxB).T, strict=True)):
+      piece = b'' if done[row] else drawn[is_text][: max_bytes - given[row]].tobytes()
       if stop_at_eos and EOS in piece:
         piece, done[row] = piece[: piece.index(EOS)], True
+      given[row] += len(piece)
+      done[row] |= given[row] == max_bytes
       pieces.append(piece)
     yield pieces
     if done.all():
       return
+
+
+def _marked(model, bytes_BxP, lengths_B) -> Batch:
+  """The prompts as a batch, with the words that the model needs."""
+  segment_ids = (np.arange(bytes_BxP.shape[1]) < lengths_B[:, None]).astype(np.int32)
+  return mark(Batch(bytes_BxP, segment_ids), getattr(model, 'words', None))
 
 
 def _round_up(length) -> int:
@@ -120,8 +134,9 @@ def _round_up(length) -> int:
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
-def _prefill(model, bytes_BxP, lengths_B, cache):
-  logits_BxV, cache = model.prefill(bytes_BxP, lengths_B, cache)
+def _prefill(model, prompts, lengths_B, cache):
+  words = () if prompts.word_starts is None else (prompts.word_starts,)
+  logits_BxV, cache = model.prefill(prompts.bytes, lengths_B, cache, *words)
   if logits_BxV.shape[-1] > 256:
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols; text is generated from models of 256 bytes')
   return logits_BxV.astype(jnp.float32), cache
@@ -129,7 +144,7 @@ def _prefill(model, bytes_BxP, lengths_B, cache):
 
 @functools.partial(jax.jit, static_argnames=('greedy', 'nucleus'), donate_argnames=('logits_BxV', 'cache'))
 def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, greedy, nucleus):
-  """Draws and takes in _STEPS bytes: (next logits, cache, bytes [_STEPS, B])."""
+  """Draws and takes in _STEPS symbols: (next logits, cache, symbols [_STEPS, B], which of them are text)."""
 
   def one(carry, index):
     logits_BxV, cache = carry
@@ -138,11 +153,12 @@ def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, gr
     else:
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, index)
       byte_B = sample(keys, logits_BxV, temperature, top_p if nucleus else None)
+    is_text_B = model.is_text(byte_B, cache) if hasattr(model, 'is_text') else jnp.ones(byte_B.shape, bool)
     logits_BxV, cache = model.step(byte_B, cache)
-    return (logits_BxV.astype(jnp.float32), cache), byte_B
+    return (logits_BxV.astype(jnp.float32), cache), (byte_B, is_text_B)
 
-  (logits_BxV, cache), drawn_KxB = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(_STEPS))
-  return logits_BxV, cache, drawn_KxB
+  (logits_BxV, cache), drawn = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(_STEPS))
+  return logits_BxV, cache, *drawn
 
 
 def sample(keys_B, logits_BxV, temperature, top_p=None):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from text import BOS, Batch
+from text.words import mark
 
 MARKERS = '|‖⦀'  # where a chunk of stage 0, 1, 2 begins; deeper stages are written {3}, {4}, …
 _LENGTH_MULTIPLE = 128  # texts of similar length share one compilation
@@ -24,7 +25,7 @@ def segment(model, documents: Sequence[bytes]) -> list[tuple[np.ndarray, ...]]:
     raise ValueError('there is no document to segment')
   length = 1 + max(map(len, documents))
   batch = Batch.of([bytes([BOS]) + document for document in documents], length + -length % _LENGTH_MULTIPLE)
-  stages = jax.device_get(_segmentations(model, batch))
+  stages = jax.device_get(_segmentations(model, mark(batch, getattr(model, 'words', None))))
   return [tuple(stage[row, 1 : 1 + len(text)] for stage in stages) for row, text in enumerate(documents)]
 
 

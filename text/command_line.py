@@ -5,7 +5,18 @@ import sys
 from collections.abc import Callable
 
 # A ValueError raised by one of these is a sentence for the user; one from inside a library is a bug to be seen whole.
-OURS = ('text', '__main__', '__mp_main__')
+OURS = (
+  'text',
+  'layers',
+  'hnet',
+  'byte_models',
+  'evaluation',
+  'training',
+  'studies',
+  'benchmarks',
+  '__main__',
+  '__mp_main__',
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,9 +45,12 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def is_sentence(error: BaseException) -> bool:
   """True for an error that tells the user something: every OSError, and a ValueError that our own code raised."""
-  if isinstance(error, OSError):
-    return True
+  return isinstance(error, OSError) or (isinstance(error, ValueError) and raised_by(error) in OURS)
+
+
+def raised_by(error: BaseException) -> str:
+  """The top-level package whose code raised an error."""
   trace = error.__traceback__
   while trace.tb_next is not None:
     trace = trace.tb_next
-  return isinstance(error, ValueError) and trace.tb_frame.f_globals.get('__name__', '').partition('.')[0] in OURS
+  return trace.tb_frame.f_globals.get('__name__', '').partition('.')[0]

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from text.specification import arguments, canonical
+
 _INVALID = 0xDC80  # surrogateescape: byte 0x80 + i outside of UTF-8 is this code point + i, up to 0xDCFF
 _WORD = re.compile(r'[^\s\udc80-\udcff]+')
 _SPELLED = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -160,7 +162,7 @@ class Noise:
   """A perturbation with its arguments: `noise(document, index)` draws from (seed, index) alone, on every machine.
 
   name: the perturbation with all its arguments; two noises of one name are equal. pairs: only for misspell; None reads
-  the gold corpus 'misspellings', once per process, when the first document comes.
+  the gold corpus 'misspellings', all its splits, once per process, when the first document comes.
   """
 
   name: str
@@ -193,37 +195,6 @@ def parse(spec: str, *, pairs: Iterable[tuple[bytes, ...]] | None = None) -> Noi
     open_gold('misspellings')  # that it is there is known now, its 10⁵ words are read where they are needed
   known = None if pairs is None else misspellings(pairs)
   return Noise(canonical(kind, values), kind, values.pop('seed'), tuple(values.items()), known)
-
-
-def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-  """'name(key=value,…)' as (name, every argument of it), each of the type of its default; defaults: by name.
-
-  A default of None is a number that may be left out. Raises ValueError with a sentence about `what`.
-  """
-  match = re.fullmatch(r'\s*(\w+)\s*(?:\((.*)\))?\s*', spec)
-  name = match.group(1) if match else spec
-  if not match or name not in defaults:
-    raise ValueError(f"{what} '{spec}' is not known: use one of {', '.join(defaults)}, e.g. '{next(iter(defaults))}'")
-  values, given = dict(defaults[name]), [part for part in (match.group(2) or '').split(',') if part.strip()]
-  for part in given:
-    key, _, value = (side.strip() for side in part.partition('='))
-    if key not in values:
-      raise ValueError(f"{what} '{spec}' has no argument '{key}': {name} takes {', '.join(values)}")
-    kind = float if defaults[name][key] is None else type(defaults[name][key])
-    try:
-      values[key] = {'true': True, 'false': False}[value.lower()] if kind is bool else kind(value)
-    except (ValueError, KeyError):
-      wanted = {bool: 'true or false', int: 'a whole number', float: 'a number'}[kind]
-      raise ValueError(f"{what} '{spec}': {key}='{value}' is not {wanted}") from None
-  if len({part.partition('=')[0].strip() for part in given}) < len(given):
-    raise ValueError(f"{what} '{spec}' gives an argument twice: give it once")
-  return name, values
-
-
-def canonical(name: str, values: Mapping[str, Any]) -> str:
-  """The inverse of `arguments`, with every argument that has a value."""
-  given = (f'{key}={str(value).lower()}' for key, value in values.items() if value is not None)
-  return f'{name}({",".join(given)})'
 
 
 # --- characters
@@ -267,4 +238,5 @@ def _gold_pairs() -> dict[str, tuple[str, ...]]:
   from text.gold import units
   from text.sources import open_gold
 
-  return misspellings(units(document) for document in open_gold('misspellings'))
+  splits = (open_gold('misspellings', split) for split in ('train', 'validation', 'test'))  # by hash: a word is in any
+  return misspellings(units(document) for split in splits for document in split)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from text.batch import Batch
 from text.corpus import Corpus
 from text.mixture import MixedRows, Mixture
+from text.words import mark, parse
 
 
 def pipeline(
@@ -22,14 +23,16 @@ def pipeline(
   hosts: int = 1,
   workers: int = 0,
   prefetch: int = 4,
+  words: str | None = None,
 ) -> Iterator[Batch]:
   """This host's share of each global batch: numpy Batches of [batch_size // hosts, seq_len], for ever.
 
   Batch k holds rows [start_row + k * batch_size, start_row + (k + 1) * batch_size) of one stream of rows, all epochs
   one after the other; host h has the h-th block of them. To resume after k batches is start_row + k * batch_size, with
   any number of hosts, workers and batch size. workers: 0 packs in a thread, more in that many processes (scripts then
-  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker.
-  Raises ValueError where a number is out of its range.
+  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker. words: a splitter of
+  `text.words`, such as 'hat(max_bytes=64)', that fills word_starts; None leaves it out.
+  Raises ValueError where a number is out of its range and for an unknown splitter.
   """
   for name, value, least in (
     ('batch_size', batch_size, 1),
@@ -46,7 +49,7 @@ def pipeline(
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
   mixture = source if isinstance(source, Mixture) else Mixture([source])
-  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts)
+  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, words)
 
   import grain  # here, so that models and evaluation can import text without it
 
@@ -81,7 +84,20 @@ def _exit_with_parent(worker: int, workers: int) -> None:
 class _HostBatches:
   """Random access to one host's share of the k-th global batch."""
 
-  def __init__(self, mixture: Mixture, batch_size: int, seq_len: int, seed: int, start_row: int, host: int, hosts: int):
+  def __init__(
+    self,
+    mixture: Mixture,
+    batch_size: int,
+    seq_len: int,
+    seed: int,
+    start_row: int,
+    host: int,
+    hosts: int,
+    words: str | None,
+  ):
+    if words is not None:
+      parse(words)  # an unknown splitter is an error here, not in a worker
+    self._words = words
     self._batch_size = batch_size
     self._share = batch_size // hosts
     self._first_row = start_row + host * self._share
@@ -91,4 +107,4 @@ class _HostBatches:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    return self._rows.batch(self._first_row + index * self._batch_size, self._share)
+    return mark(self._rows.batch(self._first_row + index * self._batch_size, self._share), self._words)

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from text.corpus import Group, MemoryCorpus
-from text.noise import arguments, canonical
+from text.specification import arguments, canonical
 
 SPLITS = ('train', 'validation', 'test')
 _CHARACTERS = b'0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'

@@ -7,11 +7,9 @@ from typing import NoReturn
 
 from absl import app, logging
 
+from text.command_line import OURS, raised_by
 from training.interrupt import Interrupted
 from training.recorder import Diverged
-
-# A ValueError raised by one of these is a sentence for the user; one from inside a library is a bug to be seen whole.
-OURS = ('training', 'evaluation', 'text', 'hnet', 'byte_models', 'layers', 'kernels', '__main__')
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -30,7 +28,7 @@ def _guarded(call: Callable, argv: list[str]):
   except (OSError, Diverged) as error:
     _fail(error)
   except (ValueError, AttributeError, KeyError) as error:
-    package = _package(error)
+    package = raised_by(error)
     if package == 'ml_collections':  # an override of a key that the config lacks, as a quoted quotation
       message = str(error).replace('\\n', '. ').replace('\\', '').replace("'", '')
       _fail(f'unknown config key {message}')
@@ -42,11 +40,3 @@ def _guarded(call: Callable, argv: list[str]):
 def _fail(message: object) -> NoReturn:
   print(f'error: {" ".join(str(message).split())}', file=sys.stderr)
   sys.exit(1)
-
-
-def _package(error: BaseException) -> str:
-  """The top-level package whose code raised an error."""
-  trace = error.__traceback__
-  while trace.tb_next is not None:
-    trace = trace.tb_next
-  return trace.tb_frame.f_globals.get('__name__', '').partition('.')[0]

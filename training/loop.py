@@ -84,6 +84,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
         hosts=jax.process_count(),
         workers=settings.data.workers,
         prefetch=settings.data.prefetch,
+        words=getattr(model, 'words', None),
       )
       batch = sharding.put_batch(next(rows), mesh)
       train_step = _compile(settings, model, optimizer, mesh, state, batch, display)
@@ -139,8 +140,8 @@ def _restore_or_create(
     state, record = found
     if changes := mixture.differences(record['position']['data'], corpora.identity()):
       raise ValueError(
-        f'data.source holds other text than {workdir} was trained on ({"; ".join(changes)}): bring that text back or use '
-        'a new --workdir'
+        f'data.source holds other text than {workdir} was trained on ({"; ".join(changes)}): bring that text back or '
+        'use a new --workdir'
       )
     if int(state.step) > settings.num_steps:
       raise ValueError(

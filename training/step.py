@@ -35,8 +35,9 @@ def make_step(
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
   counted; the step counts. Metrics are float32 scalars: loss; bpb (bits per text byte, EOS aside) and eos_nats (per
   EOS, nan without one); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
-  that are not padding); `<name>_loss` per auxiliary loss; and the model's own, as means over micro-batches. Tracing
-  raises ValueError if the model has an auxiliary loss without a weight.
+  that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
+  per auxiliary loss; and the model's own, as means over micro-batches. Tracing raises ValueError if the model has an
+  auxiliary loss without a weight.
   """
 
   def objective(params, micro, context, scored):
@@ -95,6 +96,8 @@ def make_step(
       'skipped_in_a_row': skipped_in_a_row.astype(jnp.float32),
       'bytes': sums['bytes'],
     }
+    if 'words' in sums:
+      metrics['bytes_per_word'] = sums['text_bytes'] / jnp.maximum(sums['words'], 1.0)
     return TrainState(state.step + 1, params, opt_state, averaged, skipped, skipped_in_a_row), metrics | means
 
   return step
@@ -118,7 +121,8 @@ def _count(batch, nll_BxL) -> dict[str, jax.Array]:
   """Sums over a batch, apart for text bytes and ends of documents (an EOS value that ends its segment)."""
   eos_BxL = batch.scored & batch.ends & (batch.bytes == EOS)
   text_BxL = batch.scored & ~eos_BxL
-  return {
+  words = {} if batch.word_starts is None else {'words': jnp.sum(batch.word_starts & text_BxL, dtype=jnp.float32)}
+  return words | {
     'text_nats': jnp.sum(nll_BxL * text_BxL),
     'text_bytes': jnp.sum(text_BxL, dtype=jnp.float32),
     'eos_nats': jnp.sum(nll_BxL * eos_BxL),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from evaluation.bits_per_byte import evaluate, first_bytes
+from evaluation.segmentation import segment
 from text import MemoryCorpus
 from text.packing import evaluation_rows
 
@@ -187,3 +188,21 @@ def test_progress_counts_bytes_up_to_the_total(two_byte_model):
 def test_bad_input_is_refused_before_the_model_runs(change, word):
   with pytest.raises(ValueError, match=word):
     evaluate(None, **{'corpus': MemoryCorpus([b'text']), 'seq_len': 8, 'batch_size': 1, **change})
+
+
+@pytest.mark.parametrize('devices', [0, 1])
+def test_a_model_that_needs_words_gets_them(two_byte_model, devices):
+  class WordModel(two_byte_model):
+    words = 'whitespace(max_bytes=4)'
+
+    def __call__(self, batch, *, context=None):
+      return super().__call__(batch)._replace(segmentations=(batch.word_starts,))
+
+  sharding = NamedSharding(jax.make_mesh((1,), ('data',), (AxisType.Auto,)), PartitionSpec('data')) if devices else None
+  documents = [b'ab cdefgh i', b'', b'j  k\n']
+  model = WordModel(positional=False)
+  result = evaluate(model, MemoryCorpus(documents), seq_len=64, batch_size=2, batch_sharding=sharding)
+  assert result.bytes_per_chunk == (16 / 6,)  # ab_ cdef gh_ i, j__ k_
+  assert result.bits_per_byte == pytest.approx(naive(model, documents)[0], rel=1e-6)
+  ((starts,),) = segment(model, documents[:1])
+  assert np.flatnonzero(starts).tolist() == [0, 3, 7, 10]

@@ -349,3 +349,11 @@ def test_a_digest_changes_with_any_bit():
   assert checkpoint.digest({'a': x[::-1], 'b': jnp.int32(3)}) != first
   assert checkpoint.digest({'a': x.T.reshape(3, 4), 'b': jnp.int32(3)}) != first
   assert checkpoint.digest({'a': x, 'b': jnp.int32(3)}) == first
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_model_of_words_trains_and_is_evaluated_on_marked_batches(make_config, tmp_path, workers):
+  config = make_config(**{'model.words': 'whitespace(max_bytes=16)', 'data.workers': workers, 'num_steps': 10})
+  values = training.train(config, tmp_path)
+  assert 4.0 < values['bytes_per_word'] < 4.6  # of the words of `source`, most of three letters and a space
+  assert values['validation_bytes_per_chunk_0'] == pytest.approx(values['bytes_per_word'], rel=0.1)

@@ -6,6 +6,7 @@ from flax import nnx
 
 import byte_models
 import text
+from text import words
 from training import config as config_lib
 from training import description, sharding, state
 from training.optimizer import make_optimizer, parameter_groups
@@ -79,6 +80,15 @@ def test_the_loss_is_nats_per_scored_position_plus_weighted_auxiliary_losses(mak
 def test_a_batch_without_an_end_has_no_score_for_ends(make_config):
   _, metrics = first_step(make_config(), text.Batch.of([b'abcdef'] * 8))
   assert np.isnan(metrics['eos_nats']) and np.isfinite(metrics['bpb'])
+
+
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_marked_words_are_counted_over_all_micro_batches(make_config, accumulate):
+  batch = words.mark(ragged_batch(), 'whitespace')
+  _, metrics = first_step(make_config(**{'model.words': 'whitespace', 'optimizer.accumulate': accumulate}), batch)
+  texts = [b'abc de' * n for n in range(1, 9)]
+  assert metrics['bytes_per_word'] == pytest.approx(sum(map(len, texts)) / sum(len(t.split()) for t in texts))
+  assert 'bytes_per_word' not in first_step(make_config(), ragged_batch())[1]
 
 
 def test_an_auxiliary_loss_without_a_weight_is_named(make_config):

@@ -1,0 +1,36 @@
+"""Strings that name a thing with its arguments, such as 'drop(rate=0.1,seed=1)' or 'hat(max_bytes=64)'."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+  """'name(key=value,…)' as (name, every argument of it), each of the type of its default; defaults: by name.
+
+  A default of None is a number that may be left out. Raises ValueError with a sentence about `what`.
+  """
+  match = re.fullmatch(r'\s*(\w+)\s*(?:\((.*)\))?\s*', spec)
+  name = match.group(1) if match else spec
+  if not match or name not in defaults:
+    raise ValueError(f"{what} '{spec}' is not known: use one of {', '.join(defaults)}, e.g. '{next(iter(defaults))}'")
+  values, given = dict(defaults[name]), [part for part in (match.group(2) or '').split(',') if part.strip()]
+  for part in given:
+    key, _, value = (side.strip() for side in part.partition('='))
+    if key not in values:
+      raise ValueError(f"{what} '{spec}' has no argument '{key}': {name} takes {', '.join(values)}")
+    kind = float if defaults[name][key] is None else type(defaults[name][key])
+    try:
+      values[key] = {'true': True, 'false': False}[value.lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+      wanted = {bool: 'true or false', int: 'a whole number', float: 'a number'}[kind]
+      raise ValueError(f"{what} '{spec}': {key}='{value}' is not {wanted}") from None
+  if len({part.partition('=')[0].strip() for part in given}) < len(given):
+    raise ValueError(f"{what} '{spec}' gives an argument twice: give it once")
+  return name, values
+
+
+def canonical(name: str, values: Mapping[str, Any]) -> str:
+  """The inverse of `arguments`, with every argument that has a value."""
+  given = (f'{key}={str(value).lower()}' for key, value in values.items() if value is not None)
+  return f'{name}({",".join(given)})'
