@@ -6,7 +6,8 @@ corpus), and a few documents with the chunk boundaries that the model draws. DIR
 directory with official H-Net weights (config.json, model.safetensors; --source names the text then).
 
 Where the source is known (synthetic:...), its entropy stands beside the scores, and where its words are known, how well
-the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus.
+the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus. --words=SPLITTER
+adds word accuracy, apart for words that the training text has often, rarely and never.
 """
 
 import dataclasses
@@ -29,6 +30,9 @@ _SOURCE = flags.DEFINE_multi_string(
 _SPLIT = flags.DEFINE_enum('split', 'validation', ['train', 'validation', 'test'], 'Which part of the text.')
 _GOLD = flags.DEFINE_multi_string(
   'gold', [], 'Gold corpus, e.g. chinese_words, whose units the chunks are compared with; may be given several times.'
+)
+_WORDS = flags.DEFINE_string(
+  'words', None, "Word accuracy too, on the words of this splitter, e.g. 'hat(max_bytes=64)' (see text/words.py)."
 )
 _MAX_BYTES = flags.DEFINE_integer('max_bytes', 0, 'Score only the first bytes of each text; 0: all of it.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', None, 'Symbols per row; default: as the run validates.')
@@ -55,6 +59,7 @@ def main(_: list[str]) -> None:
   import text
   import training
   from evaluation import report
+  from text import words
 
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
@@ -73,6 +78,8 @@ def main(_: list[str]) -> None:
     name: settings.get(name) or config.get(name) or default if given is None else given
     for (name, default), given in zip(_OFFICIAL_SHAPE.items(), (_SEQ_LEN.value, _BATCH_SIZE.value), strict=True)
   }
+  if _WORDS.value is not None:
+    words.parse(_WORDS.value)
   corpora = [text.open_corpus(source, _SPLIT.value) for source in sources]
   golds = [text.open_gold(name) for name in _GOLD.value]
   counted, counted_on = _training_text(data)
@@ -141,6 +148,11 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
     baselines['the source itself on these bytes'] = sum(map(corpus.source_bits, scored)) / result.text_bytes
     baselines['unigram entropy of the source'] = corpus.unigram_entropy
   console.print(report.table('this model', result, baselines))
+  accuracies = []
+  if _WORDS.value is not None:
+    seen = evaluation.word_counts(counted, _WORDS.value)
+    accuracies = evaluation.word_accuracy(model, scored, splitter=_WORDS.value, seen=seen, **shape)
+    console.print(report.accuracy_table(f'{_WORDS.value}{counted_on}', accuracies))
   boundaries = []
   if result.bytes_per_chunk and hasattr(corpus, 'word_starts'):
     whole = list(scored)
@@ -154,6 +166,7 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
     'fingerprint': corpus.fingerprint,
     'baselines': baselines,
     'boundaries': [dataclasses.asdict(score) for score in boundaries],
+    'words': {'splitter': _WORDS.value, 'accuracy': [dataclasses.asdict(accuracy) for accuracy in accuracies]},
   }
 
 

@@ -5,10 +5,12 @@ from evaluation.bits_per_byte import Result, evaluate, first_bytes
 from evaluation.boundaries import BoundaryScore, boundary_scores, unit_starts
 from evaluation.generation import generate, stream
 from evaluation.segmentation import segment, show_chunks
+from evaluation.word_accuracy import WordAccuracy, word_accuracy, word_counts
 
 __all__ = [
   'BoundaryScore',
   'Result',
+  'WordAccuracy',
   'boundary_scores',
   'compressed_bits_per_byte',
   'evaluate',
@@ -19,4 +21,6 @@ __all__ = [
   'show_chunks',
   'stream',
   'unit_starts',
+  'word_accuracy',
+  'word_counts',
 ]

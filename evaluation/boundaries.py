@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from text import MemoryCorpus
+from text import MemoryCorpus, words
 from text.packing import evaluation_rows, materialise, scoring
 
 
@@ -114,7 +114,8 @@ def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: 
   found: list[tuple[np.ndarray, ...]] = []
   for start in range(0, len(plan), batch_size):
     pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
-    stages = jax.device_get(_run(model, materialise(corpus, pieces, batch_size, seq_len)))
+    batch = words.mark(materialise(corpus, pieces, batch_size, seq_len), getattr(model, 'words', None))
+    stages = jax.device_get(_run(model, batch))
     scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
     found.append(tuple(stage_BxL[scored_BxL & ~is_eos_BxL] for stage_BxL in stages))
   return [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from evaluation.bits_per_byte import Result
 from evaluation.boundaries import BoundaryScore
+from evaluation.word_accuracy import WordAccuracy
 
 
 @contextlib.contextmanager
@@ -56,6 +57,16 @@ def boundary_table(units: str, scores: Sequence[BoundaryScore]) -> Table:
     grid.add_row(score.name, *(f'{share:.3f}' for share in shares), f'{score.bytes_per_chunk:.2f}')
   grid.add_section()
   grid.add_row('bytes per unit', *[''] * 5, f'{scores[0].bytes_per_unit:.2f}')
+  return grid
+
+
+def accuracy_table(words: str, accuracies: Sequence[WordAccuracy]) -> Table:
+  """Word accuracy for a terminal; words: the splitter, and what seen means."""
+  grid = Table(title=f'words by {words}', title_justify='left')
+  for header in ('seen in training', 'words', 'right (greedy)', 'right (sampled)'):
+    grid.add_column(header, justify='left' if header == 'seen in training' else 'right')
+  for accuracy in accuracies:
+    grid.add_row(accuracy.kind, f'{accuracy.words:,}', f'{accuracy.greedy:.2%}', f'{accuracy.sampled:.2%}')
   return grid
 
 

@@ -83,7 +83,7 @@ def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, tw
 def test_a_mixture_is_scored_source_by_source_with_limits_that_show(source, tmp_path):
   known = 'synthetic:words(vocabulary=20,documents=4,length=300)'
   sources = json.dumps([[source, 1], [known, 3]])
-  limits = ('--markov_mb=0.0002', '--compress_mb=0.0001', '--show_documents=0')
+  limits = ('--markov_mb=0.0002', '--compress_mb=0.0001', '--show_documents=0', '--words=fixed(size=2)')
   done = run('-c', WITH_TWO_BYTE_MODEL, sources, 'eval.py', f'--workdir={tmp_path}', *limits)
   assert done.returncode == 0, done.stderr
   written = json.loads((tmp_path / 'eval.json').read_text())
@@ -98,6 +98,8 @@ def test_a_mixture_is_scored_source_by_source_with_limits_that_show(source, tmp_
   names = [score['name'] for score in written['sources'][1]['boundaries']]
   assert names[:2] == ['every byte', 'stage 0'] and not written['sources'][0]['boundaries']
   assert 'entropy rate of the source' in done.stdout.decode()
+  accuracy = {kind['kind']: kind['words'] for kind in written['sources'][1]['words']['accuracy']}
+  assert accuracy['all'] == accuracy['often'] + accuracy['rare'] + accuracy['never'] > 0
 
   options = (f'--workdir={tmp_path}', f'--source={known}', '--split=test', '--max_bytes=100', '--show_documents=0')
   done = run('-c', WITH_TWO_BYTE_MODEL, sources, 'eval.py', *options)
