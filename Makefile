@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt
+$(VENV)/installed-dev: requirements.txt requirements-gguf.txt requirements-dev.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/installed

@@ -10,6 +10,7 @@ import difflib
 import functools
 import json
 import math
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,10 +48,22 @@ class Schedule:
 
 
 @dataclasses.dataclass(frozen=True)
+class Group:
+  """Parameters whose path matches `pattern` (a regular expression, found anywhere in it): they stand still for the
+  first frozen_steps steps, decay included, and then move at `multiplier` times their learning rate.
+  """
+
+  pattern: str
+  multiplier: float = 1.0
+  frozen_steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
   """learning_rate: peak; weight_decay: decoupled, times the learning rate; decay_exempt: 'default' | 'official', who
   is spared; clip_norm: global gradient norm, 0 = off; lr_multipliers: None, 'paper' or one number per stage;
-  accumulate: micro-batches per step; ema: decay of the averaged parameters that evaluation uses, 0 = none.
+  accumulate: micro-batches per step; ema: decay of the averaged parameters that evaluation uses, 0 = none; groups:
+  parameters with a rate of their own, by any name.
   """
 
   name: str
@@ -64,6 +77,7 @@ class Optimizer:
   lr_multipliers: Any
   accumulate: int
   ema: float
+  groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +120,8 @@ class Log:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """The whole tree. batch_size: rows of the global batch; seq_len: bytes per row; init_from: '' or a directory to
-  take the first parameters from; loss_weights: weight of each auxiliary loss by its name.
+  """The whole tree. batch_size: rows of the global batch; seq_len: bytes per row; init_from: '' or where the first
+  parameters come from, see `workdir.initial_params`; loss_weights: weight of each auxiliary loss by its name.
   """
 
   seed: int
@@ -186,7 +200,7 @@ def _branch(kind: type, values: Any, prefix: str) -> Any:
   for name, field in fields.items():
     if name in values:
       read[name] = _value(hints[name], values[name], prefix + name)
-    elif field.default is dataclasses.MISSING:
+    elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
       raise ValueError(f'missing config key {prefix}{name}')
   return kind(**read)
 
@@ -235,6 +249,16 @@ def _check(config: Config) -> None:
       f'optimizer.schedule.warmup {schedule.warmup} and decay {schedule.decay} are fractions of num_steps and must not '
       'exceed 1 together'
     )
+  for name, group in config.optimizer.groups.items():
+    try:
+      re.compile(group.pattern)
+    except re.error as error:
+      raise ValueError(
+        f'config key optimizer.groups.{name}.pattern {group.pattern!r} is not a regular expression ({error})'
+      ) from None
+    for key in ('multiplier', 'frozen_steps'):
+      if getattr(group, key) < 0:
+        raise ValueError(f'config key optimizer.groups.{name}.{key} must be 0 or more, got {getattr(group, key)!r}')
   if config.batch_size % accumulate:
     raise ValueError(f'batch_size {config.batch_size} is not divisible by optimizer.accumulate {accumulate}')
 

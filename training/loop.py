@@ -151,7 +151,7 @@ def _restore_or_create(
   initialise = jax.jit(create, out_shardings=sharding.shardings(abstract, mesh))
   if not settings.init_from:
     return initialise(), 0
-  params = workdir_lib.initial_params(settings.init_from, model)
+  params = workdir_lib.initial_params(settings.init_from, model, settings.seed)
   return initialise(jax.device_put(params, sharding.shardings(params, mesh))), 0
 
 

@@ -1,6 +1,7 @@
 """AdamW over flat parameters, with learning-rate multipliers by path and the schedules of the config."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,13 @@ class Optimizer:
   """transform: gradients to descent directions, everything but the learning rate; schedule: step -> learning rate.
 
   The rate is a function of the step, not a count inside the optimizer's state, so that a skipped update does not
-  shift it.
+  shift it. frozen: path -> number of steps that the parameter stands still. Its moments are kept all the same, so that
+  its first updates are of the usual size.
   """
 
   transform: optax.GradientTransformation
   schedule: Callable[[Any], jax.Array]
+  frozen: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def init(self, params: Flat) -> Any:
     return self.transform.init(params)
@@ -30,15 +33,20 @@ class Optimizer:
     """(parameters after update number `step`, counted from 0; optimizer state)."""
     directions, opt_state = self.transform.update(gradients, opt_state, params)
     rate = self.schedule(step)
-    return jax.tree.map(lambda p, d: p - rate * d, params, directions), opt_state
+    rates = {path: jnp.where(step < steps, 0.0, rate) for path, steps in self.frozen.items()}
+    return {path: p - rates.get(path, rate) * directions[path] for path, p in params.items()}, opt_state
 
 
 def make_optimizer(
-  settings: config_lib.Optimizer, num_steps: int, decays: Mapping[str, bool], multipliers: Mapping[str, float]
+  settings: config_lib.Optimizer,
+  num_steps: int,
+  decays: Mapping[str, bool],
+  multipliers: Mapping[str, float],
+  frozen: Mapping[str, int],
 ) -> Optimizer:
   """Clip by global norm, Adam moments, decoupled decay, multiplier; then the schedule.
 
-  decays, multipliers: for each parameter path, see `parameter_groups`. A multiplier scales a parameter's whole
+  decays, multipliers, frozen: by parameter path, see `parameter_groups`. A multiplier scales a parameter's whole
   update, its decay included, as a torch parameter group with its own lr does.
   """
   transform = optax.chain(
@@ -47,15 +55,16 @@ def make_optimizer(
     optax.add_decayed_weights(settings.weight_decay, mask=dict(decays)),
     optax.stateless(lambda updates, params: {path: u * multipliers[path] for path, u in updates.items()}),
   )
-  return Optimizer(transform, make_schedule(settings.learning_rate, settings.schedule, num_steps))
+  return Optimizer(transform, make_schedule(settings.learning_rate, settings.schedule, num_steps), frozen)
 
 
 def parameter_groups(
   model: Any, paths: Sequence[str], settings: config_lib.Optimizer
-) -> tuple[dict[str, bool], dict[str, float]]:
-  """(whether weight decay applies, learning-rate multiplier) of each parameter path, as the model says.
+) -> tuple[dict[str, bool], dict[str, float], dict[str, int]]:
+  """(whether weight decay applies, learning-rate multiplier, frozen steps where there are any) by parameter path.
 
-  Raises ValueError if the multipliers are not one per stage of the model.
+  Decay and the multiplier of a stage are the model's; a group multiplies it further. Raises ValueError if the
+  multipliers are not one per stage of the model, a group has no parameter, or a parameter two groups.
   """
   multipliers = tuple(model.lr_multipliers(settings.lr_multipliers))
   if len(multipliers) != model.num_stages:
@@ -64,7 +73,23 @@ def parameter_groups(
       f'{model.num_stages} stages: give one per stage, outermost first'
     )
   decays = {path: bool(model.decays(path, settings.decay_exempt)) for path in paths}
-  return decays, {path: float(multipliers[model.stage_of(path)]) for path in paths}
+  rates = {path: float(multipliers[model.stage_of(path)]) for path in paths}
+  frozen, owners = {}, {}
+  for name, group in settings.groups.items():
+    members = [path for path in paths if re.search(group.pattern, path)]
+    if not members:
+      raise ValueError(
+        f'optimizer.groups.{name}.pattern {group.pattern!r} matches no parameter of the model; they are named like '
+        f'{paths[0]!r}'
+      )
+    for path in members:
+      if path in owners:
+        raise ValueError(f'parameter {path} is in two groups: optimizer.groups.{owners[path]} and {name}')
+      owners[path] = name
+      rates[path] *= group.multiplier
+      if group.frozen_steps:
+        frozen[path] = group.frozen_steps
+  return decays, rates, frozen
 
 
 def make_schedule(peak: float, settings: config_lib.Schedule, num_steps: int) -> Callable[[Any], jax.Array]:

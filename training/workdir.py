@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from flax import nnx
 
+import byte_models
 import hnet
+from byte_models import llama
+from layers.stack import Stack
 from training import checkpoint, description
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
@@ -60,15 +64,22 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The resolved config of a work directory; FileNotFoundError or ValueError if there is none or it is not one."""
   path = workdir / CONFIG
   try:
-    config = json.loads(path.read_bytes())
+    config = _read_json(path)
   except FileNotFoundError:
     reason = 'it has no config.json' if workdir.is_dir() else 'there is no such directory'
     raise FileNotFoundError(f'{workdir} is not a work directory: {reason}') from None
-  except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error})') from None
-  if not isinstance(config, dict) or 'model' not in config:
+  if 'model' not in config:
     raise ValueError(f'{path} is not the config of a training run: it has no key model')
   return config
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The mapping in a JSON file, {} where it holds something else."""
+  try:
+    values = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON ({error})') from None
+  return values if isinstance(values, dict) else {}
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -89,16 +100,43 @@ def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str
   return config_lib.refuse_changes(read_config(workdir), config, str(workdir))
 
 
-def initial_params(source: str, model: Any) -> Flat:
+def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
   """Parameters to begin from: of a work directory, or of a directory with official H-Net weights (model.safetensors).
 
-  Raises FileNotFoundError or ValueError if there is neither, or they do not fit the (abstract) model.
+  From a Llama, a .gguf file or a Hugging Face directory, come the blocks of the model's backbone, and `seed` draws the
+  rest. Raises FileNotFoundError or ValueError if there is none of these, or they do not fit the (abstract) model.
   """
+  if _is_llama(pathlib.Path(source)):
+    return _around_llama(source, model, seed)
   found = load(source).model
   try:
     return flatten(rebuild(model, flatten(found)))
   except ValueError as error:
     raise ValueError(f'init_from {source!r} holds another model: {error}') from None
+
+
+def _is_llama(source: pathlib.Path) -> bool:
+  if source.suffix == '.gguf':
+    return True
+  return (source / CONFIG).is_file() and _read_json(source / CONFIG).get('model_type') == 'llama'
+
+
+def _around_llama(source: str, model: Any, seed: int) -> Flat:
+  """Fresh parameters of a model, those of its backbone (attribute `main` or `backbone`) replaced by a Llama's."""
+  name = next((name for name in ('main', 'backbone') if isinstance(getattr(model, name, None), Stack)), None)
+  if name is None:
+    raise ValueError(f'init_from {source!r} is a Llama: a model of family {model.config.family!r} has no place for it')
+  stack, flat = llama.read_backbone(source)
+  ours = getattr(model, name).config
+  for field in dataclasses.fields(stack):
+    theirs, wanted = getattr(stack, field.name), getattr(ours, field.name)
+    if theirs != wanted and field.name not in ('dtype', 'remat', 'scan'):
+      raise ValueError(
+        f'init_from {source!r}: its blocks have {field.name} {theirs!r} and the backbone of the model {wanted!r}; they '
+        'must be the same'
+      )
+  fresh = jax.jit(lambda: flatten(byte_models.build(model.config, rngs=nnx.Rngs(seed))))()
+  return fresh | {f'{name}.{path}': jax.numpy.asarray(value) for path, value in flat.items()}
 
 
 def _newest_whole(directory, steps, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:

@@ -18,6 +18,11 @@ RELEASED = {
   'hnet_2stage_xl': (1_603_492_224, 0.69e9),
   'hnet_2stage_xl_chinese': (1_755_285_888, None),
   'hnet_2stage_xl_code': (1_654_090_112, None),
+  'hat_1b': (1_193_114_112, None),
+  'hat_3b': (4_364_419_840, None),
+  'hat_7b': (9_283_907_072, None),
+  'word_pooled_base': (38_020_608, None),
+  'tfree_hat_8b': (7_192_495_104, None),
 }
 
 
@@ -34,9 +39,19 @@ def test_released_configurations_have_the_published_parameters_and_flops(name):
     assert described['flops_per_byte'] == pytest.approx(flops, rel=0.03)
 
 
-@pytest.mark.parametrize('name', sorted(set(NAMES) - set(RELEASED)))
+# Needs a download and two gigabytes; tests/training/test_from_llama.py does the same on a small scale.
+LARGE = {'tfree_hat_from_smollm2': 111_130_880}
+
+
+@pytest.mark.parametrize('name', LARGE)
+def test_large_configurations_are_described(name):
+  assert training.describe(config_of(name))['parameters'] == LARGE[name]
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - set(RELEASED) - set(LARGE)))
 def test_small_configurations_train_two_steps(name, tmp_path):
   config = config_of(name)
+  config.data.source = config.data.validation = 'python_docs'  # which needs no download
   config.update({'num_steps': 2, 'batch_size': 2, 'seq_len': 64})
   config.eval.update({'every_steps': 0, 'max_bytes': 500})
   config.model.ladder = {'fractions': (0.5, 1.0)}

@@ -48,6 +48,47 @@ def settings(**changes) -> config_lib.Optimizer:
   return config_lib.Optimizer(name='adamw', learning_rate=0.1, schedule=schedule, **values | changes)
 
 
+FROZEN = {'inner': config_lib.Group(r'^inner\.', multiplier=0.1, frozen_steps=3)}
+
+
+def test_a_group_stands_still_decay_included_and_then_moves_at_its_multiple():
+  model = description.abstract_model({'family': 'tiny'})
+  start = {path: jnp.ones(leaf.shape) for path, leaf in state.flatten(model).items()}
+  gradients = jax.tree.map(jnp.ones_like, start)
+  runs = []
+  for groups in ({}, FROZEN):
+    chosen = settings(groups=groups)
+    optimizer = make_optimizer(chosen, 10, *parameter_groups(model, list(start), chosen))
+    params, opt_state, seen = start, optimizer.init(start), []
+    for step in range(5):
+      params, opt_state = optimizer.update(gradients, opt_state, params, jnp.int32(step))
+      seen.append(params)
+    runs.append(seen)
+  free, frozen = runs
+  for path, before in start.items():
+    if not path.startswith('inner.'):
+      for a, b in zip(free, frozen, strict=True):
+        np.testing.assert_array_equal(a[path], b[path])
+      continue
+    for params in frozen[:3]:
+      np.testing.assert_array_equal(params[path], before)
+    # rate x multiplier of the stage x multiplier of the group x (Adam's sign of the gradient + decay)
+    step = 0.1 * 0.5 * 0.1 * (1.0 + (0.0 if path.endswith('.bias') else 0.5))
+    np.testing.assert_allclose(frozen[3][path], before - step, rtol=1e-5, err_msg=path)
+    assert np.all(frozen[4][path] < frozen[3][path])
+
+
+def test_a_group_without_parameters_and_a_parameter_in_two_groups_are_refused():
+  model = description.abstract_model({'family': 'tiny'})
+  paths = list(state.flatten(model))
+  with pytest.raises(ValueError, match=r"optimizer\.groups\.main\.pattern '\^main' matches no parameter of the model"):
+    parameter_groups(model, paths, settings(groups={'main': config_lib.Group('^main')}))
+  with pytest.raises(
+    ValueError, match=r'parameter inner\.0\.bias is in two groups: optimizer\.groups\.inner and biases'
+  ):
+    parameter_groups(model, paths, settings(groups=FROZEN | {'biases': config_lib.Group('bias$')}))
+
+
 def updated(optimizer_settings, gradient):
   """(parameters before, parameters after one update), flat, for equal gradients everywhere."""
   model = description.abstract_model({'family': 'tiny'})
@@ -84,6 +125,6 @@ def test_multipliers_must_be_one_per_stage():
 
 def test_every_parameter_of_the_tiny_family_has_a_group():
   model = description.abstract_model({'family': 'tiny'})
-  decays, multipliers = parameter_groups(model, list(state.flatten(model)), settings(lr_multipliers='paper'))
+  decays, multipliers, _ = parameter_groups(model, list(state.flatten(model)), settings(lr_multipliers='paper'))
   assert decays.keys() == multipliers.keys() == state.flatten(model).keys()
   assert set(multipliers.values()) == {2.0, 0.5} and dataclasses.asdict(tiny.TinyConfig())['family'] == 'tiny'
