@@ -1,12 +1,21 @@
-"""Model-FLOPs utilization: the work that the model needs, over what the devices can do on matrix products."""
+"""The work that a model needs: over what the devices can do (utilization), and made equal to that of another model."""
 
+import copy
 import functools
+import re
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-BACKWARD = 2.0  # the backward pass costs twice the forward one: each product has two gradients
+from training import config as config_lib
+from training.description import BACKWARD, abstract_model
+
+TOLERANCE = 0.05  # of the reference's FLOPs per byte, as HAT's comparisons have it (arXiv:2501.10322)
+DEEPEST = 1000
+MULTIPLE = {'hnet': 128, 'word_ar': 8, 'tfree_hat': 8}  # of an MLP's width; H-Net's authors round up to 128
 
 
 def utilization(forward_flops_per_byte: float, bytes_per_second: float, peak: float) -> float:
@@ -27,3 +36,83 @@ def matmul_peak(dtype: str) -> float:
     product(x, x).block_until_ready()
     best = min(best, time.perf_counter() - start)
   return 2.0 * size**3 / best
+
+
+def forward_flops(config: Any, bytes_per_chunk: Sequence[float] | None = None) -> float:
+  """Forward FLOPs per byte in documents of seq_len bytes, at given bytes per chunk or word or those that it states."""
+  resolved = config_lib.resolve(config)
+  model = abstract_model(resolved['model'])
+  return sum(model.flops_per_byte(resolved['seq_len'], bytes_per_chunk).values())
+
+
+def match(config: Any, reference: Any, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, Any]:
+  """The resolved config with the backbone depth whose forward FLOPs per byte come closest to those of `reference`,
+  another config or a number.
+
+  Where whole layers are too coarse to come within 5 %, the width of the backbone's MLP changes too, by as little as is
+  needed. bytes_per_chunk: as in `forward_flops`; words have the length that the text gives them. Raises ValueError
+  where the rest of the model alone costs more, and for a family or backbone that cannot be resized.
+  """
+  resolved = config_lib.resolve(config)
+  reference = float(reference) if isinstance(reference, int | float) else forward_flops(reference)
+  cost = lambda depth, hidden=None: forward_flops(_resized(resolved, depth, hidden), bytes_per_chunk)
+  one, two = cost(1), cost(2)
+  if one > reference * (1 + TOLERANCE):
+    raise ValueError(
+      f'a backbone of one layer costs {one:,.0f} FLOPs per byte already, more than the {reference:,.0f} to match: make '
+      'the local models or the backbone narrower'
+    )
+  depth = min(DEEPEST, max(1, round(1 + (reference - one) / (two - one))))
+  if abs(cost(depth) - reference) <= TOLERANCE * reference:
+    return _resized(resolved, depth)
+  multiple = MULTIPLE[resolved['model']['family']]
+  hidden = _hidden(resolved)
+  nearest = hidden + multiple // 2 - (hidden + multiple // 2) % multiple  # what the family makes of the width given
+  found = {}
+  for layers in range(max(1, depth - 2), depth + 3):
+    base = cost(layers, nearest)
+    steps = round((reference - base) / (cost(layers, nearest + multiple) - base))
+    if nearest + steps * multiple > 0:
+      found[abs(steps), layers] = nearest + steps * multiple
+  for (_, layers), width in sorted(found.items()):
+    if abs(cost(layers, width) - reference) <= TOLERANCE * reference:
+      return _resized(resolved, layers, width)
+  raise ValueError(
+    f'no depth and MLP width of the backbone come within {TOLERANCE:.0%} of {reference:,.0f} FLOPs per byte; {depth} '
+    f'layers cost {cost(depth):,.0f}: change its width'
+  )
+
+
+def _resized(resolved: Mapping[str, Any], depth: int, hidden: int | None = None) -> dict[str, Any]:
+  """A copy with `depth` layers of the backbone and, if given, another width of its MLP."""
+  resized = copy.deepcopy(dict(resolved))
+  model = resized['model']
+  family = model.get('family')
+  if family == 'hnet':
+    layout = model['arch_layout']
+    while len(layout) == 3:
+      layout = layout[1]
+    if not re.fullmatch(r'[mMtT]\d+', layout[0]):
+      raise ValueError(f'the main network {layout[0]!r} has blocks of several kinds: write one kind to have it resized')
+    layout[0] = f'{layout[0][0]}{depth}'
+    if hidden is not None:
+      model['d_intermediate'][-1] = hidden
+  elif family == 'word_ar':
+    model['backbone'] |= {'arch_layout': f'T{depth}'} | ({} if hidden is None else {'d_intermediate': hidden})
+  elif family == 'tfree_hat':
+    more = {} if hidden is None else {'intermediate_size': hidden}
+    model['backbone_config'] |= {'num_hidden_layers': depth} | more
+  else:
+    raise ValueError(f'models of the family {family!r} cannot be resized')
+  return resized
+
+
+def _hidden(resolved: Mapping[str, Any]) -> int:
+  model = resolved['model']
+  if model['family'] == 'hnet':
+    return model['d_intermediate'][-1]
+  return (
+    model['backbone']['d_intermediate']
+    if model['family'] == 'word_ar'
+    else model['backbone_config']['intermediate_size']
+  )

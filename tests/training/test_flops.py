@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from training import matching
+from training import flops
 
 NAMES = ('quickstart_space', 'quickstart_transformer', 'quickstart_mamba', 'quickstart_hat', 'quickstart_word_pooled',
          'quickstart_megabyte', 'quickstart_tfree_hat')  # fmt: skip
@@ -16,22 +16,22 @@ def config(name):
 
 @pytest.mark.parametrize('name, factor', [(name, (1.5, 6.0)[index % 2]) for index, name in enumerate(NAMES)])
 def test_the_cost_is_that_of_the_reference(name, factor):
-  reference = factor * matching.forward_flops(config(name))
-  matched = matching.match(config(name), reference)
-  assert abs(matching.forward_flops(matched) / reference - 1) < matching.TOLERANCE
+  reference = factor * flops.forward_flops(config(name))
+  matched = flops.match(config(name), reference)
+  assert abs(flops.forward_flops(matched) / reference - 1) < flops.TOLERANCE
   original = config(name).to_dict()
-  assert {key for key in matched if matched[key] != matching.config_lib.resolve(original)[key]} == {'model'}
+  assert {key for key in matched if matched[key] != flops.config_lib.resolve(original)[key]} == {'model'}
 
 
 def test_a_model_that_costs_as_much_already_stays_as_it_is():
-  same = matching.match(config('quickstart_hat'), config('quickstart_hat'))
-  assert same == matching.config_lib.resolve(config('quickstart_hat'))
+  same = flops.match(config('quickstart_hat'), config('quickstart_hat'))
+  assert same == flops.config_lib.resolve(config('quickstart_hat'))
 
 
 def test_what_cannot_be_matched_is_said():
   with pytest.raises(ValueError, match=r'a backbone of one layer costs .* more than the 1,000 to match'):
-    matching.match(config('quickstart_hat'), 1000.0)
+    flops.match(config('quickstart_hat'), 1000.0)
   mixed = config('quickstart_transformer')
   mixed.model.arch_layout = ('T1m1',)
   with pytest.raises(ValueError, match=r"'T1m1' has blocks of several kinds"):
-    matching.match(mixed, 1e7)
+    flops.match(mixed, 1e7)
