@@ -97,6 +97,7 @@ def _notes() -> str:
 
 
 def main(arguments: list[str]) -> None:
+  """The command."""
   parser = argparse.ArgumentParser(prog='python -m evaluation.corpora', description=__doc__, allow_abbrev=False)
   parser.add_argument('--root', type=pathlib.Path, default=pathlib.Path('data/corpora'), help='(%(default)s)')
   parser.add_argument('names', nargs='*', metavar='NAME', help='NAME or NAME/PART; default: every corpus there is')

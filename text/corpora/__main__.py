@@ -16,6 +16,7 @@ from text.corpora.registry import CORPORA, Corpus
 
 
 def main(arguments: list[str]) -> None:
+  """The command."""
   parser = command_line.Parser(prog='python -m text.corpora', description=__doc__)
   parser.add_argument('command', choices=('list', 'fetch'))
   parser.add_argument('names', nargs='*', metavar='NAME')
