@@ -20,7 +20,11 @@ class Family(Protocol):
 
 
 # family -> module (imported when first asked for) or object
-families: dict[str, str | Family] = {'hnet': 'hnet'}
+families: dict[str, str | Family] = {
+  'hnet': 'hnet',
+  'tfree_hat': 'byte_models.tfree_hat',
+  'word_ar': 'byte_models.word_ar',
+}
 
 
 def parse(branch: Mapping[str, Any]) -> Any:

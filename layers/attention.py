@@ -87,13 +87,14 @@ class Attention(nnx.Module):
     y = self_attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal)
     return self.out(y.reshape(*y.shape[:2], -1))
 
-  def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype) -> AttentionCache:
+  def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype, undo: int = 0) -> AttentionCache:
     """An empty cache for rows of at most `max_length` positions; a window bounds it.
 
-    A row that goes beyond what its cache can hold gets nan, and not the answer of a shorter past.
+    A row that goes beyond what its cache can hold gets nan, and not the answer of a shorter past. undo: how many of the
+    last positions may be taken back, by lowering length_B.
     """
     window = self.config.window
-    slots = max_length if window < 0 else min(max_length, window + 1)
+    slots = max_length if window < 0 else min(max_length, window + 1 + undo)
     shape = (batch_size, slots, self.config.kv_heads, self.config.head)
     return AttentionCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
 
@@ -120,7 +121,10 @@ class Attention(nnx.Module):
     put = lambda buffer, new: buffer.at[jnp.arange(slot_B.shape[0]), slot_B].set(new.astype(buffer.dtype), mode='drop')
     length_B = cache.length_B + active_B
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B)
-    seen_BxC = jnp.arange(slots) < length_B[:, None]
+    age_BxC = (length_B[:, None] - 1 - jnp.arange(slots)) % slots  # of what a slot holds: 0 is the newest
+    seen_BxC = age_BxC < length_B[:, None]
+    if self.config.window >= 0:
+      seen_BxC &= age_BxC <= self.config.window
     k_BxCxHxK, v_BxCxHxK = (repeated(x.astype(q.dtype), q) for x in (cache.k_BxCxHxK, cache.v_BxCxHxK))
     logits = jnp.einsum('bhk,bchk->bhc', q, k_BxCxHxK, preferred_element_type=jnp.float32)
     logits = jnp.where(seen_BxC[:, None], logits * q.shape[-1] ** -0.5, _MASKED)

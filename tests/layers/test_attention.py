@@ -1,5 +1,7 @@
 """Block-causal attention against a masked softmax, rotary embedding, and the decoding cache."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,6 +169,22 @@ def test_a_row_that_does_not_act_keeps_its_cache(attention):
   _, after = jit(attention.step)(random(3, 16), np.array([True, False, True]), cache)
   jax.tree.map(lambda old, new: np.testing.assert_array_equal(old[1], new[1]), cache, after)
   assert list(after.length_B) == [6, 2, 4]
+
+
+@pytest.mark.parametrize('window', [-1, 3])
+def test_positions_that_are_taken_back_leave_no_trace(window):
+  module = Attention(AttentionConfig(16, 2, 8, window), output_deviation=0.3, rngs=nnx.Rngs(0))
+  x, ids, active = random(2, 10, 16), np.ones((2, 10), np.int32), np.ones(2, bool)
+  expected = jit(module)(x, ids, positions(ids))
+  y, cache = jit(module.prefill)(x[:, :6], np.array([6, 5]), module.init_cache(2, 12, jnp.float32, undo=2))
+  step, wrong = jit(module.step), random(2, 16, seed=1)
+  _, cache = step(wrong, active, cache)
+  _, cache = step(wrong, np.array([True, False]), cache)
+  cache = dataclasses.replace(cache, length_B=cache.length_B - np.array([2, 1]))
+  for index in range(3):
+    rows = np.arange(2), np.array([6, 5]) + index
+    y, cache = step(x[rows], active, cache)
+    np.testing.assert_allclose(y, expected[rows], atol=1e-5)
 
 
 def test_a_window_bounds_the_cache():

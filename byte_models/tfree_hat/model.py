@@ -1,0 +1,195 @@
+"""T-Free-HAT: causal bytes, words pooled by a latent query, a causal backbone over words, and guided bytes again."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from byte_models.tfree_hat import decoding
+from byte_models.tfree_hat.config import TFreeHATConfig
+from byte_models.tfree_hat.cross import Pool
+from byte_models.tfree_hat.decoder import Decoder
+from byte_models.tfree_hat.words import Words, locate, marked
+from hnet.chunks import pick
+from layers import ladder, segments, stack
+from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
+from layers.linear import Linear, RMSNorm, normal
+from layers.stack import Stack, height
+from text import BOS, EOS
+from text.batch import Batch
+
+
+class TFreeHAT(nnx.Module):
+  """T-Free-HAT (arXiv 2603.15953). D: width of bytes or of words, S = L: slots of a row's words."""
+
+  def __init__(self, config: TFreeHATConfig, *, rngs: nnx.Rngs):
+    self.config, self.words = config, config.words
+    self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
+    deviation = lambda part: 0.02 * height(part.layout) ** -0.5
+    width = config.encoder.width
+    self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (256, width)))
+    self.encoder = Stack(config.encoder, output_deviation=deviation(config.encoder), rngs=rngs)
+    self.connector = Pool(config.pool, output_deviation=deviation(config.encoder), rngs=rngs)
+    self.main = Stack(config.main, output_deviation=deviation(config.main), rngs=rngs)
+    self.first_1x1xD = nnx.Param(normal(0.02)(rngs.params(), (1, 1, config.main.width)))
+    self.decoder = Decoder(config, rngs=rngs)
+    self.norm = RMSNorm(width, config.decoder.norm_epsilon)
+    self.lm_head = Linear(width, 256, kernel_init=normal(0.02), rngs=rngs)
+
+  def __call__(self, batch: Batch, *, context: Context = EVAL) -> ModelOutput:
+    """Bits, logits and words of a batch; see `layers.contract.ModelOutput`. Needs batch.word_starts under tracing."""
+    del context
+    words = self.locate(batch)
+    a_BxLxD = self.encode(batch)
+    z_BxSxD = self.backbone(self.pool(a_BxLxD, words), words)
+    y_BxLxD = self.decode(a_BxLxD, self.predictive(z_BxSxD, words), words, batch)
+    logits = self.by_byte(self.head(y_BxLxD))
+    rungs, rung = self._rungs(words)
+    count = jnp.sum(words.level.count_B)
+    return ModelOutput(
+      nll=next_byte_nll(logits, batch),
+      logits=logits,
+      segmentations=(words.starts_BxL,),
+      boundary_probabilities=(words.starts_BxL.astype(jnp.float32),),
+      metrics={
+        'bytes_per_chunk_0': (jnp.sum(words.valid_BxL) / jnp.maximum(count, 1)).astype(jnp.float32),
+        'ladder_fill_1': count / words.level.count_B.shape[0] / jnp.array(rungs, jnp.float32)[rung],
+      },
+    )
+
+  def locate(self, batch: Batch) -> Words:
+    """Where the words of a batch are; eagerly the model splits a batch that does not say it."""
+    starts = jnp.asarray(marked(batch, self.words).word_starts)
+    return locate(jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids), starts, self.config.delivery)
+
+  def encode(self, batch: Batch) -> Array:
+    """The encoder's residual stream at every byte: [B, L, D]."""
+    return self.encoder(self.embed(batch.bytes), jnp.asarray(batch.segment_ids))
+
+  def embed(self, bytes_: Array) -> Array:
+    """Bytes (BOS and EOS by the ids that the model has for them) -> vectors [..., D]."""
+    ids = jnp.asarray(bytes_).astype(jnp.int32)
+    ids = jnp.where(ids == BOS, self.config.bos, jnp.where(ids == EOS, self.config.eos, ids))
+    return self.embeddings[ids].astype(self.config.dtype)
+
+  def pool(self, a_BxLxD: Array, words: Words) -> Array:
+    """The vector of every word: [B, S, D], 0 in slots that are empty up to the rung."""
+    run = lambda rung, parts, rows, indices: ladder.pad_to(parts['out'](rows['x'][:, :rung]), rows['x'].shape[1])
+    return self._on_ladder(run, words, {'out': self.connector.out}, self.connector.mixed(a_BxLxD, words))
+
+  def backbone(self, g_BxSxD: Array, words: Words) -> Array:
+    """Words -> what follows them, causally: [B, S, D]."""
+
+    def run(rung, parts, rows, indices):
+      z = parts['main'](rows['x'][:, :rung], indices['segment_ids'][:, :rung])
+      return ladder.pad_to(z, rows['x'].shape[1])
+
+    return self._on_ladder(run, words, {'main': self.main}, g_BxSxD)
+
+  def predictive(self, z_BxSxD: Array, words: Words) -> Array:
+    """What each word is predicted from: the output at the word before it, a learned vector for the first: [B, S, D]."""
+    before = jnp.pad(z_BxSxD[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    first_BxSx1 = segments.starts(words.level.segment_ids)[..., None]
+    return jnp.where(first_BxSx1, self.first_1x1xD[...].astype(before.dtype), before)
+
+  def decode(self, a_BxLxD: Array, p_BxSxD: Array, words: Words, batch: Batch) -> Array:
+    """Bytes with what their words are predicted from -> the decoder's residual stream: [B, L, D]."""
+
+    def run(rung, parts, rows, indices):
+      p = rows['x'][:, :rung]
+      table = jnp.concatenate([guide(p) for guide in parts['guides']], -1)
+      return ladder.pad_to(table, rows['x'].shape[1])
+
+    table = self._on_ladder(run, words, {'guides': self.decoder.guides}, p_BxSxD)
+    return self.decoder(a_BxLxD, self._picked(table, words), jnp.asarray(batch.segment_ids))
+
+  def _picked(self, table_BxSxGD: Array, words: Words):
+    """guide(layer): the layer's part of the table, at every byte."""
+    width = self.config.decoder.width
+    part = lambda layer: table_BxSxGD[..., layer * width : (layer + 1) * width]
+    return lambda layer: pick(part(layer), words.delivered_BxL)
+
+  def head(self, y: Array) -> Array:
+    """The decoder's residual stream -> logits over the published ids, float32: [..., 256]."""
+    return self.lm_head(self.norm(y, y.dtype)).astype(jnp.float32)
+
+  def by_byte(self, logits: Array) -> Array:
+    """Logits over ids -> over bytes: the ids that begin and end a text change places with BOS and EOS."""
+    order = list(range(256))
+    for byte, id_ in ((BOS, self.config.bos), (EOS, self.config.eos)):
+      where = order.index(id_)
+      order[byte], order[where] = order[where], order[byte]
+    return logits if order == list(range(256)) else logits[..., jnp.array(order)]
+
+  def _rungs(self, words: Words) -> tuple[tuple[int, ...], Array]:
+    rungs = self.config.ladder.rungs(words.slot_BxL.shape[1])
+    return rungs, ladder.rung_index(rungs, words.level.count_B)
+
+  def _on_ladder(self, run, words: Words, parts: dict, x_BxSxD: Array) -> Array:
+    rungs, rung = self._rungs(words)
+    indices = {'segment_ids': words.level.segment_ids}
+    return ladder.on_ladder(run, self.config.ladder, rungs, rung, parts, {'x': x_BxSxD}, indices)
+
+  def init_cache(self, batch_size: int, max_bytes: int) -> decoding.Cache:
+    """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
+    return decoding.init_cache(self, batch_size, max_bytes)
+
+  def prefill(
+    self, bytes_BxP: Array, length_B: Array, cache: decoding.Cache, word_starts_BxP: Array | None = None
+  ) -> tuple[Array, decoding.Cache]:
+    """Reads right-padded prompts into a fresh cache; logits [B, 256] are for the byte after each row's last.
+
+    word_starts_BxP, which other models of words need here, is not read: to go on from the prompt, the splitter has to
+    see it in any case.
+    """
+    del word_starts_BxP
+    return decoding.prefill(self, jnp.asarray(bytes_BxP), jnp.asarray(length_B), cache)
+
+  def step(self, byte_B: Array, cache: decoding.Cache) -> tuple[Array, decoding.Cache]:
+    """Reads one byte a row; logits [B, 256] are for the next. Words end as the splitter finds, row by row."""
+    return decoding.step(self, jnp.asarray(byte_B), cache)
+
+  @property
+  def num_stages(self) -> int:
+    """Bytes and words."""
+    return 2
+
+  def stage_of(self, path: str) -> int:
+    """1 for the backbone, 0 for everything at the level of bytes, connectors included."""
+    return int(path.startswith('main.'))
+
+  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
+    """One multiplier a stage: given, 1 everywhere (None), or 'paper': a tenth for the backbone of another model."""
+    if spec is None:
+      return (1.0, 1.0)
+    if spec == 'paper':
+      return (1.0, 0.1)
+    if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
+      raise ValueError(f"lr_multipliers {spec!r}: 2 non-negative numbers, for bytes and for words, or 'paper'.")
+    return tuple(float(value) for value in spec)
+
+  def decays(self, path: str, exempt: str = 'default') -> bool:
+    """Whether weight decay applies: not to norms, nor to what is kept unused and would only fade."""
+    del exempt
+    return not (path.endswith('.scale') or '.unused.' in path)
+
+  def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
+    """Component -> forward FLOPs a byte, documents of `length` bytes.
+
+    bytes_per_chunk: one number, bytes of a word (None: those that the configuration states).
+    """
+    config = self.config
+    sizes = (config.bytes_per_word,) if bytes_per_chunk is None else tuple(bytes_per_chunk)
+    if len(sizes) != 1 or sizes[0] < 1:
+      raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1: the bytes of a word.')
+    rate, pool, guide = 1.0 / sizes[0], config.pool, config.guide
+    per_guide = 2 * (guide.width_kv * guide.shared + guide.inner * guide.width_q)
+    return {
+      'encoder': stack.flops(config.encoder, 1.0, length),
+      'pool': 4.0 * (pool.width_kv * pool.shared + pool.inner) + rate * 2 * pool.inner * pool.width_q,
+      'main': stack.flops(config.main, rate, length * rate),
+      'guides': rate * config.guided_layers * per_guide,
+      'decoder': stack.flops(config.decoder, 1.0, length),
+      'lm_head': 2.0 * 256 * config.decoder.width,
+    }

@@ -1,0 +1,84 @@
+"""Where the words of packed rows are, and from which byte on the vector of a word may be used.
+
+Whether a byte begins a word depends on the whole character that it begins: 'a\\xa0b' and 'aµb' share two bytes, and the
+second is a new word in the first text only. The published model gives a word's bytes the vector of the words before it
+from the first byte on, so that what predicts the second byte of a character has seen that character: its loss is not a
+code length. Delivery 'causal' waits for the character's last byte, and the bytes before it keep the vector before.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hnet.chunks import Level
+from layers import segments
+from text.batch import Batch
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Words:
+  """valid_BxL: not padding. starts_BxL: where words begin. level: their slots, C = L a row. slot_BxL: of each byte's
+  word. delivered_BxL: of the word whose vector each byte gets. byte_BxL: index in the document. word_BxL: index of a
+  byte's word in its document.
+  """
+
+  valid_BxL: Array
+  starts_BxL: Array
+  level: Level
+  slot_BxL: Array
+  delivered_BxL: Array
+  byte_BxL: Array
+  word_BxL: Array
+
+
+def locate(bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, delivery: str) -> Words:
+  """Words from where they begin; the first position of a document always begins one."""
+  bytes_level = Level.of_bytes(segment_ids_BxL)
+  first_BxL = segments.starts(segment_ids_BxL) & bytes_level.valid
+  starts_BxL = (word_starts_BxL & bytes_level.valid) | first_BxL
+  level = bytes_level.compact(starts_BxL)
+  slot_BxL = jnp.maximum(jnp.cumsum(starts_BxL, 1) - 1, 0)
+  word_BxL = jnp.take_along_axis(segments.positions(level.segment_ids), slot_BxL, 1)
+  delivered_BxL = slot_BxL
+  if delivery == 'causal':
+    back_BxL = unfinished(bytes_BxL, segment_ids_BxL)
+    shifted = [jnp.pad(slot_BxL[:, : slot_BxL.shape[1] - k], ((0, 0), (k, 0))) for k in range(4)]
+    delivered_BxL = jnp.select([back_BxL == k for k in range(4)], shifted)
+    # Where a document begins is no secret: an unfinished character there gets what its document begins with.
+    delivered_BxL = jnp.maximum(delivered_BxL, slot_BxL - word_BxL)
+  return Words(
+    bytes_level.valid, starts_BxL, level, slot_BxL, delivered_BxL, segments.positions(segment_ids_BxL), word_BxL
+  )
+
+
+def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
+  """How many bytes, 0 to 3, at each position end the text so far as the beginning of a character: [B, L].
+
+  They count as long as Python's decoder waits for more: while they can become valid, and for two bytes of a surrogate.
+  """
+  byte = bytes_BxL.astype(jnp.int32)
+
+  def before(values, count):
+    return jnp.pad(values[:, : values.shape[1] - count], ((0, 0), (count, 0)))
+
+  same = lambda count: before(segment_ids_BxL, count) == segment_ids_BxL
+  continues = (byte >= 0x80) & (byte <= 0xBF)
+  lead, lead2 = before(byte, 1), before(byte, 2)
+  second = continues & same(1)  # a valid second byte of a character of three or four
+  second &= (lead >= 0xE0) & (lead <= 0xF4)
+  second &= ~((lead == 0xE0) & (byte < 0xA0)) & ~((lead == 0xF0) & (byte < 0x90)) & ~((lead == 0xF4) & (byte > 0x8F))
+  third = continues & same(2) & before(second, 1) & (lead2 >= 0xF0)
+  first = (byte >= 0xC2) & (byte <= 0xF4)
+  return jnp.select([first, second, third], [1, 2, 3], 0) * (segment_ids_BxL > 0)
+
+
+def marked(batch: Batch, spec: str) -> Batch:
+  """The batch with word_starts: those that it has, or eagerly from the splitter. ValueError for one under tracing."""
+  if batch.word_starts is not None:
+    return batch
+  from text import words  # the splitters' libraries are needed only here
+
+  return words.mark(batch, spec)
