@@ -28,8 +28,8 @@ def generate(
 ) -> list[bytes]:
   """The continuation of every prompt: at most `max_bytes` bytes each, without the prompt and without the EOS.
 
-  A model over words (one with `words`) gets the prompt's word starts and goes on inside its last word; the ends of words
-  that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes.
+  A model over words (one with `words`) gets the prompt's word starts and goes on inside its last word; the ends of
+  words that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes.
 
   A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest byte; `top_p` < 1 samples
   from the likeliest bytes that together reach that probability, the byte that crosses it included. Row r draws from a

@@ -8,6 +8,7 @@ from typing import Any
 
 from hnet import boundary
 from hnet.losses import TargetSchedule
+from layers import checks
 from layers.ladder import LadderConfig
 from layers.stack import StackConfig, height, parse_layout
 
@@ -94,7 +95,7 @@ _REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
 
 
 def _parse(branch: dict[str, Any]) -> HNetConfig:
-  _known(branch, (*_REQUIRED, *_OPTIONAL), 'model')
+  checks.known(branch, (*_REQUIRED, *_OPTIONAL), 'model')
   for key in _REQUIRED:
     if key not in branch:
       raise ValueError(f'model.{key} is missing; an H-Net needs {", ".join(_REQUIRED)}.')
@@ -108,8 +109,8 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
         f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.'
       )
   mlp_widths = _mlp_widths(values['d_intermediate'], widths)
-  ssm = {**_SSM, **_known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
-  attention = _known(values['attn_cfg'], _ATTENTION, 'model.attn_cfg')
+  ssm = {**_SSM, **checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
+  attention = checks.known(values['attn_cfg'], _ATTENTION, 'model.attn_cfg')
   attends = any(kind in 'tT' for layouts in stacks for layout in layouts for kind, _ in parse_layout(layout))
   for key in _ATTENTION:
     if not attends:
@@ -118,12 +119,12 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
       raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
   if values['vocab_size'] != 256:
     raise ValueError(f'vocab_size {values["vocab_size"]}: an H-Net reads bytes, so it is 256.')
-  _one_of(values['ratio_scope'], ('global', 'per_document'), 'ratio_scope')
-  _one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
-  ladder = _ladder(values['ladder'])
+  checks.one_of(values['ratio_scope'], ('global', 'per_document'), 'ratio_scope')
+  checks.one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
+  ladder = LadderConfig.from_dict(values['ladder'])
 
   def stack(layout: str, stage: int) -> StackConfig:
-    at = lambda name, value, least=1: _integer(_at_stage(value, stage, count, name), name, least)
+    at = lambda name, value, least=1: checks.integer(_at_stage(value, stage, count, name), name, least)
     return StackConfig(
       layout=layout,
       width=widths[stage],
@@ -134,10 +135,10 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
       d_state=at('ssm_cfg.d_state', ssm['d_state']),
       d_conv=at('ssm_cfg.d_conv', ssm['d_conv']),
       expand=at('ssm_cfg.expand', ssm['expand']),
-      tile=_integer(values['ssd_tile'], 'ssd_tile', 1),
-      final_norm=_boolean(values['post_norm'], 'post_norm'),
-      remat=_boolean(values['remat'], 'remat'),
-      scan=_boolean(values['scan_layers'], 'scan_layers'),
+      tile=checks.integer(values['ssd_tile'], 'ssd_tile', 1),
+      final_norm=checks.boolean(values['post_norm'], 'post_norm'),
+      remat=checks.boolean(values['remat'], 'remat'),
+      scan=checks.boolean(values['scan_layers'], 'scan_layers'),
       dtype=values['dtype'],
     )
 
@@ -165,9 +166,9 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
         decoder=None if inner else stack(layouts[1], stage),
         main=stack(layouts[0], stage) if inner else None,
         boundary=spec,
-        unpool=_one_of(unpool, ('ema', 'repeat', 'scatter'), 'unpool'),
-        combine=_one_of(values['combine'], ('ste', 'sum'), 'combine'),
-        widen=_one_of(values['widen'], ('learned', 'zeros'), 'widen'),
+        unpool=checks.one_of(unpool, ('ema', 'repeat', 'scatter'), 'unpool'),
+        combine=checks.one_of(values['combine'], ('ste', 'sum'), 'combine'),
+        widen=checks.one_of(values['widen'], ('learned', 'zeros'), 'widen'),
         target=None if inner else targets[stage],
         encoder_residuals=additions,
       )
@@ -177,7 +178,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     d_model=widths,
     d_intermediate=tuple(values['d_intermediate']),
     vocab_size=values['vocab_size'],
-    tie_embeddings=_boolean(values['tie_embeddings'], 'tie_embeddings'),
+    tie_embeddings=checks.boolean(values['tie_embeddings'], 'tie_embeddings'),
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=tuple(stages),
@@ -206,25 +207,7 @@ def _layout_stacks(layout: Any) -> list[tuple[str, ...]]:
 def _integers(values: Any, name: str, count: int, least: int = 1) -> tuple[int, ...]:
   if not isinstance(values, (list, tuple)) or len(values) != count:
     raise ValueError(f'{name} {values!r}: arch_layout has {count} stages, so {name} is a list of {count} integers.')
-  return tuple(_integer(value, name, least) for value in values)
-
-
-def _integer(value: Any, name: str, least: int) -> int:
-  if isinstance(value, bool) or not isinstance(value, int) or value < least:
-    raise ValueError(f'{name} {value!r} must be an integer of at least {least}.')
-  return value
-
-
-def _number(value: Any, name: str) -> float:
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
-    raise ValueError(f'{name} {value!r} must be a number.')
-  return float(value)
-
-
-def _boolean(value: Any, name: str) -> bool:
-  if not isinstance(value, bool):
-    raise ValueError(f'{name} {value!r} must be True or False.')
-  return value
+  return tuple(checks.integer(value, name, least) for value in values)
 
 
 def _mlp_widths(values: Any, widths: tuple[int, ...]) -> tuple[int, ...]:
@@ -258,12 +241,14 @@ def _targets(values: Any, boundaries: Any, count: int) -> list[TargetSchedule | 
     if learned and value is None:
       value = 6.0 if count == 2 else 3.0
     if isinstance(value, Mapping):
-      _known(value, ('start', 'end', 'until'), 'ratio_targets')
+      checks.known(value, ('start', 'end', 'until'), 'ratio_targets')
       if 'start' not in value or 'end' not in value:
         raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
-      targets.append(TargetSchedule(**{key: _number(number, f'ratio_targets.{key}') for key, number in value.items()}))
+      targets.append(
+        TargetSchedule(**{key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()})
+      )
     else:
-      number = None if value is None else _number(value, 'ratio_targets')
+      number = None if value is None else checks.number(value, 'ratio_targets')
       targets.append(None if number is None else TargetSchedule(number, number))
   return targets
 
@@ -284,37 +269,9 @@ def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...
     raise ValueError(
       f'bytes_per_chunk {values!r}: a list with one number for each of {len(stages) - 1} stages that cut.'
     )
-  if min([_number(value, 'bytes_per_chunk') for value in values], default=1) < 1:
+  if min([checks.number(value, 'bytes_per_chunk') for value in values], default=1) < 1:
     raise ValueError(f'bytes_per_chunk {list(values)}: a chunk has at least one byte.')
   return tuple(float(value) for value in values)
-
-
-def _ladder(values: Any) -> LadderConfig:
-  values = _known(values, [field.name for field in dataclasses.fields(LadderConfig)], 'model.ladder')
-  if 'fractions' in values:
-    if not isinstance(values['fractions'], (list, tuple)):
-      raise ValueError(f'ladder.fractions {values["fractions"]!r} must be a list, such as [0.25, 0.5, 1.0].')
-    values['fractions'] = tuple(_number(fraction, 'ladder.fractions') for fraction in values['fractions'])
-  if 'keep_residuals' in values:
-    _boolean(values['keep_residuals'], 'ladder.keep_residuals')
-  if 'row_budget' in values:
-    _number(values['row_budget'], 'ladder.row_budget')
-  return LadderConfig(**values)
-
-
-def _known(values: Any, names: Any, where: str) -> dict[str, Any]:
-  if not isinstance(values, Mapping):
-    raise ValueError(f'{where} {values!r} must be a mapping with {", ".join(names)}.')
-  for key in values:
-    if key not in names:
-      raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(names)}.')
-  return dict(values)
-
-
-def _one_of(value: Any, choices: tuple[str, ...], name: str) -> Any:
-  if value not in choices:
-    raise ValueError(f'{name} {value!r} is not one of {", ".join(choices)}.')
-  return value
 
 
 def _as_tuple(value: Any) -> Any:

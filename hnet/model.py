@@ -10,9 +10,9 @@ from jax import Array
 
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
-from hnet.chunks import Level
 from hnet.config import HNetConfig
 from hnet.losses import ratio_loss, ratio_loss_per_document
+from layers.chunks import Level
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.ladder import rung_index
 from layers.linear import Linear, normal

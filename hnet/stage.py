@@ -14,10 +14,10 @@ from flax import nnx
 from jax import Array
 
 from hnet import boundary as boundary_lib
-from hnet.chunks import Level, pick
 from hnet.config import HNetConfig, StageConfig
 from hnet.smoothing import ema, ema_step
 from layers import ladder
+from layers.chunks import Level, pick
 from layers.linear import Linear, zeros
 from layers.stack import Stack
 

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from layers.checks import boolean, known, number
+
 # (rung, parameters, rows, indices) -> outputs whose shapes do not depend on the rung
 RungFunction = Callable[[int, Any, Any, Any], Any]
 
@@ -37,6 +39,23 @@ class LadderConfig:
       raise ValueError(f'ladder.fractions {self.fractions} must increase within (0, 1], such as (0.25, 0.5, 1.0).')
     if not 0 < self.row_budget <= 1:
       raise ValueError(f'ladder.row_budget {self.row_budget} must lie in (0, 1]; 1 runs all rows at once.')
+
+  @staticmethod
+  def from_dict(values: Any, may_drop: bool = True) -> 'LadderConfig':
+    """Reads a `ladder` branch; ValueError with one sentence. may_drop: whether the fractions may end below 1."""
+    values = known(values, [field.name for field in dataclasses.fields(LadderConfig)], 'model.ladder')
+    if 'fractions' in values:
+      if not isinstance(values['fractions'], (list, tuple)):
+        raise ValueError(f'ladder.fractions {values["fractions"]!r} must be a list, such as [0.25, 0.5, 1.0].')
+      values['fractions'] = tuple(number(fraction, 'ladder.fractions') for fraction in values['fractions'])
+    if 'keep_residuals' in values:
+      boolean(values['keep_residuals'], 'ladder.keep_residuals')
+    if 'row_budget' in values:
+      number(values['row_budget'], 'ladder.row_budget')
+    config = LadderConfig(**values)
+    if not may_drop and config.fractions[-1] != 1:
+      raise ValueError(f'ladder.fractions {config.fractions} must end in 1: this model never drops words.')
+    return config
 
   def rungs(self, length: int) -> tuple[int, ...]:
     """Static lengths for buffers of `length`, rounded up to multiples of 8."""

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from layers import checks
 from layers.ladder import LadderConfig
 from layers.rotary import RotaryScaling
 from layers.stack import StackConfig
@@ -159,7 +160,7 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
       f'model.decoder_config.hidden_size {widths[2]} is not {widths[0]}, the encoder_config.hidden_size: the decoder '
       'goes on with what the encoder made of the bytes.'
     )
-  every_layer = _boolean(values['decoder_config'].get('cross_attn_every_layer', True), 'cross_attn_every_layer')
+  every_layer = checks.boolean(values['decoder_config'].get('cross_attn_every_layer', True), 'cross_attn_every_layer')
   spec, delivery = _words(ours['words'], values['max_word_size'], ours['delivery'])
   eos = values['eos_token_id']
   specials = values['special_token_dict'] or {}
@@ -168,9 +169,9 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
   bos = specials.get(SPECIAL, 254)
   eos = (192 if specials else 255) if eos is None else eos  # 192: what the published class falls back to
   for name, value in (('eos_token_id', eos), (f'special_token_dict[{SPECIAL!r}]', bos)):
-    if _integer(value, name, 0) > 255 or bos == eos:
+    if checks.integer(value, name, 0) > 255 or bos == eos:
       raise ValueError(f'model.{name} {value}: begin and end of text are two different bytes, from 0 to 255.')
-  if _number(ours['bytes_per_word'], 'bytes_per_word') < 1:
+  if checks.number(ours['bytes_per_word'], 'bytes_per_word') < 1:
     raise ValueError(f'model.bytes_per_word {ours["bytes_per_word"]}: a word has at least one byte.')
   return TFreeHATConfig(
     encoder=stacks[0],
@@ -183,10 +184,10 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
     delivery=delivery,
     bos=bos,
     eos=eos,
-    keep_unused=_boolean(ours['keep_unused'], 'keep_unused'),
+    keep_unused=checks.boolean(ours['keep_unused'], 'keep_unused'),
     bytes_per_word=float(ours['bytes_per_word']),
-    ladder=_ladder(ours['ladder']),
-    dtype=_one_of(ours['dtype'], ('float32', 'bfloat16'), 'dtype'),
+    ladder=LadderConfig.from_dict(ours['ladder'], may_drop=False),
+    dtype=checks.one_of(ours['dtype'], ('float32', 'bfloat16'), 'dtype'),
     published=published,
   )
 
@@ -194,9 +195,9 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
 def _words(spec: str | None, limit: Any, delivery: str) -> tuple[str, str]:
   from text import words  # the splitters' libraries are needed only here
 
-  _integer(limit, 'max_word_size', 1)
+  checks.integer(limit, 'max_word_size', 1)
   splitter = words.parse(f'hat(max_bytes={limit})' if spec is None else spec)
-  _one_of(delivery, ('causal', 'published'), 'delivery')
+  checks.one_of(delivery, ('causal', 'published'), 'delivery')
   if not splitter.causal:
     raise ValueError(
       f'model.words {spec!r}: this splitter looks at the character after a word, so a vector delivered with the next '
@@ -209,30 +210,30 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
   for key in ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size'):
     if sizes[key] is None:
       raise ValueError(f'{where}.{key} is missing.')
-    _integer(sizes[key], f'{where}.{key}', 1)
+    checks.integer(sizes[key], f'{where}.{key}', 1)
   width, heads, window = sizes['hidden_size'], sizes['num_attention_heads'], sizes['sliding_window']
   if sizes['head_dim'] is None and width % heads:
     raise ValueError(f'{where}.num_attention_heads {heads} does not divide hidden_size {width}.')
-  head = _integer(sizes['head_dim'] or width // heads, f'{where}.head_dim', 1)
+  head = checks.integer(sizes['head_dim'] or width // heads, f'{where}.head_dim', 1)
   if window is not None:
-    window = _integer(window, f'{where}.sliding_window', 1) - ours['window_counts_self']
+    window = checks.integer(window, f'{where}.sliding_window', 1) - ours['window_counts_self']
   try:
     return StackConfig(
       layout=f'T{sizes["num_hidden_layers"]}',
       width=width,
       mlp_width=sizes['intermediate_size'],
       num_heads=heads,
-      num_kv_heads=_integer(sizes['num_key_value_heads'] or heads, f'{where}.num_key_value_heads', 1),
+      num_kv_heads=checks.integer(sizes['num_key_value_heads'] or heads, f'{where}.num_key_value_heads', 1),
       head_size=head,
       rotary_dim=head,
-      rotary_base=_number(sizes['rope_theta'], f'{where}.rope_theta'),
+      rotary_base=checks.number(sizes['rope_theta'], f'{where}.rope_theta'),
       rotary_scaling=_scaling(where, sizes['rope_scaling']),
       window=-1 if window is None else window,
       qk_norm=_qk_norm(where, sizes),
-      norm_epsilon=_number(sizes['rms_norm_eps'], f'{where}.rms_norm_eps'),
+      norm_epsilon=checks.number(sizes['rms_norm_eps'], f'{where}.rms_norm_eps'),
       final_norm=False,
-      remat=_boolean(ours['remat'], 'remat'),
-      scan=_boolean(scan, 'scan_layers'),
+      remat=checks.boolean(ours['remat'], 'remat'),
+      scan=checks.boolean(scan, 'scan_layers'),
       dtype=ours['dtype'],
     )
   except ValueError as error:
@@ -249,8 +250,8 @@ def _cross(where: str, values: Mapping[str, Any], outer: dict[str, Any], width_q
       raise ValueError(f'{where}.{key} {sizes[key]!r} is not {width}, the width of what it reads or writes.')
   if sizes['num_attention_heads'] is None:
     raise ValueError(f'{where}.num_attention_heads is missing.')
-  heads = _integer(sizes['num_attention_heads'], f'{where}.num_attention_heads', 1)
-  shared = _integer(sizes['attention_num_kv_heads'] or heads, f'{where}.attention_num_kv_heads', 1)
+  heads = checks.integer(sizes['num_attention_heads'], f'{where}.num_attention_heads', 1)
+  shared = checks.integer(sizes['attention_num_kv_heads'] or heads, f'{where}.attention_num_kv_heads', 1)
   head = outer['head_dim'] or outer['hidden_size'] // outer['num_attention_heads']
   if width_q != heads * head:
     raise ValueError(
@@ -273,9 +274,9 @@ def _cross(where: str, values: Mapping[str, Any], outer: dict[str, Any], width_q
 
 
 def _qk_norm(where: str, sizes: dict[str, Any]) -> str:
-  if not _boolean(sizes['key_query_norm'], f'{where}.key_query_norm'):
+  if not checks.boolean(sizes['key_query_norm'], f'{where}.key_query_norm'):
     return ''
-  return 'head' if _boolean(sizes['key_query_norm_per_head'], f'{where}.key_query_norm_per_head') else 'full'
+  return 'head' if checks.boolean(sizes['key_query_norm_per_head'], f'{where}.key_query_norm_per_head') else 'full'
 
 
 def _scaling(where: str, values: Any) -> RotaryScaling | None:
@@ -287,20 +288,6 @@ def _scaling(where: str, values: Any) -> RotaryScaling | None:
   if kind != 'llama3' or any(key not in values for key in _SCALING):
     raise ValueError(f"{where}.rope_scaling {values!r}: None or rope_type 'llama3' with {', '.join(_SCALING)}.")
   return RotaryScaling(**{ours: values[theirs] for theirs, ours in _SCALING.items()})
-
-
-def _ladder(values: Any) -> LadderConfig:
-  if not isinstance(values, Mapping):
-    raise ValueError(f'model.ladder {values!r} must be a mapping, such as {{"fractions": (0.25, 0.5, 1.0)}}.')
-  names = [field.name for field in dataclasses.fields(LadderConfig)]
-  values = _known(values, dict.fromkeys(names), 'model.ladder')
-  given = {key: value for key, value in values.items() if value is not None}
-  if 'fractions' in given:
-    given['fractions'] = tuple(_number(value, 'ladder.fractions') for value in given['fractions'])
-  config = LadderConfig(**given)
-  if config.fractions[-1] != 1:
-    raise ValueError(f'model.ladder.fractions {config.fractions} must end in 1: words are never dropped.')
-  return config
 
 
 def _known(values: Any, defaults: Mapping[str, Any], where: str, silent: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -320,27 +307,3 @@ def _plain(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {key: _plain(item) for key, item in value.items()}
   return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _integer(value: Any, name: str, least: int) -> int:
-  if isinstance(value, bool) or not isinstance(value, int) or value < least:
-    raise ValueError(f'{name} {value!r} must be an integer of at least {least}.')
-  return value
-
-
-def _number(value: Any, name: str) -> float:
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
-    raise ValueError(f'{name} {value!r} must be a number.')
-  return float(value)
-
-
-def _boolean(value: Any, name: str) -> bool:
-  if not isinstance(value, bool):
-    raise ValueError(f'{name} {value!r} must be True or False.')
-  return value
-
-
-def _one_of(value: Any, choices: tuple[str, ...], name: str) -> Any:
-  if value not in choices:
-    raise ValueError(f'{name} {value!r} is not one of {", ".join(choices)}.')
-  return value

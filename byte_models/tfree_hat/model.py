@@ -11,8 +11,8 @@ from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.cross import Pool
 from byte_models.tfree_hat.decoder import Decoder
 from byte_models.tfree_hat.words import Words, locate, marked
-from hnet.chunks import pick
 from layers import ladder, segments, stack
+from layers.chunks import pick
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, RMSNorm, normal
 from layers.stack import Stack, height

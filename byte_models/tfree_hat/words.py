@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hnet.chunks import Level
 from layers import segments
+from layers.chunks import Level
 from text.batch import Batch
 
 

@@ -253,7 +253,7 @@ def changed(path, value):
     ('eos_token_id', 300, 'eos_token_id 300'),
     ('special_token_dict', ['a'], 'special_token_dict'),
     ('bytes_per_word', 0.5, 'a word has at least one byte'),
-    ('ladder', {'fractions': (0.5,)}, 'words are never dropped'),
+    ('ladder', {'fractions': (0.5,)}, 'this model never drops words'),
     ('ladder', {'rungs': 3}, 'model.ladder.rungs is not a key'),
     ('dtype', 'float64', "dtype 'float64' is not one of float32, bfloat16"),
     ('scan_layers', 1, 'scan_layers 1 must be True or False'),

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hnet.chunks import Level, pick
+from layers.chunks import Level, pick
 from tests.layers.common import random
 
 ROWS, LENGTH = 3, 24

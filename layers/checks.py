@@ -1,0 +1,42 @@
+"""Checks of values from a configuration: each returns the value, or raises ValueError with one sentence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def integer(value: Any, name: str, least: int) -> int:
+  """A whole number of at least `least`."""
+  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    raise ValueError(f'{name} {value!r} must be an integer of at least {least}.')
+  return value
+
+
+def number(value: Any, name: str) -> float:
+  """A number, as a float."""
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    raise ValueError(f'{name} {value!r} must be a number.')
+  return float(value)
+
+
+def boolean(value: Any, name: str) -> bool:
+  """True or False, and nothing that only counts as such."""
+  if not isinstance(value, bool):
+    raise ValueError(f'{name} {value!r} must be True or False.')
+  return value
+
+
+def one_of(value: Any, choices: Sequence[str], name: str) -> Any:
+  """One of a few."""
+  if value not in choices:
+    raise ValueError(f'{name} {value!r} is not one of {", ".join(choices)}.')
+  return value
+
+
+def known(values: Any, names: Sequence[str], where: str) -> dict[str, Any]:
+  """A mapping whose keys are all among `names`, as a dict."""
+  if not isinstance(values, Mapping):
+    raise ValueError(f'{where} {values!r} must be a mapping with {", ".join(names)}.')
+  for key in values:
+    if key not in names:
+      raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(names)}.')
+  return dict(values)

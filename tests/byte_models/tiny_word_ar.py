@@ -1,0 +1,123 @@
+"""Tiny word models of every kind, a naive loop over their words, and the symbols that decoding reads."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import byte_models
+from byte_models.word_ar import WORD_END
+from tests.hnet.tiny import informative
+from tests.layers.common import jit
+from text import BOS
+
+CAP = 8
+
+
+def branch(**changes):
+  """A `model` branch of a HAT with words of at most eight bytes, width 32 and 64 in the backbone; two rungs."""
+  stack = {'arch_layout': 'T1', 'd_model': 32, 'd_intermediate': 48, 'num_heads': 2}
+  return {
+    'family': 'word_ar',
+    'words': f'hat(max_bytes={CAP})',
+    'encoder': stack,
+    'backbone': {**stack, 'd_model': 64},
+    'decoder': stack,
+    'ladder': {'fractions': (0.5, 1.0)},
+    **changes,
+  }
+
+
+NARROW = branch()['encoder']
+KINDS = {
+  'hat': branch(),
+  'word_pooled': branch(num_vectors=4, words='whitespace(max_bytes=8)', backbone=NARROW),
+  'word_pooled_wide': branch(num_vectors=2, concatenate_vectors=True, decoder={**NARROW, 'arch_layout': 't2'}),
+  'megabyte': branch(encoder=None, words='fixed(size=4)'),
+}
+
+
+def build(values):
+  """An informative model of a branch."""
+  config = byte_models.parse(values)
+  return informative(jit(lambda: byte_models.build(config, rngs=nnx.Rngs(0)))())
+
+
+def words_of(starts):
+  """[(begin, end)] of one document's words."""
+  begin = np.flatnonzero(starts).tolist()
+  return list(zip(begin, [*begin[1:], len(starts)], strict=True))
+
+
+def is_certain(model, document, begin, end):
+  """Whether the end of the word [begin, end) needs no symbol."""
+  return end - begin == model.config.longest or (begin == 0 and end == 1 and document[0] == BOS)
+
+
+_run = jit(lambda stack, x: stack(x, jnp.ones(x.shape[:2], jnp.int32)))
+
+
+def _apply(stack, x_LxD):
+  return _run(stack, x_LxD[None])[0]
+
+
+def naive_nats(model, document, starts):
+  """Nats of every byte of one document (uint8 array), one word after the other: no packing, no mask, no ladder."""
+  config, words = model.config, words_of(starts)
+  k, width = config.num_vectors, config.decoder.width
+  embed = lambda span: model.embeddings[...][document[span[0] : span[1]].astype(int)]
+  inputs = []
+  for span in words:
+    x = embed(span)
+    if config.encoder:
+      joined = _apply(model.encoder, jnp.concatenate([model.pooling[...], x]))[:k].reshape(config.positions, -1)
+    else:
+      joined = jnp.pad(x, ((0, config.longest - len(x)), (0, 0))).reshape(1, -1)
+    inputs.append(model.widen(joined) if hasattr(model, 'widen') else joined)
+  outputs = _apply(model.backbone, jnp.concatenate(inputs)).reshape(len(words), config.positions, -1)
+  outputs = model.narrow(outputs) if hasattr(model, 'narrow') else outputs
+  vectors = jnp.concatenate([jnp.zeros((1, config.inputs, width)), outputs.reshape(len(words), -1, width)[:-1]])
+
+  nats, waiting = np.zeros(len(document)), 0.0
+  for index, (begin, end) in enumerate(words):
+    x = embed((begin, end))
+    if config.encoder:
+      hidden = _apply(model.decoder, jnp.concatenate([vectors[index], x]))[k - 1 :]
+    else:
+      hidden = _apply(model.decoder, jnp.concatenate([model.start[...][None], x])[:-1] + vectors[index, : len(x)])
+    log_p = np.asarray(jax.nn.log_softmax(model.head(hidden)))
+    nats[begin:end] = -log_p[np.arange(end - begin), document[begin:end]]
+    nats[begin] += waiting
+    waiting = 0.0 if not config.encoder or is_certain(model, document, begin, end) else -log_p[-1, WORD_END]
+  nats[0] = 0.0
+  return nats
+
+
+def symbols_of(model, document, starts, first):
+  """[(symbol, position of the byte, or of the byte that it stands behind if it is an end)] from byte `first` on."""
+  symbols = []
+  for begin, end in words_of(starts):
+    symbols += [(int(document[t]), t, True) for t in range(max(begin, first), end)]
+    if end >= first and end < len(document) and model.word_end and not is_certain(model, document, begin, end):
+      symbols.append((WORD_END, end - 1, False))
+  return symbols
+
+
+forward = jit(lambda model, batch: model(batch))
+symbol_logits = jit(lambda model, batch: model.symbol_logits(batch))
+
+
+@functools.partial(jit, static_argnames='max_bytes')
+def decode(model, bytes_BxP, prompt_B, word_starts_BxP, symbols_BxN, max_bytes):
+  """Logits after the prompts and after each symbol behind them: [B, 1 + N, V]."""
+  cache = model.init_cache(len(bytes_BxP), max_bytes)
+  first, cache = model.prefill(bytes_BxP, prompt_B, cache, word_starts_BxP)
+
+  def step(cache, symbol_B):
+    logits, cache = model.step(symbol_B, cache)
+    return cache, logits
+
+  _, rest = jax.lax.scan(step, cache, symbols_BxN.T)
+  return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
