@@ -23,7 +23,7 @@ REFUSED = {
   'an unknown key': ({'patch': 8}, r'model\.patch is not a key'),
   'an unknown key of a stack': ({'encoder': small(heads=2)}, r'model\.encoder\.heads is not a key'),
   'a missing key of a stack': ({'decoder': {'d_model': 32}}, r'model\.decoder\.arch_layout is missing'),
-  'a stack that is no branch': ({'backbone': 'T2'}, r"model\.backbone 'T2' must be a branch"),
+  'a stack that is no branch': ({'backbone': 'T2'}, r"model\.backbone 'T2' must be a mapping"),
   'no words': ({'words': None}, r'model\.words is missing'),
   'words that are no text': ({'words': 8}, r'model\.words 8 must be a splitter'),
   'an unknown splitter': ({'words': 'spaces(max_bytes=8)'}, 'spaces'),
