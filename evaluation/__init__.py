@@ -1,11 +1,11 @@
 """A model in, numbers and text out: bits per byte, baselines on the same bytes, boundaries, generation."""
 
+from evaluation.accuracy import WordAccuracy, word_accuracy, word_counts
 from evaluation.baselines import compressed_bits_per_byte, markov_bits_per_byte
 from evaluation.bits_per_byte import Result, evaluate, first_bytes
 from evaluation.boundaries import BoundaryScore, boundary_scores, unit_starts
 from evaluation.generation import generate, stream
 from evaluation.segmentation import segment, show_chunks
-from evaluation.word_accuracy import WordAccuracy, word_accuracy, word_counts
 
 __all__ = [
   'BoundaryScore',

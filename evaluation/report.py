@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from evaluation.accuracy import WordAccuracy
 from evaluation.bits_per_byte import Result
 from evaluation.boundaries import BoundaryScore
-from evaluation.word_accuracy import WordAccuracy
 
 
 @contextlib.contextmanager

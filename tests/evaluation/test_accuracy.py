@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from evaluation import word_accuracy as lib
+from evaluation import accuracy as lib
 from text import MemoryCorpus, words
 
 
