@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import jax
 import pytest
 
 import configs
@@ -48,7 +49,22 @@ def test_large_configurations_are_described(name):
   assert training.describe(config_of(name))['parameters'] == LARGE[name]
 
 
-@pytest.mark.parametrize('name', sorted(set(NAMES) - set(RELEASED) - set(LARGE)))
+def test_a_fetched_corpus_is_the_only_difference_to_the_quickstart():
+  corpus, quickstart = config_of('quickstart_corpus'), config_of('quickstart')
+  assert corpus.model == quickstart.model and corpus.optimizer == quickstart.optimizer
+  assert corpus.data.source == 'corpus:english_wiki'
+
+
+@pytest.fixture
+def hasty_compiler():
+  """Two steps run in no time, however they are compiled; compiling them well takes most of a minute."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.mark.usefixtures('hasty_compiler')
+@pytest.mark.parametrize('name', sorted(set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus'}))
 def test_small_configurations_train_two_steps(name, tmp_path):
   config = config_of(name)
   config.data.source = config.data.validation = 'python_docs'  # which needs no download
