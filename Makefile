@@ -12,7 +12,7 @@ quickstart: $(VENV)/installed
 	$(RUN) generate.py --workdir=$(QUICKSTART) --prompt="The following options " --max_bytes=300 --temperature=0.7 --show_chunks
 
 test: $(VENV)/installed-dev lint
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
