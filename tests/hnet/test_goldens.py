@@ -20,6 +20,7 @@ TARGETS = {'stage1_basic': (3.0,), 'stage2_brief': (3.0, 2.5)}
 def load(name: str, **overrides):
   directory = GOLDENS / 'hnet' / name
   overrides = {'ratio_targets': TARGETS.get(name), **overrides}
+  overrides = {'ladder': {'fractions': (0.5, 1.0)}} | overrides  # every rung is compiled
   return hnet.from_pretrained(directory, **overrides), load_file(directory / 'io.safetensors')
 
 

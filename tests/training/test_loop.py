@@ -104,9 +104,11 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_exactly_and_logs_each_step_once(
 
 def test_a_run_in_a_hurry_is_killed_by_the_second_signal(make_config, tmp_path, monkeypatch):
   def twice():
-    for _ in range(2):
-      os.kill(os.getpid(), signal.SIGINT)
-      time.sleep(0.05)  # any thread may receive it; two at once would count as one
+    os.kill(os.getpid(), signal.SIGINT)
+    while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+      time.sleep(0.01)  # any thread may receive it, and two at once would count as one
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
 
   stop_after(10, monkeypatch, twice)
   with pytest.raises(KeyboardInterrupt):
