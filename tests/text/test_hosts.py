@@ -16,6 +16,7 @@ BATCH_SIZE, SEQ_LEN, SEED = 8, 64, 3
 
 # One host: writes each of its batches as it comes, and says so; `stop` batches, or until it is killed.
 HOST = """
+import os
 import sys
 import numpy as np
 import text
@@ -24,7 +25,9 @@ directory, target, start_row, host, hosts, stop = sys.argv[1], sys.argv[2], *map
 mixture = text.open_mixture(((f'prepared:{directory}', 3.0), ('files:' + directory + '/*.json@all', 1.0)))
 batches = text.pipeline(mixture, batch_size=8, seq_len=64, seed=3, start_row=start_row, host=host, hosts=hosts)
 for number, batch in zip(range(stop), batches):
-  np.save(f'{target}/{start_row + 8 * number:05}-{host}.npy', np.stack([batch.bytes, batch.segment_ids]))
+  path = f'{target}/{start_row + 8 * number:05}-{host}.npy'
+  np.save(f'{path}.partial.npy', np.stack([batch.bytes, batch.segment_ids]))
+  os.replace(f'{path}.partial.npy', path)  # a kill leaves no half file under this name
   print(number, flush=True)
 """
 
@@ -58,7 +61,7 @@ def start(directory, target, start_row, hosts, stop):
 
 def global_batches(target, hosts):
   """{first row: rows of all hosts} of the batches that every host has written."""
-  firsts = sorted({int(path.stem.split('-')[0]) for path in target.glob('*-0.npy')})
+  firsts = sorted({int(path.stem.split('-')[0]) for path in target.glob('?????-0.npy')})
   paths = {first: [target / f'{first:05}-{host}.npy' for host in range(hosts)] for first in firsts}
   return {
     first: np.concatenate([np.load(path) for path in of_hosts], axis=1)
