@@ -1,7 +1,8 @@
 """Noise on text: each perturbation is a pure function of a document and random bits.
 
 A character is one that the bytes spell in UTF-8. A byte that belongs to none is kept as it is, in its place among the
-characters. A perturbation that would leave nothing of a document leaves it unchanged: no document vanishes.
+characters; bytes that become neighbours may then spell one. A perturbation that would leave nothing of a document
+leaves it unchanged: no document vanishes.
 
 `antspeak`, `drop`, `random_case`, `repeat` and `upper_case` are the five noises of the robustness table of H-Net (Hwang
 et al. 2025, arXiv:2507.07955), which takes them from BLT (Pagnoni et al. 2024, arXiv:2412.09871, section 6.1).

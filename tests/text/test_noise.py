@@ -53,11 +53,10 @@ def test_any_bytes_stay_a_document_and_depend_on_seed_and_index_alone(spec, docu
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from([b'\xff', b'\x80', b'\xe2\x82', b'the ', 'ß中'.encode()]), max_size=12))
 def test_invalid_bytes_are_kept_in_order(spec, pieces):
-  def invalid(data):
-    return [c for c in data.decode('utf-8', 'surrogateescape') if 0xDC80 <= ord(c) <= 0xDCFF]
-
   document = b''.join(pieces)
-  assert invalid(make(spec)(document, 3)) == invalid(document)
+  invalid = [ord(c) & 0xFF for c in document.decode('utf-8', 'surrogateescape') if 0xDC80 <= ord(c) <= 0xDCFF]
+  # As bytes: where what stood between two of them is gone, they may spell a character together.
+  assert is_subsequence(invalid, make(spec)(document, 3))
 
 
 @pytest.mark.parametrize('spec', SPECS)
