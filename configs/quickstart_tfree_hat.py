@@ -21,10 +21,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   }
   config.model = {
     'family': 'tfree_hat',
-    'encoder_config': {**local, 'cross_attention_config': {'num_attention_heads': 8}},
+    'encoder_config': {**local, 'num_hidden_layers': 1, 'cross_attention_config': {'num_attention_heads': 8}},
     'backbone_config': {
       'hidden_size': 256,
-      'num_hidden_layers': 3,
+      'num_hidden_layers': 2,
       'num_attention_heads': 4,
       'intermediate_size': 768,
       'rms_norm_eps': 1e-5,

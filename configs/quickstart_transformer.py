@@ -13,9 +13,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config = quickstart.get_config(arg)
   config.model = {
     'family': 'hnet',
-    'arch_layout': ('T3',),
-    'd_model': (256,),
-    'd_intermediate': (640,),
-    'attn_cfg': {'num_heads': (4,), 'rotary_emb_dim': (32,), 'window_size': (-1,)},
+    'arch_layout': ('T4',),
+    'd_model': (144,),
+    'd_intermediate': (384,),
+    'attn_cfg': {'num_heads': (4,), 'rotary_emb_dim': (36,), 'window_size': (-1,)},
   }
   return config

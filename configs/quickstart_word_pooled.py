@@ -11,7 +11,7 @@ from configs import quickstart
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The quickstart with another model."""
   config = quickstart.get_config(arg)
-  sizes = {'d_model': 192, 'd_intermediate': 512, 'num_heads': 4}
+  sizes = {'d_model': 128, 'd_intermediate': 384, 'num_heads': 4}
   config.model = {
     'family': 'word_ar',
     'words': 'hat(max_bytes=64)',

@@ -67,6 +67,12 @@ def match(config: Any, reference: Any, bytes_per_chunk: Sequence[float] | None =
     return _resized(resolved, depth)
   multiple = MULTIPLE[resolved['model']['family']]
   hidden = _hidden(resolved)
+  coarse = (
+    f'no depth{" and MLP width" if hidden else ""} of the backbone comes within {TOLERANCE:.0%} of {reference:,.0f} '
+    f'FLOPs per byte; {depth} layers cost {cost(depth):,.0f}: change its width'
+  )
+  if not hidden:  # no MLP, as in the layout 'm5'
+    raise ValueError(coarse)
   nearest = hidden + multiple // 2 - (hidden + multiple // 2) % multiple  # what the family makes of the width given
   found = {}
   for layers in range(max(1, depth - 2), depth + 3):
@@ -77,10 +83,7 @@ def match(config: Any, reference: Any, bytes_per_chunk: Sequence[float] | None =
   for (_, layers), width in sorted(found.items()):
     if abs(cost(layers, width) - reference) <= TOLERANCE * reference:
       return _resized(resolved, layers, width)
-  raise ValueError(
-    f'no depth and MLP width of the backbone come within {TOLERANCE:.0%} of {reference:,.0f} FLOPs per byte; {depth} '
-    f'layers cost {cost(depth):,.0f}: change its width'
-  )
+  raise ValueError(coarse)
 
 
 def _resized(resolved: Mapping[str, Any], depth: int, hidden: int | None = None) -> dict[str, Any]:

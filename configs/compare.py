@@ -1,0 +1,55 @@
+"""The models of docs/families.md: equal work per byte, equal bytes, one text, one recipe.
+
+  python -m text.corpora fetch english_wiki --out=data/corpora
+  python train.py --config=configs/compare.py:hat --workdir=runs/compare/hat
+
+`python -m studies.compare --workdir=runs/compare` trains all of them and makes the table.
+"""
+
+import ml_collections
+
+from configs import (
+  quickstart,
+  quickstart_hat,
+  quickstart_mamba,
+  quickstart_megabyte,
+  quickstart_pool,
+  quickstart_space,
+  quickstart_spacebyte,
+  quickstart_tfree_hat,
+  quickstart_transformer,
+  quickstart_word_pooled,
+)
+from training import flops
+
+# Model -> its config and the bytes of its chunks or words on english_wiki, where a rule sets them: what the metrics of
+# a run print as bytes_per_word or bytes_per_chunk. None: no chunks, or their target.
+MODELS = {
+  'hnet': (quickstart, None),
+  'hnet_space': (quickstart_space, 6.1),
+  'transformer': (quickstart_transformer, None),
+  'hat': (quickstart_hat, 6.05),
+  'word_pooled': (quickstart_word_pooled, 6.05),
+  'megabyte': (quickstart_megabyte, 7.94),
+  'tfree_hat': (quickstart_tfree_hat, 6.05),
+  'hnet_pool': (quickstart_pool, None),
+  'spacebyte': (quickstart_spacebyte, 6.1),
+  'mamba': (quickstart_mamba, None),
+}
+
+
+def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
+  """arg: one of MODELS. Its backbone is resized to the forward FLOPs per byte of the quickstart's H-Net (within 5 %)."""
+  if arg not in MODELS:
+    raise ValueError(f"configs/compare.py has no model '{arg}': use one of {', '.join(MODELS)}")
+  module, size = MODELS[arg]
+  config = module.get_config()
+  matched = flops.match(config, quickstart.get_config(), None if size is None else [size])
+  config.model = matched['model']
+  config.data.source = 'corpus:english_wiki'
+  config.data.validation = ''
+  config.num_steps = 11_000
+  config.checkpoint.every_steps = 500
+  config.eval.every_steps = 1000
+  config.log.every_steps = 50
+  return config
