@@ -39,7 +39,7 @@ MODELS = {
 
 
 def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
-  """arg: one of MODELS. Its backbone is resized to the forward FLOPs per byte of the quickstart's H-Net (within 5 %)."""
+  """arg: one of MODELS; its backbone is resized to the quickstart H-Net's forward FLOPs per byte (within 5 %)."""
   if arg not in MODELS:
     raise ValueError(f"configs/compare.py has no model '{arg}': use one of {', '.join(MODELS)}")
   module, size = MODELS[arg]

@@ -3,14 +3,11 @@
 import os
 import pathlib
 import signal
-import time
 from typing import Any
 
 import jax
-from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
-import byte_models
 import text
 from evaluation import bits_per_byte
 from text import mixture
@@ -20,9 +17,8 @@ from training import metrics as metrics_lib
 from training import state as state_lib
 from training import workdir as workdir_lib
 from training.interrupt import Interrupted, SignalWatch
-from training.optimizer import make_optimizer, parameter_groups
 from training.recorder import Recorder, is_due
-from training.step import make_step
+from training.trainer import Trainer
 
 
 def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
@@ -35,12 +31,10 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
   Interrupted after SIGTERM or SIGINT, once the step under way is saved.
   """
-  settings, resolved = config_lib.parse(config), config_lib.resolve(config)
+  trainer, resolved = Trainer.of(config), config_lib.resolve(config)
+  settings, mesh, model = trainer.settings, trainer.mesh, trainer.model
   workdir = pathlib.Path(workdir)
   display = metrics_lib.Display(quiet=jax.process_index() != 0)
-
-  # --- Mesh
-  mesh = sharding.make_mesh(settings)
 
   # --- Data
   changes = workdir_lib.config_changes(workdir, resolved)
@@ -48,10 +42,6 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   sources = config_lib.validation_sources(settings.data)
   validation = {source: text.open_corpus(source, 'validation') for source in sources}
 
-  # --- Model
-  model = description.abstract_model(settings.model)
-  groups = parameter_groups(model, list(state_lib.flatten(model)), settings.optimizer)
-  optimizer = make_optimizer(settings.optimizer, settings.num_steps, *groups)
   display.line(description.table(description.describe(config, model)))
 
   checkpoints = checkpoint.Checkpoints(
@@ -61,7 +51,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   try:
     with jax.set_mesh(mesh), SignalWatch() as watch:
       # --- Restore
-      state, start_row = _restore_or_create(settings, workdir, model, optimizer, mesh, checkpoints, corpora)
+      state, start_row = _restore_or_create(trainer, workdir, checkpoints, corpora)
       done = int(state.step)
       if done:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
@@ -74,20 +64,9 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
         return writer.last()
 
       # --- Loop
-      rows = text.pipeline(
-        corpora,
-        batch_size=settings.batch_size,
-        seq_len=settings.seq_len,
-        seed=settings.seed,
-        start_row=start_row,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        workers=settings.data.workers,
-        prefetch=settings.data.prefetch,
-        words=getattr(model, 'words', None),
-      )
-      batch = sharding.put_batch(next(rows), mesh)
-      train_step = _compile(settings, model, optimizer, mesh, state, batch, display)
+      rows = trainer.batches(corpora, start_row)
+      batch = trainer.put(next(rows))
+      train_step = trainer.compile(state, batch, display.line)
       recorder = Recorder(settings, model, mesh, writer, display)
       display.start(settings.num_steps, done)
       for step in range(done + 1, settings.num_steps + 1):
@@ -116,7 +95,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
         if signal_number is not None:
           name = signal.Signals(signal_number).name
           raise Interrupted(f'{name}: stopped after step {step}, which is saved in {workdir}', signal_number)
-        batch = sharding.put_batch(recorder.wait_for_data(rows), mesh)
+        batch = trainer.put(recorder.wait_for_data(rows))
   finally:
     display.stop()
     checkpoints.close()
@@ -124,18 +103,10 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
       writer.close()
 
 
-def _restore_or_create(
-  settings, workdir, model, optimizer, mesh, checkpoints, corpora
-) -> tuple[state_lib.TrainState, int]:
+def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, int]:
   """(state, position in the stream of rows)."""
-
-  def create(params=None):
-    if params is None:
-      params = state_lib.flatten(byte_models.build(byte_models.parse(settings.model), rngs=nnx.Rngs(settings.seed)))
-    return state_lib.create(params, optimizer.init, ema=settings.optimizer.ema > 0)
-
-  abstract = jax.eval_shape(create)
-  found = checkpoints.restore_newest(abstract, mesh)
+  settings = trainer.settings
+  found = checkpoints.restore_newest(trainer.abstract_state(), trainer.mesh)
   if found is not None:
     state, record = found
     if changes := mixture.differences(record['position']['data'], corpora.identity()):
@@ -148,36 +119,8 @@ def _restore_or_create(
         f'num_steps is {settings.num_steps}, but {workdir} has been trained to step {int(state.step)} already'
       )
     return state, record['position']['start_row']
-  initialise = jax.jit(create, out_shardings=sharding.shardings(abstract, mesh))
-  if not settings.init_from:
-    return initialise(), 0
-  params = workdir_lib.initial_params(settings.init_from, model, settings.seed)
-  return initialise(jax.device_put(params, sharding.shardings(params, mesh))), 0
-
-
-def _compile(settings, model, optimizer, mesh, state, batch, display):
-  """The step compiled ahead of time, so that the first step is as fast as the others."""
-  step = make_step(
-    model,
-    optimizer,
-    mesh,
-    seed=settings.seed,
-    num_steps=settings.num_steps,
-    loss_weights=settings.loss_weights,
-    accumulate=settings.optimizer.accumulate,
-    ema=settings.optimizer.ema,
-  )
-  places = sharding.shardings(state, mesh)
-  here, everywhere = NamedSharding(mesh, sharding.batch_spec(mesh)), NamedSharding(mesh, PartitionSpec())
-  began = time.perf_counter()
-  jitted = jax.jit(step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere))
-  lowered = jitted.lower(state, batch)
-  for name in settings.loss_weights:
-    if f'{name}_loss' not in lowered.out_info[1]:
-      display.line(f'loss_weights.{name} has no effect: the model has no auxiliary loss of that name')
-  compiled = lowered.compile()
-  display.line(f'compiled in {time.perf_counter() - began:.0f} s for {mesh.size} x {jax.devices()[0].device_kind}')
-  return compiled
+  params = settings.init_from and workdir_lib.initial_params(settings.init_from, trainer.model, settings.seed)
+  return trainer.state(params or None), 0
 
 
 def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:

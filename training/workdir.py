@@ -1,7 +1,6 @@
 """What stands in a work directory, and a trained model from it alone."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -11,15 +10,13 @@ import jax
 from flax import nnx
 
 import byte_models
-import hnet
 from byte_models import llama
+from layers import weights
 from layers.stack import Stack
 from training import checkpoint, description
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
-CONFIG = 'config.json'
-WEIGHTS = 'model.safetensors'
 CHECKPOINTS = 'checkpoints'
 
 
@@ -35,17 +32,21 @@ class Loaded:
 
 
 def load(workdir: str | os.PathLike, step: int | str | None = None, report: Callable[[str], None] = print) -> Loaded:
-  """The model that a work directory holds, or a directory with official H-Net weights (model.safetensors).
+  """The model that a work directory holds, or a directory with official weights.
+
+  The latter as `byte_models.from_pretrained` reads it, with `model` keys that its config.json may have beside the
+  published ones. A T-Free-HAT then has delivery 'causal', so that its bits are a code length; "delivery": "published"
+  in config.json makes it the published model.
 
   step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
   = the lowest validation bits per byte, or a number. Raises FileNotFoundError if the directory, its config, or the
   step is not there, ValueError if what is there is damaged.
   """
   workdir = pathlib.Path(workdir)
-  if (workdir / WEIGHTS).is_file():
+  if _is_official(workdir):
     if step is not None:
       raise ValueError(f'step {step} does not apply: {workdir} holds official weights, not checkpoints of a run')
-    return Loaded(hnet.from_pretrained(workdir), {}, None)
+    return Loaded(byte_models.from_pretrained(workdir), {}, None)
   config = read_config(workdir)
   directory = workdir / CHECKPOINTS
   steps = checkpoint.all_steps(directory)
@@ -62,9 +63,9 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The resolved config of a work directory; FileNotFoundError or ValueError if there is none or it is not one."""
-  path = workdir / CONFIG
+  path = workdir / weights.CONFIG
   try:
-    config = _read_json(path)
+    config = weights.read_json(path)
   except FileNotFoundError:
     reason = 'it has no config.json' if workdir.is_dir() else 'there is no such directory'
     raise FileNotFoundError(f'{workdir} is not a work directory: {reason}') from None
@@ -73,22 +74,10 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   return config
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The mapping in a JSON file, {} where it holds something else."""
-  try:
-    values = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error})') from None
-  return values if isinstance(values, dict) else {}
-
-
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Makes the work directory if need be and writes its config.json, whole or not at all."""
   workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir / CONFIG
-  partial = path.with_name(f'{CONFIG}.partial')
-  partial.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
-  os.replace(partial, path)
+  weights.write_json(workdir / weights.CONFIG, config)
 
 
 def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
@@ -101,24 +90,47 @@ def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str
 
 
 def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
-  """Parameters to begin from: of a work directory, or of a directory with official H-Net weights (model.safetensors).
+  """Parameters to begin from: of a work directory, or of a directory with official weights.
 
   From a Llama, a .gguf file or a Hugging Face directory, come the blocks of the model's backbone, and `seed` draws the
   rest. Raises FileNotFoundError or ValueError if there is none of these, or they do not fit the (abstract) model.
   """
-  if _is_llama(pathlib.Path(source)):
+  directory = pathlib.Path(source)
+  if _is_llama(directory):
     return _around_llama(source, model, seed)
-  found = load(source).model
+  found = _official_model(source, model.config) if _is_official(directory) else load(directory).model
+  for symbol in ('bos', 'eos'):  # what reads them by ids of its own
+    theirs, ours = (getattr(side.config, symbol, None) for side in (found, model))
+    if theirs != ours:
+      raise ValueError(
+        f'init_from {source!r} has the id {theirs} for {symbol.upper()} and the model has {ours}: give the model the '
+        'same special_token_dict and eos_token_id'
+      )
   try:
     return flatten(rebuild(model, flatten(found)))
   except ValueError as error:
     raise ValueError(f'init_from {source!r} holds another model: {error}') from None
 
 
+def _official_model(source: str, config: Any) -> Any:
+  family = byte_models.official_family(weights.read_json(pathlib.Path(source, weights.CONFIG)))
+  if family not in (None, config.family):
+    raise ValueError(f'init_from {source!r} holds another model: its family is {family!r} and not {config.family!r}')
+  # Parameters that the published model has and never uses come along where the model has them.
+  return byte_models.from_pretrained(
+    source, **{'keep_unused': config.keep_unused} if hasattr(config, 'keep_unused') else {}
+  )
+
+
+def _is_official(source: pathlib.Path) -> bool:
+  """Whether config.json is not that of a run, so that of official weights, or an error that their reader tells."""
+  return (source / weights.CONFIG).is_file() and 'model' not in weights.read_json(source / weights.CONFIG)
+
+
 def _is_llama(source: pathlib.Path) -> bool:
   if source.suffix == '.gguf':
     return True
-  return (source / CONFIG).is_file() and _read_json(source / CONFIG).get('model_type') == 'llama'
+  return _is_official(source) and weights.read_json(source / weights.CONFIG).get('model_type') == 'llama'
 
 
 def _around_llama(source: str, model: Any, seed: int) -> Flat:
@@ -136,7 +148,7 @@ def _around_llama(source: str, model: Any, seed: int) -> Flat:
         'must be the same'
       )
   fresh = jax.jit(lambda: flatten(byte_models.build(model.config, rngs=nnx.Rngs(seed))))()
-  return fresh | {f'{name}.{path}': jax.numpy.asarray(value) for path, value in flat.items()}
+  return fresh | {f'{name}.{path}': value for path, value in flat.items()}
 
 
 def _newest_whole(directory, steps, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:

@@ -1,0 +1,101 @@
+"""What a config trains with, for a loop, a benchmark or a study: mesh, abstract model, optimizer, and the step."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+import byte_models
+import text
+from text.mixture import Mixture
+from training import config as config_lib
+from training import description, sharding
+from training import state as state_lib
+from training.optimizer import Optimizer, make_optimizer, parameter_groups
+from training.step import make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """model: of ShapeDtypeStructs. The step and the state run under `jax.set_mesh(trainer.mesh)`."""
+
+  settings: config_lib.Config
+  mesh: jax.sharding.Mesh
+  model: Any
+  optimizer: Optimizer
+
+  @classmethod
+  def of(cls, config: Any) -> 'Trainer':
+    """From a config (ConfigDict or mapping); ValueError with one sentence for one that cannot be trained here."""
+    settings = config_lib.parse(config)
+    mesh = sharding.make_mesh(settings)
+    model = description.abstract_model(settings.model)
+    groups = parameter_groups(model, list(state_lib.flatten(model)), settings.optimizer)
+    return cls(settings, mesh, model, make_optimizer(settings.optimizer, settings.num_steps, *groups))
+
+  def abstract_state(self) -> state_lib.TrainState:
+    """Shapes and dtypes of the state."""
+    return jax.eval_shape(self._fresh)
+
+  def state(self, params: Mapping[str, jax.Array] | None = None) -> state_lib.TrainState:
+    """Step 0 on the mesh, from these parameters or from those that the seed draws."""
+    initialise = jax.jit(self._fresh, out_shardings=sharding.shardings(self.abstract_state(), self.mesh))
+    if params is None:
+      return initialise()
+    return initialise(jax.device_put(dict(params), sharding.shardings(dict(params), self.mesh)))
+
+  def _fresh(self, params=None) -> state_lib.TrainState:
+    if params is None:
+      model = byte_models.build(byte_models.parse(self.settings.model), rngs=nnx.Rngs(self.settings.seed))
+      params = state_lib.flatten(model)
+    return state_lib.create(params, self.optimizer.init, ema=self.settings.optimizer.ema > 0)
+
+  def batches(self, corpora: Mixture, start_row: int = 0) -> Iterator[text.Batch]:
+    """This host's rows of each global batch (numpy), from a row of the stream on, for ever."""
+    return text.pipeline(
+      corpora,
+      batch_size=self.settings.batch_size,
+      seq_len=self.settings.seq_len,
+      seed=self.settings.seed,
+      start_row=start_row,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
+      workers=self.settings.data.workers,
+      prefetch=self.settings.data.prefetch,
+      words=getattr(self.model, 'words', None),
+    )
+
+  def put(self, batch: text.Batch) -> text.Batch:
+    """The batch on the mesh."""
+    return sharding.put_batch(batch, self.mesh)
+
+  def compile(self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print) -> Callable:
+    """The step, (state, batch) -> (state, metrics), compiled ahead of time so that the first is as fast as the others;
+    the state is donated. One line goes to `report`, and one for each loss weight without effect.
+    """
+    settings = self.settings
+    step = make_step(
+      self.model,
+      self.optimizer,
+      self.mesh,
+      seed=settings.seed,
+      num_steps=settings.num_steps,
+      loss_weights=settings.loss_weights,
+      accumulate=settings.optimizer.accumulate,
+      ema=settings.optimizer.ema,
+    )
+    places = sharding.shardings(state, self.mesh)
+    here, everywhere = (NamedSharding(self.mesh, spec) for spec in (sharding.batch_spec(self.mesh), PartitionSpec()))
+    began = time.perf_counter()
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere))
+    lowered = jitted.lower(state, batch)
+    for name in settings.loss_weights:
+      if f'{name}_loss' not in lowered.out_info[1]:
+        report(f'loss_weights.{name} has no effect: the model has no auxiliary loss of that name')
+    compiled = lowered.compile()
+    report(f'compiled in {time.perf_counter() - began:.0f} s for {self.mesh.size} x {jax.devices()[0].device_kind}')
+    return compiled
