@@ -11,6 +11,11 @@ quickstart: $(VENV)/installed
 	$(RUN) eval.py --workdir=$(QUICKSTART)
 	$(RUN) generate.py --workdir=$(QUICKSTART) --prompt="The following options " --max_bytes=300 --temperature=0.7 --show_chunks
 
+# The same with another model of its size: make quickstart_hat, quickstart_word_pooled, quickstart_transformer, ...
+quickstart_%: $(VENV)/installed
+	$(RUN) train.py --config=configs/$@.py --workdir=runs/$@
+	$(RUN) eval.py --workdir=runs/$@
+
 test: $(VENV)/installed-dev lint
 	$(RUN) -m pytest -n 2 --dist worksteal
 

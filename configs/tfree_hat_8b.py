@@ -18,10 +18,26 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if arg not in ('', 'norms'):
     raise ValueError(f"configs/tfree_hat_8b.py takes no argument or 'norms', not {arg!r}.")
   norms = {'key_query_norm': arg == 'norms', 'key_query_norm_per_head': arg == 'norms'}
+  return tfree_hat(width=1024, intermediate_size=2816, heads=(8, 32), backbone=(4096, 32, 14_336), norms=norms)
+
+
+def tfree_hat(
+  *,
+  width: int,
+  intermediate_size: int,
+  heads: tuple[int, int],
+  backbone: tuple[int, int, int],
+  norms: dict[str, bool],
+) -> ml_collections.ConfigDict:
+  """A T-Free-HAT with 6 encoder and 4 decoder layers around a Llama with 8 key and value heads.
+
+  width, intermediate_size: of encoder and decoder. heads: of these, and of the backbone. backbone: width, layers and
+  width of the MLP. norms: what the attention configurations have of query and key norms.
+  """
   local = {
-    'hidden_size': 1024,
-    'num_attention_heads': 8,
-    'intermediate_size': 2816,
+    'hidden_size': width,
+    'num_attention_heads': heads[0],
+    'intermediate_size': intermediate_size,
     'rms_norm_eps': 1e-5,
     'rope_theta': 1e5,
     'sliding_window': 768,
@@ -38,14 +54,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'encoder_config': {
       **local,
       'num_hidden_layers': 6,
-      'cross_attention_config': {'num_attention_heads': 32, **norms},
+      'cross_attention_config': {'num_attention_heads': heads[1], **norms},
     },
     'backbone_config': {
-      'hidden_size': 4096,
-      'num_hidden_layers': 32,
-      'num_attention_heads': 32,
+      'hidden_size': backbone[0],
+      'num_hidden_layers': backbone[1],
+      'num_attention_heads': heads[1],
       'num_key_value_heads': 8,
-      'intermediate_size': 14_336,
+      'intermediate_size': backbone[2],
       'rms_norm_eps': 1e-5,
       'rope_theta': 5e5,
       **norms,
@@ -54,7 +70,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       **local,
       'num_hidden_layers': 4,
       'cross_attn_every_layer': True,
-      'cross_attention_config': {'num_attention_heads': 8, **norms},
+      'cross_attention_config': {'num_attention_heads': heads[0], **norms},
     },
     'max_word_size': 100,
     'keep_unused': True,  # as in the released files

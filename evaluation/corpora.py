@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluation.baselines import compressed_bits_per_byte, markov_bits_per_byte
 from evaluation.bits_per_byte import first_bytes
+from evaluation.report import markdown
 from text import command_line, gold
 from text.prepared import open_prepared, read_metadata
 
@@ -72,19 +73,6 @@ def find(root: pathlib.Path, names: Sequence[str] = ()) -> dict[str, pathlib.Pat
       raise ValueError(f"there is no corpus '{name}' in '{root}', only {', '.join(sorted(found))}")
   wanted = lambda corpus: not names or corpus in names or corpus.partition('/')[0] in names
   return {corpus: found[corpus] for corpus in sorted(found) if wanted(corpus)}
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-  """A Markdown table of rows with the same columns; numbers at the right."""
-  right = [isinstance(value, int | float) for value in rows[0].values()]
-  lines = [rows[0], ['---:' if is_number else '---' for is_number in right], *(row.values() for row in rows)]
-  return '\n'.join(f'| {" | ".join(map(_cell, line))} |' for line in lines)
-
-
-def _cell(value: Any) -> str:
-  if isinstance(value, float):
-    return f'{value:.3f}'
-  return f'{value:,}' if isinstance(value, int) else str(value).replace('|', '\\|')
 
 
 def _notes() -> str:

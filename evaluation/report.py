@@ -70,6 +70,19 @@ def accuracy_table(words: str, accuracies: Sequence[WordAccuracy]) -> Table:
   return grid
 
 
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+  """A Markdown table of rows with the same columns; numbers at the right."""
+  right = [isinstance(value, int | float) for value in rows[0].values()]
+  lines = [rows[0], ['---:' if is_number else '---' for is_number in right], *(row.values() for row in rows)]
+  return '\n'.join(f'| {" | ".join(map(_cell, line))} |' for line in lines)
+
+
+def _cell(value: Any) -> str:
+  if isinstance(value, float):
+    return f'{value:.3f}'
+  return f'{value:,}' if isinstance(value, int) else str(value).replace('|', '\\|')
+
+
 def as_json(scores: Mapping[str, Any]) -> dict[str, Any]:
   """Scores as JSON data: what is not a finite number (no chunk, no end of document) is null."""
   return _finite(scores)

@@ -10,6 +10,7 @@ OURS = (
   'layers',
   'hnet',
   'byte_models',
+  'kernels',
   'evaluation',
   'training',
   'studies',
