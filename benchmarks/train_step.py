@@ -1,0 +1,141 @@
+"""Forward and backward of an H-Net against PyTorch: same weights, same bytes, in turns on one machine.
+
+  pip install -r requirements-torch.txt
+  python -m benchmarks.train_step
+  python -m benchmarks.train_step --weights=DIR --batch_size=8 --seq_len=256
+
+Prints bytes a second (medians over turns), the ratio to the better of PyTorch with and without torch.compile, and the
+share of the machine's matmul peak, as each library reaches it on 4096 x 256 x 768 (float32). --weights is a directory
+of official weights (`hnet.save_pretrained`), whose boundaries on real text decide how many chunks there are; without it
+the model is fresh. Both sides compute the loss of the same rows; they must agree to 1e-4.
+"""
+
+import statistics
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import subject, turns
+
+CONTESTANTS = ('ours', 'torch', 'torch.compile')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'Directory with official weights; none: a fresh model.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Rows.')
+_SEQ_LEN = flags.DEFINE_integer('seq_len', 512, 'Bytes of a row.')
+_SOURCE = flags.DEFINE_string('source', 'python_docs', 'Text of the rows.')
+_TURNS = flags.DEFINE_integer('turns', 9, 'How often each contestant runs.')
+_STEPS = flags.DEFINE_integer('steps', 4, 'Steps of a turn.')
+_NAMES = flags.DEFINE_list('contestants', list(CONTESTANTS), 'Who takes part.')
+_CONTESTANT = flags.DEFINE_string('contestant', None, 'Used by the benchmark itself.')
+
+
+def main(_: list[str]) -> None:
+  """Runs the contest, or one contestant's side of it."""
+  if _CONTESTANT.value:
+    turns.serve(*_prepare(_CONTESTANT.value))
+    return
+  for name in _NAMES.value:
+    if name not in CONTESTANTS:
+      raise app.UsageError(f'--contestants={name} is unknown: use some of {", ".join(CONTESTANTS)}')
+  with tempfile.TemporaryDirectory() as fresh:
+    weights = _WEIGHTS.value or subject.fresh_model(fresh)
+    arguments = [
+      f'--weights={weights}',
+      f'--batch_size={_BATCH_SIZE.value}',
+      f'--seq_len={_SEQ_LEN.value}',
+      f'--source={_SOURCE.value}',
+      f'--steps={_STEPS.value}',
+    ]
+    facts, seconds = turns.play('benchmarks.train_step', _NAMES.value, arguments, _TURNS.value)
+  losses = [fact['loss'] for fact in facts.values()]
+  if max(losses) - min(losses) > 1e-4:
+    raise RuntimeError(f'the contestants do not compute the same: losses {losses}')
+  print(_table(facts, seconds))
+
+
+def _table(facts, seconds) -> str:
+  done = _STEPS.value * _BATCH_SIZE.value * _SEQ_LEN.value
+  speed = {name: done / statistics.median(values) for name, values in seconds.items()}
+  peer = max((value for name, value in speed.items() if name != 'ours'), default=float('nan'))
+  lines = [f'loss {facts[name]["loss"]:.4f}' for name in list(facts)[:1]]
+  if 'ours' in facts:
+    ours = facts['ours']
+    lines[0] += f', bytes per chunk {ours["bytes_per_chunk"]}, {ours["flops"] / 1e6:.2f} MFLOP per byte forward'
+  lines.append(f'{"":14} {"bytes/s":>9} {"of best torch":>14} {"GFLOP/s peak":>13} {"of peak":>8}')
+  for name, value in speed.items():
+    peak = facts[name]['peak']
+    work = 3 * facts['ours']['flops'] * value / peak if 'ours' in facts else float('nan')
+    lines.append(f'{name:14} {value:9,.0f} {value / peer:14.2f} {peak / 1e9:13.0f} {work:8.1%}')
+  return '\n'.join(lines)
+
+
+def _prepare(name: str):
+  """(facts, run) of a contestant."""
+  return _prepare_ours() if name == 'ours' else _prepare_torch(name == 'torch.compile')
+
+
+def _prepare_ours():
+  import jax
+  import jax.numpy as jnp
+
+  import hnet
+  from layers.paths import flatten, rebuild
+  from text import Batch
+
+  model, rows = hnet.from_pretrained(_WEIGHTS.value), subject.rows(_SOURCE.value, _BATCH_SIZE.value, _SEQ_LEN.value)
+  batch = jax.device_put(Batch(rows, np.ones(rows.shape, np.int32)))
+  flat = flatten(model)
+
+  def loss(flat, batch):
+    output = rebuild(model, flat)(batch)
+    return jnp.sum(output.nll) / jnp.sum(batch.scored), output.segmentations
+
+  began = time.perf_counter()
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(flat, batch).compile()
+  compiled = time.perf_counter() - began
+  (value, segmentations), _ = step(flat, batch)
+  sizes = [float(rows.size / jnp.sum(starts)) for starts in segmentations]
+  left, right = jnp.ones((4096, 256)), jnp.ones((256, 768))
+  product = jax.jit(jnp.matmul)
+  facts = {
+    'loss': float(value),
+    'bytes_per_chunk': ', '.join(f'{size:.2f}' for size in sizes),
+    'flops': sum(model.flops_per_byte(_SEQ_LEN.value, sizes or None).values()),
+    'peak': subject.peak(lambda: product(left, right).block_until_ready()),
+    'compile_seconds': compiled,
+  }
+
+  def run() -> float:
+    began = time.perf_counter()
+    for _ in range(_STEPS.value):
+      out = step(flat, batch)
+    jax.block_until_ready(out)
+    return time.perf_counter() - began
+
+  return facts, run
+
+
+def _prepare_torch(compiled: bool):
+  import torch
+
+  from benchmarks.peers import hnet_torch
+
+  model = hnet_torch.load(_WEIGHTS.value)
+  symbols = torch.tensor(subject.rows(_SOURCE.value, _BATCH_SIZE.value, _SEQ_LEN.value).astype(np.int64))
+  loss = torch.compile(model.loss, dynamic=True) if compiled else model.loss
+  left, right = torch.ones(4096, 256), torch.ones(256, 768)
+
+  def run() -> float:
+    began = time.perf_counter()
+    for _ in range(_STEPS.value):
+      model.zero_grad(set_to_none=True)
+      loss(symbols).backward()
+    return time.perf_counter() - began
+
+  run()
+  return {'loss': float(loss(symbols).detach()), 'peak': subject.peak(lambda: left @ right)}, run
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,1 @@
+"""Several trainings, one table: what no single run can say."""

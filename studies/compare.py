@@ -1,0 +1,207 @@
+"""Trains the models of one config file one after the other and puts what they reached in one table.
+
+  python -m text.corpora fetch english_wiki --out=data/corpora
+  python -m studies.compare --workdir=runs/compare
+  python -m studies.compare --workdir=runs/compare --models hnet hat -- --config.num_steps=100
+
+Each model is `train.py --config=CONFIG:ARGUMENT --workdir=WORKDIR/NAME`, in a process of its own; what stands behind
+`--` goes to each. The same command goes on where it was stopped: finished runs, scores and timings are kept. The end is
+WORKDIR/compare.md: bits per byte on all held-out text, word accuracy (evaluation/accuracy.py), bytes a second of
+training and decoding (studies/speed.py, measured when all are trained and nothing else runs), and bits per byte on the
+way there.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import evaluation
+import text
+import training
+from evaluation import report
+from text import command_line
+from training import config as config_lib
+from training import description
+from training.workdir import read_config
+
+HOME = pathlib.Path(__file__).parent.parent
+MODELS = ('hnet', 'hnet_space', 'transformer', 'hat', 'word_pooled', 'megabyte', 'tfree_hat')
+WORDS = 'hat(max_bytes=64)'
+
+
+def train(config: str, argument: str, workdir: pathlib.Path, forwarded: Sequence[str]) -> None:
+  """Trains one model to its end, in another process; ends this one with its code if it did not come to its end."""
+  command = [sys.executable, 'train.py', f'--config={config}:{argument}', f'--workdir={workdir.absolute()}', *forwarded]
+  print(f'\n{shlex.join(["python", *command[1:]])}', flush=True)
+  with subprocess.Popen(command, cwd=HOME) as process:
+    # SIGINT reaches both, as one process group; SIGTERM only this one.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+      code = process.wait()
+    except KeyboardInterrupt:
+      code = process.wait()  # it saves its step first
+    finally:
+      signal.signal(signal.SIGTERM, before)
+  if code:
+    print(f'the training of {workdir.name} ended with code {code}; the same command goes on there', file=sys.stderr)
+    sys.exit(code if code > 0 else 128 - code)
+
+
+def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
+  """What a trained model reaches on the held-out text of its run, as JSON data, kept in scores.json for the next time.
+
+  Raises FileNotFoundError or ValueError for what is no work directory of a run with a checkpoint.
+  """
+  path, config = workdir / 'scores.json', read_config(workdir)
+  wanted = {'step': config['num_steps'], 'words': words}
+  if path.is_file():
+    known = json.loads(path.read_bytes())
+    if wanted.items() <= known.items():
+      return known
+  print(f'scoring {workdir}', flush=True)
+  loaded = training.load(workdir)
+  settings = config_lib.parse(config)
+  shape = {
+    'seq_len': settings.eval.seq_len or settings.seq_len,
+    'batch_size': settings.eval.batch_size or settings.batch_size,
+  }
+  corpus, seen = _texts(settings.data)
+  result = evaluation.evaluate(loaded.model, corpus, **shape)
+  accuracies = evaluation.word_accuracy(
+    loaded.model, corpus, splitter=words, seen=evaluation.word_counts(seen, words), **shape
+  )
+  sizes = [size for size in result.bytes_per_chunk if math.isfinite(size)]
+  flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
+  found = wanted | {
+    'step': loaded.step,
+    **dataclasses.asdict(result),
+    'parameters': description.describe(config)['parameters'],
+    'flops_per_byte': sum(flops.values()),
+    'trained_bytes': config['num_steps'] * config['batch_size'] * config['seq_len'],
+    'text': corpus.name,
+    'accuracy': {accuracy.kind: dataclasses.asdict(accuracy) for accuracy in accuracies},
+  }
+  report.write_json(path, report.as_json(found))
+  return json.loads(path.read_bytes())
+
+
+def speeds(workdirs: Mapping[str, pathlib.Path], scores: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> dict:
+  """{name: {'train', 'decode'}} in bytes a second, measured together and kept until a model or its training changes."""
+  known = json.loads(path.read_bytes()) if path.is_file() else {}
+  steps = {str(workdir): scores[name]['step'] for name, workdir in workdirs.items()}
+  if known.get('steps') != steps:
+    raw = path.with_suffix('.raw.json')
+    command = [sys.executable, '-m', 'studies.speed', f'--output={raw.absolute()}']
+    subprocess.run([*command, *(str(workdir.absolute()) for workdir in workdirs.values())], cwd=HOME, check=True)
+    found = json.loads(raw.read_bytes())
+    raw.unlink()
+    known = {'steps': steps, 'speeds': {name: found[str(path.absolute())] for name, path in workdirs.items()}}
+    report.write_json(path, known)
+  return known['speeds']
+
+
+def table(scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping[str, float]]) -> str:
+  """The scores as Markdown, a row per model."""
+  share = lambda found, kind: f'{found["accuracy"][kind]["greedy"]:.1%}' if found['accuracy'][kind]['words'] else '–'
+  rows = [
+    {
+      'model': name,
+      'parameters': found['parameters'],
+      'MFLOP per byte': f'{found["flops_per_byte"] / 1e6:.2f}',
+      'bytes per chunk': ', '.join(f'{size:.2f}' if size else '∞' for size in found['bytes_per_chunk']) or '–',
+      'bits per byte': found['bits_per_byte'],
+      **{f'words right: {kind}': share(found, kind) for kind in found['accuracy']},
+      'training, B/s': round(timings[name]['train']) if name in timings else '–',
+      'decoding, B/s': round(timings[name]['decode']) if name in timings else '–',
+    }
+    for name, found in scores.items()
+  ]
+  return report.markdown(rows)
+
+
+def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
+  """Validation bits per byte while training as Markdown, a row per evaluation."""
+  found = {}
+  for name, workdir in workdirs.items():
+    batch = read_config(workdir)
+    size = batch['batch_size'] * batch['seq_len']
+    for line in (workdir / 'metrics.jsonl').read_text().splitlines():
+      values = json.loads(line)
+      if values.get('validation_bpb') is not None:
+        found.setdefault(values['step'] * size, {})[name] = values['validation_bpb']
+  rows = [
+    {'bytes': size, **{name: f'{scores[name]:.3f}' if name in scores else '–' for name in workdirs}}
+    for size, scores in sorted(found.items())
+  ]
+  return report.markdown(rows)
+
+
+def _texts(data: config_lib.Data) -> tuple[text.Corpus, text.Corpus]:
+  """(held out, trained on); ValueError for a run with several of either, which a single number cannot compare."""
+  (held_out, *more), (trained, *others) = config_lib.validation_sources(data), text.parse_sources(data.source)
+  if more or others:
+    raise ValueError(f'data.source {data.source!r}: models are compared on one text, this run has several')
+  return text.open_corpus(held_out, 'validation'), text.open_corpus(trained[0], 'train')
+
+
+def baselines(workdir: pathlib.Path) -> dict[str, float]:
+  """Bits per byte of compressors and Markov models on the same held-out text."""
+  corpus, seen = _texts(config_lib.parse(read_config(workdir)).data)
+  scored = list(corpus)
+  markov = evaluation.markov_bits_per_byte(seen, scored, tuple(range(1, 8)))
+  best = min(markov, key=markov.get)
+  return evaluation.compressed_bits_per_byte(scored) | {f'Markov model of order {best}': markov[best]}
+
+
+def main(arguments: list[str]) -> None:
+  """The command."""
+  own, _, forwarded = '\0'.join(arguments).partition('\0--\0')
+  parser = command_line.Parser(prog='python -m studies.compare', description=__doc__)
+  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='one directory for all runs')
+  parser.add_argument('--config', default='configs/compare.py', help='whose argument chooses the model (%(default)s)')
+  parser.add_argument(
+    '--models', nargs='+', default=MODELS, metavar='NAME[=ARGUMENT]', help='NAME is the argument unless given'
+  )
+  parser.add_argument('--words', default=WORDS, help='words of the word accuracy (%(default)s)')
+  parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
+  flags = parser.parse_args(own.split('\0') if own else [])
+  text.words.parse(flags.words)
+  if not (HOME / flags.config).is_file():
+    raise FileNotFoundError(f"--config={flags.config}: there is no such file in '{HOME}'")
+  models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
+  if len(models) < len(flags.models) or any(not name or '/' in name for name in models):
+    raise ValueError(f'--models {" ".join(flags.models)}: names must differ and be names of directories')
+  workdirs = {name: flags.workdir / name for name in models}
+
+  for name, argument in models.items():
+    train(flags.config, argument, workdirs[name], forwarded.split('\0') if forwarded else [])
+  scores = {name: score(workdir, flags.words) for name, workdir in workdirs.items()}
+  timings = {} if flags.no_speed else speeds(workdirs, scores, flags.workdir / 'speed.json')
+  first = next(iter(scores.values()))
+  scale = ', '.join(f'{name} {bits:.3f}' for name, bits in baselines(next(iter(workdirs.values()))).items())
+  page = '\n\n'.join(
+    [
+      f'`{shlex.join(["python", "-m", "studies.compare", *arguments])}`',
+      f'{first["trained_bytes"]:,} bytes of training each; scored on {first["text_bytes"]:,} bytes ({first["text"]}). '
+      f'For scale, bits per byte: {scale}.',
+      table(scores, timings),
+      curves(workdirs),
+    ]
+  )
+  path = flags.workdir / 'compare.md'
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  partial.write_text(page + '\n', encoding='utf-8')
+  os.replace(partial, path)
+  print(f'\n{page}\n\nwritten to {path}')
+
+
+if __name__ == '__main__':
+  command_line.run(main)
