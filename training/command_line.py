@@ -8,6 +8,7 @@ from typing import NoReturn
 from absl import app, logging
 
 from text.command_line import OURS, raised_by
+from training import compilation_cache
 from training.interrupt import Interrupted
 from training.recorder import Diverged
 
@@ -16,6 +17,7 @@ def run(main: Callable[[list[str]], None]) -> None:
   """Parses absl flags and calls `main`; never returns."""
   # Orbax logs every failed write with its traceback, here told in one sentence by `checkpoint.Checkpoints`.
   logging.set_verbosity(logging.FATAL)
+  compilation_cache.enable()
   app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(app.parse_flags_with_usage, argv))
 
 

@@ -67,6 +67,7 @@ class Trainer:
       workers=self.settings.data.workers,
       prefetch=self.settings.data.prefetch,
       words=getattr(self.model, 'words', None),
+      units=getattr(self.model, 'units', None),
     )
 
   def put(self, batch: text.Batch) -> text.Batch:
