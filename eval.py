@@ -3,7 +3,9 @@
 Bits per byte, bytes per chunk, and for scale the same bytes under gzip, xz and byte Markov models counted on the
 training text; a table per source on the terminal, DIR/eval.json ("sources": one entry per source, "gold": one per gold
 corpus), and a few documents with the chunk boundaries that the model draws. DIR is a work directory of train.py, or a
-directory with official H-Net weights (config.json, model.safetensors; --source names the text then).
+directory with official weights of an H-Net or a T-Free-HAT (config.json, model.safetensors; --source names the text
+then). Bits of official weights are a code length, of a T-Free-HAT by delivery 'causal'; "delivery": "published" in its
+config.json scores what the published code computes, which is none.
 
 Where the source is known (synthetic:...), its entropy stands beside the scores, and where its words are known, how well
 the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus. --words=SPLITTER

@@ -1,8 +1,8 @@
 """Writes on from prompts: python generate.py --workdir=DIR --prompt='def '
 
 One prompt is continued as one watches; several (repeat --prompt) are continued as one batch. --show_chunks then shows
-where the model cut prompt and continuation. DIR is a work directory of train.py, or a directory with official H-Net
-weights.
+where the model cut prompt and continuation. DIR is a work directory of train.py, or a directory with official weights
+of an H-Net or a T-Free-HAT; the latter decodes as the published code if its config.json has "delivery": "published".
 """
 
 import os

@@ -1,14 +1,20 @@
 """The registry: a `model` branch of a config in, a model out; all families share one contract (layers/contract.py)."""
 
 import importlib
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from flax import nnx
 
+from layers import weights
 from layers.contract import EVAL, Context, ModelOutput
 
-__all__ = ['EVAL', 'Context', 'Family', 'ModelOutput', 'build', 'families', 'parse']
+__all__ = [
+  'EVAL', 'Context', 'Family', 'ModelOutput', 'Official', 'build', 'families', 'from_pretrained', 'official',
+  'official_family', 'parse',
+]  # fmt: skip
 
 
 class Family(Protocol):
@@ -19,11 +25,23 @@ class Family(Protocol):
   def build(self, config: Any, *, rngs: nnx.Rngs) -> nnx.Module: ...
 
 
+class Official(Protocol):
+  """What the module of a family's official weights offers: keys that only its config.json has, and its loader."""
+
+  CONFIG_KEYS: tuple[str, ...]
+
+  def from_pretrained(self, directory: str | os.PathLike, **overrides: Any) -> nnx.Module: ...
+
+
 # family -> module (imported when first asked for) or object
 families: dict[str, str | Family] = {
   'hnet': 'hnet',
   'tfree_hat': 'byte_models.tfree_hat',
   'word_ar': 'byte_models.word_ar',
+}
+official: dict[str, str | Official] = {
+  'hnet': 'hnet.official',
+  'tfree_hat': 'byte_models.tfree_hat.official',
 }
 
 
@@ -37,8 +55,32 @@ def build(config: Any, *, rngs: nnx.Rngs) -> nnx.Module:
   return _family(config.family).build(config, rngs=rngs)
 
 
+def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> nnx.Module:
+  """The model in a directory with official weights, whose config.json tells the family.
+
+  overrides: keys of the `model` branch, such as dtype='bfloat16'. Raises FileNotFoundError for a missing file,
+  ValueError for one that is damaged or of no family that is known here, and for weights that do not fit.
+  """
+  file = Path(directory) / weights.CONFIG
+  values = weights.read_json(file)
+  family = official_family(values)
+  if family is None:
+    keys = '; '.join(f'{name} has {", ".join(_module(entry).CONFIG_KEYS)}' for name, entry in official.items())
+    kind = f'model_type {values["model_type"]!r}' if 'model_type' in values else 'no model_type'
+    raise ValueError(f'{file} ({kind}) is of no family with official weights: {keys}.')
+  return _module(official[family]).from_pretrained(directory, **overrides)
+
+
+def official_family(values: Mapping[str, Any]) -> str | None:
+  """The family whose official config.json has keys like these, if any."""
+  return next((name for name, entry in official.items() if values.keys() & {*_module(entry).CONFIG_KEYS}), None)
+
+
 def _family(name: str | None) -> Family:
   if name not in families:
     raise ValueError(f'model.family {name!r} is not known; families: {", ".join(sorted(families))}.')
-  entry = families[name]
+  return _module(families[name])
+
+
+def _module(entry: Any) -> Any:
   return importlib.import_module(entry) if isinstance(entry, str) else entry

@@ -3,7 +3,6 @@ files, whole or as the bare stack of blocks that another model builds on.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from byte_models import llama_weights
-from byte_models.llama_weights import Part, linear
+from layers import weights
 from layers.attention import AttentionCache
 from layers.linear import Linear, normal
 from layers.paths import flatten, rebuild
 from layers.rotary import RotaryScaling
 from layers.stack import Stack, StackConfig
-
-WEIGHTS = 'model.safetensors'
-INDEX = 'model.safetensors.index.json'  # of weights in several files
+from layers.weights import Part, linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,35 +215,22 @@ def from_gguf(path: str | os.PathLike, **options: Any) -> Llama:
   return _build(*_read_gguf(path, options), path)
 
 
-def read_backbone(source: str | os.PathLike, **options: Any) -> tuple[StackConfig, dict[str, np.ndarray]]:
+def read_backbone(source: str | os.PathLike, **options: Any) -> tuple[StackConfig, dict[str, Array]]:
   """Only the blocks of a directory or .gguf file: no embeddings, no head, no final norm.
 
   -> the configuration of a `layers.stack.Stack` and its flat float32 parameters ('runs.0.mixer.qkv.kernel', ...).
   """
-  config, tensors = _read(source, options)
+  config, tensors = (_read_gguf if Path(source).suffix == '.gguf' else _read_directory)(Path(source), options)
   stack = dataclasses.replace(config.stack, final_norm=False)
   tensors.pop('model.norm.weight', None)
-  return stack, llama_weights.read_stack(stack, tensors, 'model.')
+  return stack, llama_weights.read_stack(stack, tensors, 'model.', source)
 
 
 def save_pretrained(model: Llama, directory: str | os.PathLike, dtype: str = 'float32') -> None:
   """Writes config.json and model.safetensors with Hugging Face's names; a file is replaced only by a whole one."""
-  directory = Path(directory)
-  flat = {path: np.asarray(value) for path, value in flatten(model).items()}
-  tensors = llama_weights.scatter(_parts(model.config), flat)
-  weights = {name: value.astype(jnp.dtype(dtype)) for name, value in tensors.items()}
-  text = json.dumps(to_dict(model.config) | {'torch_dtype': dtype}, indent=1) + '\n'
-  directory.mkdir(parents=True, exist_ok=True)
-  for name, fill in (
-    (WEIGHTS, lambda file: save_file(weights, file, metadata={'format': 'pt'})),  # transformers asks for the format
-    ('config.json', lambda file: file.write_text(text)),
-  ):
-    partial = directory / f'{name}.partial'
-    try:
-      fill(partial)
-      os.replace(partial, directory / name)
-    finally:
-      partial.unlink(missing_ok=True)
+  parts = _parts(model.config)
+  tensors = weights.scatter(parts, flatten(model), {part.name: dtype for part in parts})
+  weights.write(Path(directory), to_dict(model.config) | {'torch_dtype': dtype}, tensors)
 
 
 def _parts(config: LlamaConfig) -> list[Part]:
@@ -260,57 +241,23 @@ def _parts(config: LlamaConfig) -> list[Part]:
   return parts + head
 
 
-def _build(config: LlamaConfig, tensors: dict[str, np.ndarray], where: str | os.PathLike) -> Llama:
-  head, embeddings = tensors.get('lm_head.weight'), tensors.get('model.embed_tokens.weight')
-  if config.tie_word_embeddings and head is not None and np.array_equal(head, embeddings):
-    del tensors['lm_head.weight']  # some files hold the same matrix twice
+def _build(config: LlamaConfig, tensors: dict[str, Any], where: str | os.PathLike) -> Llama:
+  if config.tie_word_embeddings:  # some files hold the same matrix twice
+    tensors = weights.without_tied(tensors, 'lm_head.weight', 'model.embed_tokens.weight', where)
   parts = _parts(config)
-  llama_weights.check(parts, tensors, where)
-  flat = {path: jnp.asarray(value) for path, value in llama_weights.gather(parts, tensors).items()}
-  return rebuild(jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0))), flat)
+  weights.check(parts, tensors, where)
+  return rebuild(jax.eval_shape(lambda: Llama(config, rngs=nnx.Rngs(0))), weights.gather(parts, tensors))
 
 
-def _read(source, options) -> tuple[LlamaConfig, dict[str, np.ndarray]]:
-  return (_read_gguf if Path(source).suffix == '.gguf' else _read_directory)(Path(source), options)
-
-
-def _read_gguf(path, options) -> tuple[LlamaConfig, dict[str, np.ndarray]]:
+def _read_gguf(path: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaConfig, dict[str, Any]]:
   from byte_models import gguf_file  # needs optional libraries
 
   values, tensors = gguf_file.read(path)
   return parse(values, **options), tensors
 
 
-def _read_directory(directory: Path, options) -> tuple[LlamaConfig, dict[str, np.ndarray]]:
-  values = _read_json(directory / 'config.json')
-  try:
-    config = parse(values, **options)
-  except ValueError as error:
-    raise ValueError(f'{directory / "config.json"}: {error}') from None
-  index = directory / INDEX
-  files = sorted(set(_read_json(index).get('weight_map', {}).values())) if index.is_file() else [WEIGHTS]
-  tensors: dict[str, np.ndarray] = {}
-  for file in files:
-    if not (directory / file).is_file():
-      raise FileNotFoundError(
-        f'{directory / file} is missing: the weights of a Llama are {WEIGHTS}, whole or in parts.'
-      )
-    try:
-      read = load_file(directory / file)
-    except SafetensorError as error:
-      raise ValueError(f'{directory / file} is not a whole safetensors file: {error}.') from None
-    # old files keep the rotary frequencies, which follow from the configuration
-    tensors |= {name: value for name, value in read.items() if not name.endswith('.rotary_emb.inv_freq')}
-  return config, tensors
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-  try:
-    values = json.loads(file.read_bytes())
-  except FileNotFoundError:
-    raise FileNotFoundError(f'{file} is missing: a Llama is a directory with config.json and {WEIGHTS}.') from None
-  except ValueError as error:
-    raise ValueError(f'{file} is not JSON: {error}.') from None
-  if not isinstance(values, dict):
-    raise ValueError(f'{file} holds a {type(values).__name__} and not a mapping.')
-  return values
+def _read_directory(directory: Path, options: dict[str, Any]) -> tuple[LlamaConfig, dict[str, Any]]:
+  config = weights.read_config(directory / weights.CONFIG, lambda values: parse(values, **options))
+  # old files keep the rotary frequencies, which follow from the configuration
+  tensors = weights.read_tensors(directory).items()
+  return config, {name: tensor for name, tensor in tensors if not name.endswith('.rotary_emb.inv_freq')}

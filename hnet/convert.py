@@ -15,7 +15,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hnet.official import DTYPES, check_official, check_tensors, read_config, write
+from hnet.official import check_tensors, read_config
+from layers import weights
 
 # What a pickled omegaconf ListConfig or DictConfig names, metadata included.
 _INERT_NAMES = (
@@ -78,7 +79,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     elif value.dtype in (torch.float32, torch.float16):
       result[name] = value.detach().contiguous().numpy()
     else:
-      raise ValueError(f'{path} is refused: tensor {name} is {value.dtype}; weights are {", ".join(DTYPES)}.')
+      raise ValueError(f'{path} is refused: tensor {name} is {value.dtype}; weights are {", ".join(weights.DTYPES)}.')
   return result
 
 
@@ -87,10 +88,9 @@ def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
   if not config_file.is_file():
     raise FileNotFoundError(f'{config_file} is missing: --config names an official config.json.')
   config = read_config(config_file)
-  check_official(config)
   state = read_state_dict(checkpoint)
   check_tensors(config, state, checkpoint)
-  write(config, state, out)
+  weights.write(out, config.official(), state)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,10 @@
 
 A family joins by adding a `model` branch to FAMILIES. Shapes are fixed, so each model compiles once for each form, and
 hypothesis draws bytes, documents and prompt lengths.
+
+Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words,
+and have `symbol_logits`. Their bits are those of a text's symbols, so later bytes may not change them as long as the
+words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by byte.
 """
 
 import functools
@@ -16,10 +20,10 @@ from hypothesis import strategies as st
 
 import byte_models
 from layers.paths import flatten, rebuild
-from tests.byte_models import tiny_tfree_hat
+from tests.byte_models import tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, informative
 from tests.layers.common import jit
-from text import EOS
+from text import BOS, EOS
 from text.batch import Batch
 from text.words import mark
 
@@ -36,6 +40,7 @@ FAMILIES = {
     ['T1', ['T1'], 'T1'], [9, -1], boundary='space', unpool='scatter', combine='sum', widen='zeros', post_norm=False
   ),
   'tfree_hat': tiny_tfree_hat.branch(window=5, kv_heads=1, qk_norm='head'),
+  **tiny_word_ar.KINDS,
 }
 
 ROWS, LENGTH, PROMPT, ALONE = 4, 48, 24, 16
@@ -84,6 +89,9 @@ class Subject:
     self.model = informative(jit(self.make)())
     self.forward = jit(lambda model, batch: model(batch))
     self.decode = jit(self._decode)
+    self.is_bytewise = not hasattr(self.model, 'symbol_logits')
+    self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
+    self.symbol_logits = jit(lambda model, batch: model.symbol_logits(batch))
 
   def marked(self, batch):
     """The batch with its words, for a model that needs them."""
@@ -97,18 +105,49 @@ class Subject:
     return output
 
   @staticmethod
-  def _decode(model, bytes_BxL, prompt_B):
-    """Logits after the prompt and after each of LENGTH - PROMPT further bytes of every row: [B, 1 + steps, V]."""
-    cache = model.init_cache(len(bytes_BxL), LENGTH)
-    first, cache = model.prefill(bytes_BxL[:, :PROMPT], prompt_B, cache)
+  def _decode(model, prompts, prompt_B, symbols_BxN):
+    """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]."""
+    cache = model.init_cache(len(symbols_BxN), LENGTH)
+    words = () if prompts.word_starts is None else (prompts.word_starts,)
+    first, cache = model.prefill(prompts.bytes, prompt_B, cache, *words)
 
-    def step(cache, index):
-      byte_B = jnp.take_along_axis(bytes_BxL, (prompt_B + index)[:, None], 1)[:, 0]
-      logits, cache = model.step(byte_B, cache)
+    def step(cache, symbol_B):
+      logits, cache = model.step(symbol_B, cache)
       return cache, logits
 
-    _, rest = jax.lax.scan(step, cache, jnp.arange(LENGTH - PROMPT))
+    _, rest = jax.lax.scan(step, cache, symbols_BxN.T)
     return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
+
+  def steps(self, batch, output, prompts):
+    """Of each row: the symbols behind its prompt, the bytes that their nats count to, the logits that steps must give.
+
+    The latter are one set more than symbols, for what follows the last, where that is known.
+    """
+    if self.is_bytewise:
+      places = [np.arange(n, n + self.num_steps) for n in prompts]
+      return [(batch.bytes[r, at], at, output.logits[r, at[0] - 1 : at[-1] + 1]) for r, at in enumerate(places)]
+    of_byte, of_end = jax.device_get(self.symbol_logits(self.model, batch))
+    result = []
+    for r in range(ROWS):
+      symbols = tiny_word_ar.symbols_of(self.model, batch.bytes[r], output.segmentations[0][r], prompts[r])
+      symbol, at, is_byte = (np.array(column) for column in zip(*symbols, strict=True))
+      logits = of_byte[r, at] if of_end is None else np.where(is_byte[:, None], of_byte[r, at], of_end[r, at])
+      result.append((symbol, at + ~is_byte, logits))
+    return result
+
+  def nats(self, batch, output):
+    """What nll must be, by another calculation; nan where that says nothing."""
+    if self.is_bytewise:
+      log_p = np.asarray(jax.nn.log_softmax(output.logits[:, :-1], -1))
+      nats = -np.take_along_axis(log_p, batch.bytes[:, 1:, None].astype(int), -1)[..., 0]
+      return np.where(batch.scored, np.pad(nats, ((0, 0), (1, 0))), 0.0)
+    nats = np.full(batch.bytes.shape, np.nan)
+    documents = [(row, ids == n) for row, ids in enumerate(batch.segment_ids) for n in range(1, ids.max() + 1)]
+    documents = [(row, where) for row, where in documents if where.sum() <= LENGTH // 2]
+    for row, where in documents[-1:]:  # one, not long: the loop is slow
+      starts = output.segmentations[0][row, where]
+      nats[row, where] = tiny_word_ar.naive_nats(self.model, batch.bytes[row, where], starts)
+    return nats
 
 
 @pytest.fixture(scope='module', params=FAMILIES)
@@ -116,11 +155,13 @@ def subject(request):
   return Subject(FAMILIES[request.param])
 
 
-def assert_same(ours, theirs, where=np.s_[:], there=None):
-  """Two outputs agree at `where` of the first and `there` of the second."""
+def assert_same(ours, theirs, where=np.s_[:], there=None, cut=None):
+  """Two outputs agree at `where` of the first and `there` of the second; their cuts at `cut` of both, if given."""
   there = where if there is None else there
-  np.testing.assert_allclose(ours.logits[where], theirs.logits[there], atol=LOGITS, rtol=0)
+  if ours.logits is not None:
+    np.testing.assert_allclose(ours.logits[where], theirs.logits[there], atol=LOGITS, rtol=0)
   np.testing.assert_allclose(ours.nll[where], theirs.nll[there], atol=LOGITS, rtol=0)
+  where, there = (where, there) if cut is None else (cut, cut)
   for b, other in zip(ours.segmentations, theirs.segmentations, strict=True):
     np.testing.assert_array_equal(b[where], other[there])
   for p, other in zip(ours.boundary_probabilities, theirs.boundary_probabilities, strict=True):
@@ -131,25 +172,43 @@ def assert_same(ours, theirs, where=np.s_[:], there=None):
 @given(batch=BATCHES, other=ROWS_OF_TEXT, last=st.integers(0, LENGTH - 2))
 def test_causality_later_bytes_change_nothing_before_them(subject, batch, other, last):
   changed = np.where(np.arange(LENGTH) <= last, batch.bytes, other)
-  assert_same(subject(batch), subject(Batch(changed, batch.segment_ids)), np.s_[:, : last + 1])
+  ours, theirs = subject(batch), subject(Batch(changed, batch.segment_ids))
+  before = np.broadcast_to(np.arange(LENGTH) <= last, batch.bytes.shape)
+  if not subject.is_bytewise:
+    before = before & np.logical_and.accumulate(ours.segmentations[0] == theirs.segmentations[0], 1)
+  # Whether a byte begins a word is known with the last byte of its character.
+  known = last - 3 if hasattr(subject.model, 'words') else last
+  assert_same(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
 
 
 @drawn(max_examples=25)
 @given(
   bytes_BxL=ROWS_OF_TEXT,
   prompts=st.lists(st.integers(1, PROMPT), min_size=ROWS, max_size=ROWS),
+  begins=st.lists(st.booleans(), min_size=ROWS, max_size=ROWS),
   row=st.integers(0, ROWS - 1),
 )
-def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_BxL, prompts, row):
-  if hasattr(subject.model, 'words'):  # what decoding takes for a byte in the text would be the end of the document
+def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_BxL, prompts, begins, row):
+  bytes_BxL = np.where((np.arange(LENGTH) == 0) & np.array(begins)[:, None], BOS, bytes_BxL).astype(np.uint8)
+  if getattr(subject.model, 'words', None):  # what decoding takes for a byte in the text would be the document's end
     assume(not np.any(bytes_BxL[:, -1] == EOS))
-  parallel = subject(Batch(bytes_BxL, np.ones_like(bytes_BxL, np.int32))).logits
-  prompt_B = np.array(prompts)
-  streamed = subject.decode(subject.model, bytes_BxL, prompt_B)
-  expected = np.stack([parallel[i, n - 1 : n + LENGTH - PROMPT] for i, n in enumerate(prompts)])
-  np.testing.assert_allclose(streamed, expected, atol=LOGITS, rtol=0)
-  single = subject.decode(subject.model, bytes_BxL[row : row + 1], prompt_B[row : row + 1])
-  np.testing.assert_allclose(single[0], streamed[row], atol=LOGITS, rtol=0)
+  batch = subject.marked(Batch(bytes_BxL, np.ones_like(bytes_BxL, np.int32)))
+  output = subject(batch)
+  steps = subject.steps(batch, output, prompts)
+  symbols = np.zeros((ROWS, subject.num_steps), np.uint8)
+  for r, (symbol, _, _) in enumerate(steps):
+    symbols[r, : len(symbol)] = symbol
+  arguments = jax.tree.map(lambda rows: rows[:, :PROMPT], batch), np.array(prompts), symbols
+  streamed = np.asarray(subject.decode(subject.model, *arguments))
+  for r, (symbol, at, expected) in enumerate(steps):
+    found = streamed[r, : len(expected)]
+    np.testing.assert_allclose(found, expected, atol=LOGITS, rtol=0)
+    nats = np.zeros(LENGTH)
+    np.add.at(nats, at, -np.asarray(jax.nn.log_softmax(found))[np.arange(len(symbol)), symbol])
+    np.testing.assert_allclose(nats[at], output.nll[r, at], atol=LOGITS, rtol=0)
+  alone = subject.decode(subject.model, *jax.tree.map(lambda rows: rows[row : row + 1], arguments))
+  count = len(steps[row][-1])
+  np.testing.assert_allclose(alone[0, :count], streamed[row, :count], atol=LOGITS, rtol=0)
 
 
 @drawn(max_examples=25)
@@ -184,14 +243,13 @@ def test_isolation_packed_equals_padded_equals_alone(subject, documents, lengths
 
 @drawn(max_examples=10)
 @given(batch=BATCHES)
-def test_nll_is_that_of_the_logits_before_each_scored_byte(subject, batch):
+def test_nll_is_that_of_the_logits_before_each_scored_byte_or_of_a_naive_loop_over_words(subject, batch):
   output = jax.device_get(subject.forward(subject.model, subject.marked(batch)))
-  log_p = jax.nn.log_softmax(output.logits[:, :-1], -1)
-  expected = -np.take_along_axis(np.asarray(log_p), batch.bytes[:, 1:, None].astype(int), -1)[..., 0]
-  scored = np.asarray(batch.scored)
+  expected = subject.nats(batch, output)
+  is_known = ~np.isnan(expected)
   assert output.nll.dtype == np.float32
-  np.testing.assert_array_equal(output.nll[~scored], 0)
-  np.testing.assert_allclose(output.nll[:, 1:][scored[:, 1:]], expected[scored[:, 1:]], atol=1e-5)
+  np.testing.assert_array_equal(output.nll[~np.asarray(batch.scored)], 0)
+  np.testing.assert_allclose(output.nll[is_known], expected[is_known], atol=1e-5 if subject.is_bytewise else LOGITS)
   starts = np.diff(batch.segment_ids, axis=1, prepend=0) * (batch.segment_ids > 0) > 0
   for b, p in zip(output.segmentations, output.boundary_probabilities, strict=True):
     assert b.dtype == bool and p.dtype == np.float32 and b.shape == p.shape == batch.bytes.shape
@@ -205,8 +263,10 @@ def example():
 
 
 def test_the_drawn_models_have_something_to_say(subject):
-  output = subject.forward(subject.model, subject.marked(example()))
-  assert 0.3 < float(output.logits.std()) < 10
+  batch = subject.marked(example())
+  output = subject.forward(subject.model, batch)
+  logits = output.logits if subject.is_bytewise else subject.symbol_logits(subject.model, batch)[0]
+  assert 0.3 < float(logits.std()) < 10
   for b in output.segmentations:
     assert 0.05 < float(b.mean()) < 0.9
 

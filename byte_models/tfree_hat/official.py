@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from byte_models import llama_weights
-from byte_models.llama_weights import Part, linear
 from byte_models.tfree_hat.config import CrossConfig, TFreeHATConfig
 from byte_models.tfree_hat.model import TFreeHAT
+from layers import weights
 from layers.paths import flatten, rebuild
 from layers.stack import parse_layout
+from layers.weights import Part, linear
 
-INDEX = 'model.safetensors.index.json'  # of weights in several files
+CONFIG_KEYS = ('encoder_config', 'backbone_config', 'decoder_config')
 
 
 def parts(config: TFreeHATConfig) -> Iterator[Part]:
@@ -67,27 +65,33 @@ def _norms(config: CrossConfig, theirs: str, query: str, key: str) -> Iterator[P
 def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> TFreeHAT:
   """Loads config.json and model.safetensors, whole or in parts with an index.
 
-  overrides: keys of the `model` branch that config.json does not have, such as dtype='bfloat16', delivery='causal' or
-  window_counts_self=True (the inference engine's reading of a window). Without them the model is the published one:
-  delivery 'published', with the parameters that it never uses. Parameters become float32; the dtypes of the file are
+  overrides: keys of the `model` branch, such as dtype='bfloat16', delivery='published' or window_counts_self=True (the
+  inference engine's reading of a window). config.json may hold such keys too, for commands that take a directory alone.
+
+  Delivery is 'causal' unless one of them says 'published'. The published model was trained with the latter, whose loss
+  knows at a byte inside a word's first character what follows it (see `byte_models.tfree_hat.words`): its bits are no
+  code length and compare with no other model's. 'causal' bits are those of a model that can decode, and count against
+  the weights that such bytes come later than in their training; where every word begins with a character of one byte
+  the two are the same. 'published' is for numbers of the published code, its generation, and writing the weights back.
+
+  BOS and EOS stand for the ids that config.json gives to '<|begin_of_text|>' and to the end of a text (192 where it
+  does not say), so documents are read as the model knows them. A text byte with the value of such an id is read as that
+  symbol and predicted in its stead, at 254 or 255: 192 and 193 never occur in UTF-8, an id such as 1 does.
+
+  Parameters become float32, with those that the model never uses unless keep_unused=False; the dtypes of the file are
   remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and ValueError for a configuration or a
   tensor that does not fit.
   """
   directory = Path(directory)
-  branch = _read_json(directory / 'config.json')
-  try:
-    config = TFreeHATConfig.from_dict({'delivery': 'published', 'keep_unused': True, **branch, **overrides})
-  except ValueError as error:
-    raise ValueError(f'{directory / "config.json"}: {error}') from None
-  tensors = _read_tensors(directory)
-  wanted = list(parts(config))
-  llama_weights.check(wanted, tensors, directory)
-  flat = llama_weights.gather((part for part in wanted if config.keep_unused or '.unused.' not in part.path), tensors)
-  model = rebuild(
-    jax.eval_shape(lambda: TFreeHAT(config, rngs=nnx.Rngs(0))),
-    {path: jnp.asarray(value) for path, value in flat.items()},
+  config = weights.read_config(
+    directory / weights.CONFIG, lambda values: TFreeHATConfig.from_dict({'keep_unused': True, **values, **overrides})
   )
-  model.stored_dtypes = tuple((part.name, str(tensors[part.name].dtype)) for part in wanted)
+  tensors = weights.read_tensors(directory)
+  wanted = list(parts(config))
+  weights.check(wanted, tensors, directory)
+  flat = weights.gather((part for part in wanted if config.keep_unused or '.unused.' not in part.path), tensors)
+  model = rebuild(jax.eval_shape(lambda: TFreeHAT(config, rngs=nnx.Rngs(0))), flat)
+  model.stored_dtypes = tuple((name, tensors[name].dtype) for name in sorted(tensors))
   return model
 
 
@@ -97,62 +101,18 @@ def save_pretrained(model: TFreeHAT, directory: str | os.PathLike) -> None:
   What the published model never uses is zero (norms: one) where the model does not hold it. Raises ValueError for a
   model with another delivery than the published code's, or with another splitter.
   """
-  config, directory = model.config, Path(directory)
+  config = model.config
   published = json.loads(config.published)
   if config.delivery != 'published':
     raise ValueError(
       f'delivery {config.delivery!r}: the published code would give other logits in characters of several bytes; train '
-      "with delivery='published', or keep the model as a training checkpoint."
+      "or load with delivery='published', or keep the model as a training checkpoint."
     )
   if config.words != f'hat(max_bytes={published.get("max_word_size", 100)})':
     raise ValueError(f"words '{config.words}': the published code splits by 'hat' only.")
-  flat = {path: np.asarray(value) for path, value in flatten(model).items()}
+  flat = dict(flatten(model))
   wanted = list(parts(config))
   for part in wanted:
     if part.path not in flat:
-      shape = tuple(reversed(part.shape)) if part.transposed else part.shape
-      flat[part.path] = np.full(shape, part.path.endswith('.scale'), np.float32)
-  dtypes = dict(model.stored_dtypes)
-  tensors = {
-    name: value.astype(jnp.dtype(dtypes.get(name, 'float32')))
-    for name, value in llama_weights.scatter(wanted, flat).items()
-  }
-  directory.mkdir(parents=True, exist_ok=True)
-  for name, fill in (
-    ('model.safetensors', lambda file: save_file(tensors, file, metadata={'format': 'pt'})),
-    ('config.json', lambda file: file.write_text(json.dumps(published, indent=1))),
-  ):
-    partial = directory / f'{name}.partial'
-    try:
-      fill(partial)
-      os.replace(partial, directory / name)
-    finally:
-      partial.unlink(missing_ok=True)
-
-
-def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
-  index = directory / INDEX
-  names = sorted(set(_read_json(index)['weight_map'].values())) if index.is_file() else ['model.safetensors']
-  tensors: dict[str, np.ndarray] = {}
-  for name in names:
-    if not (directory / name).is_file():
-      raise FileNotFoundError(
-        f'{directory / name} is missing: published weights are config.json and model.safetensors.'
-      )
-    try:
-      tensors |= load_file(directory / name)
-    except SafetensorError as error:
-      raise ValueError(f'{directory / name} is not a whole safetensors file: {error}.') from None
-  return tensors
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-  try:
-    values = json.loads(file.read_bytes())
-  except FileNotFoundError:
-    raise FileNotFoundError(f'{file} is missing: published weights are config.json and model.safetensors.') from None
-  except ValueError as error:
-    raise ValueError(f'{file} is not JSON: {error}.') from None
-  if not isinstance(values, dict):
-    raise ValueError(f'{file} holds a {type(values).__name__} and not a mapping.')
-  return values
+      flat[part.path] = part.ours(np.full(part.shape, part.path.endswith('.scale')))
+  weights.write(Path(directory), published, weights.scatter(wanted, flat, dict(model.stored_dtypes)))

@@ -122,7 +122,7 @@ def test_a_tied_head_is_the_embedding_even_if_the_file_has_both(tmp_path):
   save_file(tensors | {'lm_head.weight': tensors['model.embed_tokens.weight']}, tmp_path / 'model.safetensors')
   equal(llama.from_pretrained(tmp_path), model)
   save_file(tensors | {'lm_head.weight': tensors['model.embed_tokens.weight'] + 1}, tmp_path / 'model.safetensors')
-  with pytest.raises(ValueError, match=r'have the surplus tensor lm_head\.weight'):
+  with pytest.raises(ValueError, match=r'lm_head\.weight differs from model\.embed_tokens\.weight'):
     llama.from_pretrained(tmp_path)
 
 
@@ -170,7 +170,7 @@ def test_a_configuration_that_is_not_computed_here_is_one_sentence(changes, sent
 
 
 def test_files_that_do_not_fit_are_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'config\.json is missing: a Llama is a directory with config\.json'):
+  with pytest.raises(FileNotFoundError, match=r'config\.json is missing: official weights are'):
     llama.from_pretrained(tmp_path)
   config = json.loads((SOURCE / 'config.json').read_text())
   write = lambda values: (tmp_path / 'config.json').write_text(json.dumps(values))
@@ -178,14 +178,9 @@ def test_files_that_do_not_fit_are_named(tmp_path):
   with pytest.raises(ValueError, match=r'config\.json: hidden_size is missing'):
     llama.from_pretrained(tmp_path)
   write(config)
-  with pytest.raises(FileNotFoundError, match=r'model\.safetensors is missing'):
-    llama.from_pretrained(tmp_path)
-  (tmp_path / 'model.safetensors').write_bytes((SOURCE / 'model.safetensors').read_bytes()[:-5])
-  with pytest.raises(ValueError, match=r'model\.safetensors is not a whole safetensors file'):
-    llama.from_pretrained(tmp_path)
   (tmp_path / 'model.safetensors').write_bytes((SOURCE / 'model.safetensors').read_bytes())
   for change, sentence in (
-    ({'num_hidden_layers': 3}, r'lack tensor model\.layers\.2\.'),
+    ({'num_hidden_layers': 3}, r'lacks tensor model\.layers\.2\.'),
     ({'num_hidden_layers': 1}, r'surplus tensor model\.layers\.1\.'),
     ({'intermediate_size': 41}, r'tensor model\.layers\.0\.mlp\.\w+\.weight has shape'),
   ):

@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from byte_models import tfree_hat
-from byte_models.llama_weights import scatter
 from byte_models.tfree_hat.official import parts
 from layers.paths import flatten
+from layers.weights import scatter
 from tests.goldens import GOLDENS
 from tests.layers.common import jit
 from text.batch import Batch
@@ -28,7 +28,8 @@ PROMPT, LENGTH = 24, 56
 
 @functools.cache
 def load(name, **overrides):
-  return tfree_hat.from_pretrained(GOLDENS / 'tfree_hat' / name, ladder={'fractions': (1.0,)}, **overrides)
+  overrides = {'delivery': 'published', 'ladder': {'fractions': (1.0,)}, **overrides}
+  return tfree_hat.from_pretrained(GOLDENS / 'tfree_hat' / name, **overrides)
 
 
 def numbers(name, kind):

@@ -27,6 +27,15 @@ REFUSED = {
   'no words': ({'words': None}, r'model\.words is missing'),
   'words that are no text': ({'words': 8}, r'model\.words 8 must be a splitter'),
   'an unknown splitter': ({'words': 'spaces(max_bytes=8)'}, 'spaces'),
+  'units that are no text': ({'units': 8}, r'model\.units 8 must be units of words'),
+  'unknown units': ({'units': 'letter'}, r"units 'letter' is not known: use one of byte, char, subword"),
+  'no character': ({'units': 'char(limit=127)'}, r'limit=127 must be from 128 to 0x110000'),
+  'subwords of no file': ({'units': 'subword'}, r"units 'subword' names no file"),
+  'units without an encoder': (
+    {'encoder': None, 'words': 'fixed(size=4)', 'units': 'char'}, r"model\.units 'char.*': without an encoder"
+  ),
+  'more units than bytes': ({'units': 'char', 'units_per_byte': 1.5}, r"units_per_byte 1\.5: .*at least one"),
+  'fewer bytes than bytes': ({'units_per_byte': 0.5}, r"units_per_byte 0\.5: .* 'byte' exactly one"),
   'a cap of zero': ({'words': 'hat(max_bytes=0)'}, r'max_bytes=0 must be at least 1'),
   'a cap above the window': (
     {'decoder': small(window_size=7)}, r'decoder\.window_size 7 is shorter than a word .* looks 8 back'
@@ -93,19 +102,35 @@ def test_word_pooled_at_its_sizes():
   assert described['parameters'] == 38_020_608
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', [*KINDS, 'characters'])
 def test_xla_counts_the_same_on_an_unrolled_forward_at_full_capacity(kind):
   """With one rung and patches of one byte every byte is a word; masked local attention costs more than it needs."""
   sizes = {'d_model': 256, 'd_intermediate': 1024, 'num_heads': 2}
-  values = {key: {**value, **sizes} if isinstance(value, dict) else value for key, value in KINDS[kind].items()}
+  given = KINDS[kind] if kind in KINDS else {**KINDS['word_pooled'], 'units': 'char(limit=0x800)'}
+  values = {key: {**value, **sizes} if isinstance(value, dict) else value for key, value in given.items()}
   values['backbone']['d_model'] = 256 * (2 if values.get('concatenate_vectors') else 1)
   values |= {'ladder': {'fractions': (1.0,)}, 'words': 'fixed(size=1)'}
   config = byte_models.parse(values)
   model = jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0)))
   ones = np.ones((1, 16), np.int32)
-  batch = Batch(ones.astype(np.uint8), ones, ones.astype(bool) if model.words else None)
+  batch = Batch(ones.astype(np.uint8), ones, ones.astype(bool) if model.words else None, ones if model.units else None)
   cost = jax.jit(lambda model, batch: model(batch).nll).lower(model, batch).compile().cost_analysis()
   assert cost['flops'] / 16 == pytest.approx(sum(model.flops_per_byte(16, [1.0]).values()), rel=0.07)
+
+
+def test_units_cost_what_their_rate_says():
+  """At half a unit a byte, all costs a byte are half of those of as many units that are bytes."""
+  of = lambda **changes: jax.eval_shape(
+    lambda: byte_models.build(byte_models.parse(branch(num_vectors=2, **changes)), rngs=nnx.Rngs(0))
+  )
+  ones, halves = of(units='char(limit=0x200)'), of(units='char(limit=0x200)', units_per_byte=0.5)
+  whole, half = ones.flops_per_byte(64, [2.0]), halves.flops_per_byte(128, [4.0])
+  assert half == pytest.approx({name: value / 2 for name, value in whole.items()})
+  assert 'embeddings' not in whole and of(units='char(limit=128)').flops_per_byte(64, [2.0]) == pytest.approx(
+    {name: value for name, value in of().flops_per_byte(64, [2.0]).items() if name != 'embeddings'}
+  )
+  assert halves.flops_per_byte(64, [1.0]) == pytest.approx(ones.flops_per_byte(64, [1.0]))  # at least one unit a word
+  assert of(units='char').config.units_per_byte == 1.0
 
 
 def test_flops_follow_the_bytes_of_a_word():

@@ -28,7 +28,7 @@ def two_stage():
 
 def test_a_stage_is_its_official_name(two_stage):
   """Everything of a stage goes with it: router, residual projection, its own pad; embedding and head with stage 0."""
-  for tensor in official.tensors(two_stage.config):
+  for tensor in official.parts(two_stage.config):
     expected = min(tensor.name.split('.').count('main_network'), 2)
     assert two_stage.stage_of(tensor.path) == expected, tensor.name
   assert two_stage.num_stages == 3
@@ -36,16 +36,14 @@ def test_a_stage_is_its_official_name(two_stage):
 
 
 def test_decay_by_default_spares_norms_biases_and_the_ssm(two_stage):
-  spared = {
-    tensor.name for tensor in official.tensors(two_stage.config) if not two_stage.decays(tensor.path, 'default')
-  }
+  spared = {tensor.name for tensor in official.parts(two_stage.config) if not two_stage.decays(tensor.path, 'default')}
   rule = lambda name: name.split('.')[-1] in ('A_log', 'D', 'dt_bias', 'bias') or 'norm' in name.split('.')[-2]
-  assert spared == {tensor.name for tensor in official.tensors(two_stage.config) if rule(tensor.name)}
+  assert spared == {tensor.name for tensor in official.parts(two_stage.config) if rule(tensor.name)}
   assert two_stage.decays('embeddings') and not two_stage.decays('backbone.encoder.norm.scale')
 
 
 def test_official_decay_is_that_of_the_authors_helper(two_stage):
-  for tensor in official.tensors(two_stage.config):
+  for tensor in official.parts(two_stage.config):
     exempt = tensor.name.endswith('.bias') or '.norm.' in tensor.name
     assert two_stage.decays(tensor.path, 'official') == (not exempt), tensor.name
 
