@@ -6,6 +6,10 @@ symbol (HAT, arXiv:2501.10322; "Learn Your Tokens", arXiv:2310.11628). That is n
 found in one pass: decoding goes wrong at the first byte that is not the likeliest. What decoding by sampling gets right
 on average is the probability of the word's bytes (whether it ends there is left out, since only some models have one
 symbol for it). Words are told apart by how often the training text has them.
+
+In a model that spells words with units of several bytes, every unit has to be the likeliest. Where words are counted by
+another splitter than the model's, a unit that reaches over a word's end makes all words wrong that it has a part in, if
+it is not the likeliest, and does not end them; its probability counts to the word of its last byte.
 """
 
 import collections
@@ -54,9 +58,8 @@ def word_accuracy(
   """
   split = words.parse(splitter)
   kinds: dict[str, list[tuple[bool, float]]] = {'often': [], 'rare': [], 'never': []}
-  for document, predicted, behind, nats in _predictions(model, corpus, seq_len, batch_size):
-    symbols = np.frombuffer(document, np.uint8)
-    wrong = np.concatenate([[0], np.cumsum(predicted[:-1] != symbols)])
+  for document, is_right, behind, nats in _predictions(model, corpus, seq_len, batch_size):
+    wrong = np.concatenate([[0], np.cumsum(is_right[:-1] == 0)])
     nats = np.concatenate([[0.0], np.cumsum(nats[:-1])])
     start = 0
     for end in split(document).tolist():
@@ -78,10 +81,11 @@ def _words(document: bytes, ends: np.ndarray) -> list[bytes]:
 
 
 def _ends(word: bytes, symbol: int, split: words.Splitter, model) -> bool:
-  """Whether a symbol behind a word ends it."""
-  if symbol in (EOS, getattr(model, 'word_end', None)):
-    return True
-  return int(split(word + bytes([symbol]))[0]) == len(word)
+  """Whether a symbol behind a word ends it; -1: a unit goes on there."""
+  if symbol < 0 or symbol in (EOS, getattr(model, 'word_end', None)):
+    return symbol >= 0
+  table = getattr(model, 'unit_table', None)
+  return int(split(word + (table[symbol] if table else bytes([symbol])))[0]) == len(word)
 
 
 def _summary(kind: str, items: Sequence[tuple[bool, float]]) -> WordAccuracy:
@@ -92,14 +96,14 @@ def _summary(kind: str, items: Sequence[tuple[bool, float]]) -> WordAccuracy:
 
 
 def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
-  """Of each document: its bytes, and for each of them and for EOS the likeliest byte, the likeliest symbol behind the
-  byte before (another one only where words have an end of their own), and the nats of the byte.
+  """Of each document: its bytes, and for each of them and for EOS whether it is the likeliest, the likeliest symbol
+  behind the byte before (another one only where words have an end of their own), and the nats of the byte.
   """
   plan = evaluation_rows(corpus.lengths, seq_len)
   waiting: dict[int, list[np.ndarray]] = {}
   for start in range(0, len(plan), batch_size):
     pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
-    batch = words.mark(materialise(corpus, pieces, batch_size, seq_len), getattr(model, 'words', None))
+    batch = words.mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
     scored_BxL, _ = scoring(corpus, pieces, batch_size, seq_len)
     # Scored positions in reading order are the pieces' scored parts one after the other.
     values = np.stack([np.asarray(part)[scored_BxL] for part in jax.device_get(_predict(model, batch))], 1)
@@ -110,18 +114,17 @@ def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
       waiting.setdefault(document, []).append(values[begin : begin + stop - first])
       begin += stop - first
       if stop == corpus.lengths[document] + 2:
-        predicted, behind, nats = np.concatenate(waiting.pop(document)).T
-        yield corpus[document], predicted, behind, nats
+        yield corpus[document], *np.concatenate(waiting.pop(document)).T
 
 
 @jax.jit
 def _predict(model, batch):
-  """[B, L] each: the likeliest byte in a place, the likeliest symbol behind the byte before, nats of the byte."""
+  """[B, L] float32 each: 1 where the likeliest byte stands, the likeliest symbol behind the byte before, nats."""
   previous = lambda x: jnp.pad(x[:, :-1], ((0, 0), (1, 0), *((0, 0),) * (x.ndim - 2)))
-  if hasattr(model, 'symbol_logits'):
-    of_byte, of_end = model.symbol_logits(batch)
-    behind = of_byte if of_end is None else previous(of_end)
-  else:
-    behind = of_byte = previous(model(batch).logits)
-  nats = -jnp.take_along_axis(jax.nn.log_softmax(of_byte), jnp.asarray(batch.bytes)[..., None].astype(int), -1)[..., 0]
-  return of_byte.argmax(-1).astype(jnp.float32), behind.argmax(-1).astype(jnp.float32), nats
+  if hasattr(model, 'likeliest'):
+    is_right, behind, nats = model.likeliest(batch)
+    return is_right.astype(jnp.float32), previous(behind).astype(jnp.float32), nats
+  logits, byte_BxL = previous(model(batch).logits), jnp.asarray(batch.bytes).astype(int)
+  nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), byte_BxL[..., None], -1)[..., 0]
+  best_BxL = logits.argmax(-1)
+  return (best_BxL == byte_BxL).astype(jnp.float32), best_BxL.astype(jnp.float32), nats

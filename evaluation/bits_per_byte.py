@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from text import Batch, Corpus, MemoryCorpus
 from text.packing import Pieces, Plan, evaluation_rows, materialise, scoring
-from text.words import mark
+from text.words import mark_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def evaluate(
   waiting = None  # a batch is read when the next one is on its way
   for start in range(0, len(plan), batch_size):
     pieces = _pieces(plan, start, min(start + batch_size, len(plan)), corpus, unfinished)
-    batch = mark(materialise(corpus, pieces, batch_size, seq_len), getattr(model, 'words', None))
+    batch = mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
     scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
     outputs = score(model, _place(batch, batch_sharding))
     if waiting:

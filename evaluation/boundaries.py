@@ -114,7 +114,7 @@ def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: 
   found: list[tuple[np.ndarray, ...]] = []
   for start in range(0, len(plan), batch_size):
     pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
-    batch = words.mark(materialise(corpus, pieces, batch_size, seq_len), getattr(model, 'words', None))
+    batch = words.mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
     stages = jax.device_get(_run(model, batch))
     scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
     found.append(tuple(stage_BxL[scored_BxL & ~is_eos_BxL] for stage_BxL in stages))

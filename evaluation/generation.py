@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from text import BOS, EOS, Batch
-from text.words import mark
+from text.words import mark_for
 
 _STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
 _LENGTH_MULTIPLE = 128  # prompts of similar length share one compilation
@@ -29,10 +29,13 @@ def generate(
   """The continuation of every prompt: at most `max_bytes` bytes each, without the prompt and without the EOS.
 
   A model over words (one with `words`) gets the prompt's word starts and goes on inside its last word; the ends of
-  words that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes.
+  words that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes. A model of
+  units (one with a `unit_table`) gets the prompt's units and draws units; the last one is cut where it would go past
+  `max_bytes`, so that the number of bytes does not depend on what spells them. A prompt may end inside what would be
+  one unit if it went on: what is drawn follows the units of the prompt as it stands.
 
-  A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest byte; `top_p` < 1 samples
-  from the likeliest bytes that together reach that probability, the byte that crosses it included. Row r draws from a
+  A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest symbol; `top_p` < 1 samples
+  from the likeliest ones that together reach that probability, the one that crosses it included. Row r draws from a
   key made of (seed, r) alone, so what else is in the batch changes nothing. A row ends at its first EOS if
   `stop_at_eos`; otherwise EOS is a byte like the others, as a generated BOS always is.
 
@@ -97,6 +100,9 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   # Below the smallest normal float32 the device would divide by zero; the limit is the likeliest byte.
   greedy, nucleus = temperature < np.finfo(np.float32).tiny, top_p < 1
   logits_BxV, cache = _prefill(model, _marked(model, bytes_BxP, lengths), lengths, cache)
+  table = getattr(model, 'unit_table', None)
+  if logits_BxV.shape[-1] > (256 if table is None else len(table)):
+    raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
   done, given = np.zeros(rows, bool), np.zeros(rows, np.int64)
   for start in itertools.count(0, _STEPS):
     logits_BxV, cache, drawn_KxB, is_text_KxB = _continue(
@@ -112,9 +118,11 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
     )
     pieces = []
     for row, (drawn, is_text) in enumerate(zip(np.asarray(drawn_KxB).T, np.asarray(is_text_KxB).T, strict=True)):
-      piece = b'' if done[row] else drawn[is_text][: max_bytes - given[row]].tobytes()
-      if stop_at_eos and EOS in piece:
-        piece, done[row] = piece[: piece.index(EOS)], True
+      symbols = [] if done[row] else drawn[is_text].tolist()
+      if stop_at_eos and EOS in symbols:
+        symbols, done[row] = symbols[: symbols.index(EOS)], True
+      piece = bytes(symbols) if table is None else b''.join(table[symbol] for symbol in symbols)
+      piece = piece[: max_bytes - given[row]]
       given[row] += len(piece)
       done[row] |= given[row] == max_bytes
       pieces.append(piece)
@@ -124,9 +132,9 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
 
 
 def _marked(model, bytes_BxP, lengths_B) -> Batch:
-  """The prompts as a batch, with the words that the model needs."""
+  """The prompts as a batch, with the words and units that the model needs."""
   segment_ids = (np.arange(bytes_BxP.shape[1]) < lengths_B[:, None]).astype(np.int32)
-  return mark(Batch(bytes_BxP, segment_ids), getattr(model, 'words', None))
+  return mark_for(Batch(bytes_BxP, segment_ids), model)
 
 
 def _round_up(length) -> int:
@@ -135,10 +143,8 @@ def _round_up(length) -> int:
 
 @functools.partial(jax.jit, donate_argnames='cache')
 def _prefill(model, prompts, lengths_B, cache):
-  words = () if prompts.word_starts is None else (prompts.word_starts,)
-  logits_BxV, cache = model.prefill(prompts.bytes, lengths_B, cache, *words)
-  if logits_BxV.shape[-1] > 256:
-    raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols; text is generated from models of 256 bytes')
+  marks = [marked for marked in (prompts.word_starts, prompts.units) if marked is not None]
+  logits_BxV, cache = model.prefill(prompts.bytes, lengths_B, cache, *marks)
   return logits_BxV.astype(jnp.float32), cache
 
 
@@ -149,25 +155,26 @@ def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, gr
   def one(carry, index):
     logits_BxV, cache = carry
     if greedy:
-      byte_B = jnp.argmax(logits_BxV, -1).astype(jnp.uint8)
+      symbol_B = jnp.argmax(logits_BxV, -1)
     else:
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, index)
-      byte_B = sample(keys, logits_BxV, temperature, top_p if nucleus else None)
-    is_text_B = model.is_text(byte_B, cache) if hasattr(model, 'is_text') else jnp.ones(byte_B.shape, bool)
-    logits_BxV, cache = model.step(byte_B, cache)
-    return (logits_BxV.astype(jnp.float32), cache), (byte_B, is_text_B)
+      symbol_B = sample(keys, logits_BxV, temperature, top_p if nucleus else None)
+    symbol_B = symbol_B.astype(jnp.uint8 if logits_BxV.shape[-1] <= 256 else jnp.int32)
+    is_text_B = model.is_text(symbol_B, cache) if hasattr(model, 'is_text') else jnp.ones(symbol_B.shape, bool)
+    logits_BxV, cache = model.step(symbol_B, cache)
+    return (logits_BxV.astype(jnp.float32), cache), (symbol_B, is_text_B)
 
   (logits_BxV, cache), drawn = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(_STEPS))
   return logits_BxV, cache, *drawn
 
 
 def sample(keys_B, logits_BxV, temperature, top_p=None):
-  """One byte per row, uint8 [B]; top_p None samples from all of them."""
+  """One symbol per row, int32 [B]; top_p None samples from all of them."""
   # Relative to the largest, so that a small temperature cannot overflow it.
   logits_BxV = (logits_BxV - jnp.max(logits_BxV, -1, keepdims=True)) / temperature
   if top_p is not None:
     logits_BxV = jnp.where(nucleus_mask(logits_BxV, top_p), logits_BxV, -jnp.inf)
-  return jax.vmap(jax.random.categorical)(keys_B, logits_BxV).astype(jnp.uint8)
+  return jax.vmap(jax.random.categorical)(keys_B, logits_BxV).astype(jnp.int32)
 
 
 def nucleus_mask(logits_BxV, top_p):

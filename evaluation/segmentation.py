@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from text import BOS, Batch
-from text.words import mark
+from text.words import mark_for
 
 MARKERS = '|‖⦀'  # where a chunk of stage 0, 1, 2 begins; deeper stages are written {3}, {4}, …
 _LENGTH_MULTIPLE = 128  # texts of similar length share one compilation
@@ -25,7 +25,7 @@ def segment(model, documents: Sequence[bytes]) -> list[tuple[np.ndarray, ...]]:
     raise ValueError('there is no document to segment')
   length = 1 + max(map(len, documents))
   batch = Batch.of([bytes([BOS]) + document for document in documents], length + -length % _LENGTH_MULTIPLE)
-  stages = jax.device_get(_segmentations(model, mark(batch, getattr(model, 'words', None))))
+  stages = jax.device_get(_segmentations(model, mark_for(batch, model)))
   return [tuple(stage[row, 1 : 1 + len(text)] for stage in stages) for row, text in enumerate(documents)]
 
 

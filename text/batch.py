@@ -16,11 +16,14 @@ class Batch:
   bytes: [B, L] uint8; where a BOS or EOS belongs it stands here, models add nothing.
   segment_ids: [B, L] int32; the documents of a row are 1, 2, 3, ... from the left, 0 is padding, at the right only.
   word_starts: [B, L] bool, True where a word begins, or None where no splitter ran.
+  units: [B, L] int32, ids of the units that spell the words (text.units), each at its last byte, where it is known and
+  paid for; -1 elsewhere. None for models that read bytes.
   """
 
   bytes: jax.Array | np.ndarray
   segment_ids: jax.Array | np.ndarray
   word_starts: jax.Array | np.ndarray | None = None
+  units: jax.Array | np.ndarray | None = None
 
   @classmethod
   def of(cls, rows: Sequence[bytes], length: int | None = None) -> 'Batch':

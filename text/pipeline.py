@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from text import units as units_lib
 from text.batch import Batch
 from text.corpus import Corpus
 from text.mixture import MixedRows, Mixture
@@ -24,6 +25,7 @@ def pipeline(
   workers: int = 0,
   prefetch: int = 4,
   words: str | None = None,
+  units: str | None = None,
 ) -> Iterator[Batch]:
   """This host's share of each global batch: numpy Batches of [batch_size // hosts, seq_len], for ever.
 
@@ -31,8 +33,9 @@ def pipeline(
   one after the other; host h has the h-th block of them. To resume after k batches is start_row + k * batch_size, with
   any number of hosts, workers and batch size. workers: 0 packs in a thread, more in that many processes (scripts then
   need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker. words: a splitter of
-  `text.words`, such as 'hat(max_bytes=64)', that fills word_starts; None leaves it out.
-  Raises ValueError where a number is out of its range and for an unknown splitter.
+  `text.words`, such as 'hat(max_bytes=64)', that fills word_starts; None leaves it out. units: as in
+  `text.units`, such as 'char', that fill units.
+  Raises ValueError where a number is out of its range, for an unknown splitter or units, and for units without words.
   """
   for name, value, least in (
     ('batch_size', batch_size, 1),
@@ -49,7 +52,7 @@ def pipeline(
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
   mixture = source if isinstance(source, Mixture) else Mixture([source])
-  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, words)
+  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, words, units)
 
   import grain  # here, so that models and evaluation can import text without it
 
@@ -94,10 +97,15 @@ class _HostBatches:
     host: int,
     hosts: int,
     words: str | None,
+    units: str | None,
   ):
     if words is not None:
       parse(words)  # an unknown splitter is an error here, not in a worker
-    self._words = words
+    if units is not None:
+      units_lib.parse(units)
+      if words is None:
+        raise ValueError(f"units='{units}' are parts of words: name the splitter with words=, too")
+    self._words, self._units = words, units
     self._batch_size = batch_size
     self._share = batch_size // hosts
     self._first_row = start_row + host * self._share
@@ -107,4 +115,5 @@ class _HostBatches:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    return mark(self._rows.batch(self._first_row + index * self._batch_size, self._share), self._words)
+    batch = self._rows.batch(self._first_row + index * self._batch_size, self._share)
+    return units_lib.mark(mark(batch, self._words), self._units)

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import itertools
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from hat_splitter import HATSplitter
 from unicode_segmentation_rs import split_word_bounds
 
 import text
+from text import units
 from text.batch import Batch
 from text.specification import arguments, canonical
 
@@ -133,6 +135,11 @@ def mark(batch: Batch, spec: str | None) -> Batch:
       starts[first] = True
       starts[first + splitter(flat[first:last].tobytes())[:-1]] = True
   return dataclasses.replace(batch, word_starts=starts.reshape(segment_ids_BxL.shape))
+
+
+def mark_for(batch: Batch, model: Any) -> Batch:
+  """The batch with what a model reads beside bytes: word_starts if it has `words`, and units if it has `units`."""
+  return units.mark(mark(batch, getattr(model, 'words', None)), getattr(model, 'units', None))
 
 
 class Stream:

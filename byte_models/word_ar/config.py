@@ -3,6 +3,7 @@
   model = {
     'family': 'word_ar',
     'words': 'hat(max_bytes=64)',      # a splitter of text.words; its cap is the longest word
+    'units': 'byte',                   # what words are encoded from and decoded to, of text.units: also char, subword
     'num_vectors': 1,                  # k: vectors that the encoder pools a word into
     'concatenate_vectors': False,      # True: one backbone position of width k * d_model instead of k positions
     'encoder': {'arch_layout': 'T2', 'd_model': 128, 'd_intermediate': 384, 'num_heads': 4},
@@ -15,6 +16,7 @@ embeddings, words are patches of fixed size, and no symbol ends them: MegaByte.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +24,6 @@ from layers import checks
 from layers.ladder import LadderConfig
 from layers.stack import StackConfig, parse_layout
 
-VOCABULARY = 256
 WORD_END = 0xC0  # the symbol that ends a word, written [W]: a byte that UTF-8 never has
 
 _REQUIRED = ('words', 'backbone', 'decoder')
@@ -31,7 +32,9 @@ _OPTIONAL = {
   'encoder': None,
   'num_vectors': None,
   'concatenate_vectors': False,
+  'units': 'byte',
   'bytes_per_chunk': None,
+  'units_per_byte': None,
   'ladder': {},
   'dtype': 'float32',
   'remat': False,
@@ -45,28 +48,33 @@ _STACK_OPTIONAL = {
   'qk_norm': '',
   'window_size': None,  # backbone: full attention; local: as long as the longest word
 }
-_ENGLISH = {'hat': 4.4, 'whitespace': 6.0, 'uax29': 3.0}  # bytes of a word, where the configuration does not state it
+# Where the configuration does not state them: bytes of a word in English, and units a byte (of 4,096 subwords).
+_ENGLISH = {'hat': 4.4, 'whitespace': 6.0, 'uax29': 3.0}
+_UNITS_PER_BYTE = {'byte': 1.0, 'char': 1.0, 'subword': 0.35}
 
 
 @dataclasses.dataclass(frozen=True)
 class WordARConfig:
   """A whole model. Build it with `from_dict`, which names what is wrong.
 
-  words: the splitter, in full. longest: the most bytes of a word. num_vectors: of a word into the backbone; 0 without
-  an encoder. bytes_per_chunk: bytes of a word, at which FLOPs a byte are counted.
+  words: the splitter, in full. longest: the most bytes of a word. units: what spells words, in full; vocab_size: their
+  number. num_vectors: of a word into the backbone; 0 without an encoder. bytes_per_chunk: bytes of a word, and
+  units_per_byte: units of a byte, at which FLOPs a byte are counted.
   """
 
   words: str
   longest: int
+  units: str
+  vocab_size: int
   num_vectors: int
   concatenate_vectors: bool
   encoder: StackConfig | None
   backbone: StackConfig
   decoder: StackConfig
   bytes_per_chunk: tuple[float, ...]
+  units_per_byte: float
   ladder: LadderConfig
   dtype: str
-  vocab_size: int = VOCABULARY
   family: str = 'word_ar'
 
   @staticmethod
@@ -84,9 +92,17 @@ class WordARConfig:
     """Vectors of the decoder's width that a word's backbone outputs become: one before each slot, or one a byte."""
     return self.num_vectors or self.longest
 
+  def unit_capacity(self, words: int, length: int) -> int:
+    """Room for the units of a row of `length` bytes beside room for `words` words: what so many have by the stated
+    rates, and the bytes of the row where words or units are bytes.
+    """
+    if self.units == 'byte' or words >= length:
+      return length
+    return min(length, math.ceil(words * max(1.0, self.units_per_byte * self.bytes_per_chunk[0]) / 8) * 8)
+
 
 def _parse(branch: Mapping[str, Any]) -> WordARConfig:
-  from text import words  # the splitters' libraries are needed by models that split
+  from text import units, words  # the splitters' libraries are needed by models that split
 
   values = {**_OPTIONAL, **checks.known(branch, (*_REQUIRED, *_OPTIONAL), 'model')}
   for key in _REQUIRED:
@@ -95,10 +111,15 @@ def _parse(branch: Mapping[str, Any]) -> WordARConfig:
   if not isinstance(values['words'], str):
     raise ValueError(f"model.words {values['words']!r} must be a splitter, such as 'hat(max_bytes=64)'.")
   splitter = words.parse(values['words'])
+  if not isinstance(values['units'], str):
+    raise ValueError(f"model.units {values['units']!r} must be units of words, such as 'byte' or 'char(limit=0x3000)'.")
+  spelling = units.parse(values['units'])
   if values['encoder'] is None:
     for key in ('num_vectors', 'concatenate_vectors'):
       if values[key]:
         raise ValueError(f'model.{key} {values[key]!r}: without an encoder there is nothing to pool into vectors.')
+    if spelling.name != 'byte':
+      raise ValueError(f"model.units '{spelling.name}': without an encoder words are patches of bytes, units 'byte'.")
     if splitter.kind != 'fixed':
       raise ValueError(
         f"model.words '{splitter.name}': without an encoder words are patches of one size, such as 'fixed(size=8)'."
@@ -129,12 +150,15 @@ def _parse(branch: Mapping[str, Any]) -> WordARConfig:
   return WordARConfig(
     words=splitter.name,
     longest=splitter.limit,
+    units=spelling.name,
+    vocab_size=len(spelling.table),
     num_vectors=vectors,
     concatenate_vectors=joined,
     encoder=encoder,
     backbone=backbone,
     decoder=decoder,
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], splitter),
+    units_per_byte=_units_per_byte(values['units_per_byte'], spelling),
     ladder=LadderConfig.from_dict(values['ladder'], may_drop=False),
     dtype=values['dtype'],
   )
@@ -187,3 +211,11 @@ def _bytes_per_chunk(values: Any, splitter: Any) -> tuple[float, ...]:
   if not 1 <= (size := checks.number(values[0], 'bytes_per_chunk')) <= splitter.limit:
     raise ValueError(f"bytes_per_chunk {size}: a word of '{splitter.name}' has 1 to {splitter.limit} bytes.")
   return (size,)
+
+
+def _units_per_byte(value: Any, spelling: Any) -> float:
+  if value is None:
+    return _UNITS_PER_BYTE[spelling.name.partition('(')[0]]
+  if not 0 < (rate := checks.number(value, 'units_per_byte')) <= 1 or (spelling.name == 'byte' and rate != 1):
+    raise ValueError(f"units_per_byte {rate}: units '{spelling.name}' have at least one byte, and 'byte' exactly one.")
+  return rate

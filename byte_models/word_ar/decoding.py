@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from byte_models.word_ar.config import WORD_END
-from byte_models.word_ar.layout import Words, word_starts
-from text import BOS
+from byte_models.word_ar.layout import Words, spelled
+from text import BOS, units
 from text.batch import Batch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class WordCache:
   """backbone: caches over all words that ended. decoder: over the slots of the open word. vectors_BxKxD: its
-  prediction. word_BxP, size_B: its bytes so far, and how many.
+  prediction. word_BxP, size_B: its symbols so far, and how many; bytes_B: how many bytes these have.
   """
 
   backbone: tuple
@@ -32,6 +32,7 @@ class WordCache:
   vectors_BxKxD: Array
   word_BxP: Array
   size_B: Array
+  bytes_B: Array
 
 
 def init_cache(model: 'WordAR', batch_size: int, max_bytes: int) -> WordCache:
@@ -41,28 +42,27 @@ def init_cache(model: 'WordAR', batch_size: int, max_bytes: int) -> WordCache:
     backbone=model.backbone.init_cache(batch_size, config.positions * max_bytes),
     decoder=model.decoder.init_cache(batch_size, config.num_vectors + config.longest),
     vectors_BxKxD=jnp.zeros((batch_size, config.inputs, config.decoder.width), config.dtype),
-    word_BxP=jnp.zeros((batch_size, config.longest), jnp.uint8),
+    word_BxP=jnp.zeros((batch_size, config.longest), jnp.uint8 if config.units == 'byte' else jnp.int32),
     size_B=jnp.zeros(batch_size, jnp.int32),
+    bytes_B=jnp.zeros(batch_size, jnp.int32),
   )
 
 
-def prefill(
-  model: 'WordAR', bytes_BxP: Array, length_B: Array, cache: WordCache, word_starts_BxP: Array | None
-) -> tuple[Array, WordCache]:
+def prefill(model: 'WordAR', prompts: Batch, length_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
   """See `WordAR.prefill`."""
   config = model.config
-  bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
-  segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-  starts = word_starts(config, Batch(bytes_BxP, segment_ids, word_starts_BxP))
-  words = Words.of(starts, segment_ids, config.num_vectors, bytes_BxP.shape[1])
-  count_B = jnp.sum(starts, 1)
+  (symbols, places), index_P = spelled(config, prompts), jnp.arange(prompts.bytes.shape[1])
+  words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, len(index_P))
+  count_B = jnp.sum(symbols.starts_BxL, 1)
   last_Bx1 = jnp.maximum(count_B - 1, 0)[:, None]
   size_B = jnp.take_along_axis(words.size_BxS, last_Bx1, 1)[:, 0]
-  is_bos_B = (length_B == 1) & (bytes_BxP[:, 0] == BOS)
-  has_ended_B = (size_B == config.longest) | is_bos_B
-  ended_B, size_B = count_B - 1 + has_ended_B, jnp.where(has_ended_B, 0, size_B)
+  bytes_B = length_B - jnp.max(jnp.where(places.starts_BxL, index_P, 0), 1)
+  is_bos_B = (length_B == 1) & (symbols.ids_BxL[:, 0] == BOS)
+  has_ended_B = (bytes_B == config.longest) | is_bos_B
+  ended_B = count_B - 1 + has_ended_B
+  size_B, bytes_B = (jnp.where(has_ended_B, 0, count_B) for count_B in (size_B, bytes_B))
 
-  g = model.encode(model.embed(bytes_BxP), words)
+  g = model.encode(model.embed(symbols.ids_BxL), words)
   z, backbone = model.backbone.prefill(g, ended_B * config.positions, cache.backbone)
   index = (ended_B - 1)[:, None] * config.positions + jnp.arange(config.positions)
   z = jnp.take_along_axis(z, jnp.maximum(index, 0)[..., None], 1)
@@ -70,13 +70,13 @@ def prefill(
 
   first_Bx1 = jnp.take_along_axis(words.first_BxS, last_Bx1, 1)
   offset_P = jnp.arange(config.longest)
-  word_BxP = jnp.take_along_axis(bytes_BxP, first_Bx1 + offset_P, 1, mode='clip')
+  word_BxP = jnp.take_along_axis(symbols.ids_BxL, first_Bx1 + offset_P, 1, mode='clip')
   word_BxP = jnp.where(offset_P < size_B[:, None], word_BxP, 0)
   x = jnp.concatenate([_opening(model, vectors), _behind(model, word_BxP, offset_P + 1, vectors)], 1)
   slots_B = _num_opening(model) + size_B
   h, decoder = model.decoder.prefill(x[:, : config.num_vectors + config.longest], slots_B, cache.decoder)
   h = jnp.take_along_axis(h, (slots_B - 1)[:, None, None], 1)[:, 0]
-  return model.head(h), WordCache(backbone, decoder, vectors, word_BxP, size_B)
+  return model.head(h), WordCache(backbone, decoder, vectors, word_BxP, size_B, bytes_B)
 
 
 def step(model: 'WordAR', symbol_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
@@ -84,12 +84,15 @@ def step(model: 'WordAR', symbol_B: Array, cache: WordCache) -> tuple[Array, Wor
   config = model.config
   is_text_B = is_text(model, symbol_B, cache)
   place_B = jnp.where(is_text_B, cache.size_B, config.longest)
-  word_BxP = cache.word_BxP.at[jnp.arange(len(place_B)), place_B].set(symbol_B.astype(jnp.uint8), mode='drop')
+  rows_B, read_B = jnp.arange(len(place_B)), symbol_B.astype(cache.word_BxP.dtype)
+  word_BxP = cache.word_BxP.at[rows_B, place_B].set(read_B, mode='drop')
   size_B = cache.size_B + is_text_B
-  ends_B = ~is_text_B | (size_B == config.longest)
+  width_B = 1 if config.units == 'byte' else jnp.asarray(units.parse(config.units).sizes)[read_B]
+  bytes_B = cache.bytes_B + is_text_B * width_B
+  ends_B = ~is_text_B | (bytes_B >= config.longest)  # a unit that is drawn may reach over the cap
   x = _behind(model, symbol_B[:, None], size_B[:, None], cache.vectors_BxKxD)[:, 0]
   h, decoder = model.decoder.step(x, ~ends_B, cache.decoder)
-  cache = WordCache(cache.backbone, decoder, cache.vectors_BxKxD, word_BxP, size_B)
+  cache = WordCache(cache.backbone, decoder, cache.vectors_BxKxD, word_BxP, size_B, bytes_B)
   h, cache = jax.lax.cond(
     jnp.any(ends_B), lambda h, cache: _end_word(model, ends_B, h, cache), lambda h, cache: (h, cache), h, cache
   )
@@ -106,9 +109,9 @@ def is_text(model: 'WordAR', symbol_B: Array, cache: WordCache) -> Array:
 def _end_word(model: 'WordAR', ends_B: Array, h_BxD: Array, cache: WordCache) -> tuple[Array, WordCache]:
   """Gives the word of the rows that end one to the backbone and opens the next; (h with theirs, cache)."""
   config = model.config
-  is_byte_BxP = jnp.arange(config.longest) < cache.size_B[:, None]
-  starts_BxP = is_byte_BxP & (jnp.arange(config.longest) == 0)
-  word = Words.of(starts_BxP, is_byte_BxP.astype(jnp.int32), config.num_vectors, 1)
+  is_symbol_BxP = jnp.arange(config.longest) < cache.size_B[:, None]
+  starts_BxP = is_symbol_BxP & (jnp.arange(config.longest) == 0)
+  word = Words.of(starts_BxP, is_symbol_BxP.astype(jnp.int32), config.num_vectors, 1)
   g_BxNxD, z, backbone = model.encode(model.embed(cache.word_BxP), word), [], cache.backbone
   for position in range(config.positions):
     z_BxD, backbone = model.backbone.step(g_BxNxD[:, position], ends_B, backbone)
@@ -120,8 +123,9 @@ def _end_word(model: 'WordAR', ends_B: Array, h_BxD: Array, cache: WordCache) ->
   opening_BxNxD = _opening(model, vectors)
   for slot in range(_num_opening(model)):
     new_BxD, decoder = model.decoder.step(opening_BxNxD[:, slot], ends_B, decoder)
-  size_B = jnp.where(ends_B, 0, cache.size_B)
-  return jnp.where(ends_B[:, None], new_BxD, h_BxD), WordCache(backbone, decoder, vectors, cache.word_BxP, size_B)
+  size_B, bytes_B = (jnp.where(ends_B, 0, count_B) for count_B in (cache.size_B, cache.bytes_B))
+  h_BxD = jnp.where(ends_B[:, None], new_BxD, h_BxD)
+  return h_BxD, WordCache(backbone, decoder, vectors, cache.word_BxP, size_B, bytes_B)
 
 
 def _num_opening(model: 'WordAR') -> int:
@@ -129,16 +133,16 @@ def _num_opening(model: 'WordAR') -> int:
 
 
 def _opening(model: 'WordAR', vectors_BxKxD: Array) -> Array:
-  """Inputs of the decoder before the first byte of a word: [B, k, d], or [B, 1, d] for patches."""
+  """Inputs of the decoder before the first symbol of a word: [B, k, d], or [B, 1, d] for patches."""
   if model.config.encoder:
     return vectors_BxKxD
   return vectors_BxKxD[:, :1] + model.start[...].astype(vectors_BxKxD.dtype)
 
 
-def _behind(model: 'WordAR', bytes_BxN: Array, size_BxN: Array, vectors_BxKxD: Array) -> Array:
-  """Inputs of the decoder behind bytes that are the size-th of their word, from 1: [B, N, d]."""
-  x = model.embed(bytes_BxN)
+def _behind(model: 'WordAR', symbols_BxN: Array, size_BxN: Array, vectors_BxKxD: Array) -> Array:
+  """Inputs of the decoder behind symbols that are the size-th of their word, from 1: [B, N, d]."""
+  x = model.embed(symbols_BxN)
   if model.config.encoder:
     return x
-  index = jnp.broadcast_to(size_BxN, bytes_BxN.shape)[..., None]
+  index = jnp.broadcast_to(size_BxN, symbols_BxN.shape)[..., None]
   return x + jnp.take_along_axis(vectors_BxKxD, index, 1, mode='clip')

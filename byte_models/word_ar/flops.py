@@ -12,22 +12,25 @@ def flops_per_byte(
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
   bytes_per_chunk: one number, the bytes of a word (None: what the configuration states). Local attention is counted for
-  words of that size; that words differ adds to it. Raises ValueError for another list.
+  words of that size; that words differ adds to it. Units come at the rate that the configuration states, at least one a
+  word; to look up the vector of one of many is no work, while that of a byte is counted as in the other families.
+  Raises ValueError for another list.
   """
   sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
   if len(sizes) != 1 or sizes[0] < 1:
     raise ValueError(f'bytes_per_chunk {sizes}: a list with one number of at least 1, the bytes of a word.')
   (size,), vectors, width = sizes, config.num_vectors, config.decoder.width
   words = 1 / size  # per byte
-  slots = 1 + vectors * words
+  units = max(config.units_per_byte, words)
+  slots, local = units + vectors * words, units * size + vectors
   outer = config.inputs * width // config.positions
   is_projected = outer != config.backbone.width or not config.encoder
   result = {
-    'embeddings': 2.0 * config.vocab_size * width,
-    'encoder': stack.flops(config.encoder, slots, size + vectors) if config.encoder else 0.0,
+    'embeddings': 2.0 * config.vocab_size * width if config.units == 'byte' else 0.0,
+    'encoder': stack.flops(config.encoder, slots, local) if config.encoder else 0.0,
     'projections': 4.0 * outer * config.backbone.width * config.positions * words * is_projected,
     'backbone': stack.flops(config.backbone, config.positions * words, config.positions * words * length),
-    'decoder': stack.flops(config.decoder, slots, size + vectors),
-    'lm_head': 2.0 * config.vocab_size * width * (1 + (words if config.encoder else 0)),
+    'decoder': stack.flops(config.decoder, slots, local),
+    'lm_head': 2.0 * config.vocab_size * width * (units + (words if config.encoder else 0)),
   }
   return {name: value for name, value in result.items() if value}

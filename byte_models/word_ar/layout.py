@@ -1,11 +1,13 @@
 """Words of packed rows in static buffers, by arithmetic and without a sort.
 
-A row's local buffer holds, word after word, k slots for vectors and then the word's bytes. Byte t of word i (from 0)
-stands at t + k (i + 1); so a buffer for L bytes and at most S words has L + k S slots, and what it costs follows the
-bytes and not the longest word. Encoder and decoder share the layout: what pools a word on the way in stands where the
-prediction of the word goes in on the way out.
+Words are spelled with symbols, bytes or other units, which stand in a row one after the other. Its local buffer holds,
+word after word, k slots for vectors and then the word's symbols. Symbol t of word i (from 0) stands at t + k (i + 1);
+so a buffer for L symbols and at most S words has L + k S slots, and what it costs follows the symbols and not the
+longest word. Encoder and decoder share the layout: what pools a word on the way in stands where the prediction of the
+word goes in on the way out.
 
-S: words of a row, C = L + k S: slots of its buffer, P: bytes of the longest word.
+L: symbols of a row (in `Symbols` its bytes), S: its words, C = L + k S: slots of its buffer, P: symbols of the longest
+word.
 """
 
 import dataclasses
@@ -50,12 +52,82 @@ def word_starts(config: WordARConfig, batch: Batch) -> Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Symbols:
+  """What spells the words of a row: its bytes in place, or its units one after the other from the left.
+
+  ids_BxL: bytes, or ids of units. segment_ids_BxL: document of a symbol, 0 where there is none. starts_BxL: where words
+  begin. is_full_BxL: the last symbol of a word that is as long as the cap.
+  """
+
+  ids_BxL: Array
+  segment_ids_BxL: Array
+  starts_BxL: Array
+  is_full_BxL: Array
+
+  def first(self, count: int) -> 'Symbols':
+    """The first `count` slots of every row, which hold all symbols."""
+    return jax.tree.map(lambda x_BxL: x_BxL[:, :count], self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """Where the symbols of a row stand in its bytes.
+
+  starts_BxL: bytes that begin a word. symbol_BxL: slot of the unit that a byte is part of, and is_last_BxL: whether it
+  is the last byte of it; both None where symbols are bytes.
+  """
+
+  starts_BxL: Array
+  symbol_BxL: Array | None = None
+  is_last_BxL: Array | None = None
+
+  def spread(self, values_BxLx: Array) -> Array:
+    """Values of symbols, each at every byte of its own: [B, L, ...]."""
+    if self.symbol_BxL is None:
+      return values_BxLx
+    index = self.symbol_BxL.reshape(*self.symbol_BxL.shape, *(1,) * (values_BxLx.ndim - 2))
+    return jnp.take_along_axis(values_BxLx, index, 1, mode='clip')
+
+  def at_last(self, values_BxL: Array, empty: float = 0) -> Array:
+    """Values of symbols, each at its last byte, `empty` elsewhere: [B, L]."""
+    if self.symbol_BxL is None:
+      return values_BxL
+    return jnp.where(self.is_last_BxL, self.spread(values_BxL), empty)
+
+
+def spelled(config: WordARConfig, batch: Batch) -> tuple[Symbols, Places]:
+  """The symbols of a batch; what it lacks is made here eagerly, and is a ValueError under tracing."""
+  starts_BxL = word_starts(config, batch)
+  bytes_BxL, ids_BxL = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
+  word_BxL = jnp.cumsum(starts_BxL, 1)
+  is_full_BxL = segments.positions(word_BxL) == config.longest - 1
+  if config.units == 'byte':
+    return Symbols(bytes_BxL, ids_BxL, starts_BxL, is_full_BxL), Places(starts_BxL)
+  if batch.units is None:
+    from text import units
+
+    batch = units.mark(dataclasses.replace(batch, word_starts=starts_BxL), config.units)
+  units_BxL = jnp.asarray(batch.units)
+  is_last_BxL = (units_BxL >= 0) & (ids_BxL > 0)
+  symbol_BxL = jnp.cumsum(is_last_BxL, 1) - is_last_BxL
+  rows_Bx1 = jnp.arange(len(bytes_BxL))[:, None]
+  target_BxL = jnp.where(is_last_BxL, symbol_BxL, symbol_BxL.shape[1])
+  place = lambda values_BxL: jnp.zeros_like(values_BxL).at[rows_Bx1, target_BxL].set(values_BxL, mode='drop')
+  placed_BxL = place(word_BxL)
+  before_BxL = jnp.pad(placed_BxL[:, :-1], ((0, 0), (1, 0)))
+  symbols = Symbols(place(units_BxL), place(ids_BxL), placed_BxL > before_BxL, place(is_full_BxL))
+  return symbols, Places(starts_BxL, symbol_BxL, is_last_BxL)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Words:
   """Where a row's words begin, what they are part of, and their places in the buffer.
 
-  starts_BxL: where words begin. is_byte_BxL: False in the padding. word_BxL: each byte's word, -1 before any.
-  segment_ids_BxS: document of a word, 0 for no word. first_BxS, size_BxS: its first byte (L for none) and number of
-  bytes. slot_BxC: place in the buffer of each byte, then of each vector, word by word; source_BxC: the inverse.
+  starts_BxL: where words begin. is_byte_BxL: False in the padding. word_BxL: each symbol's word, -1 before any.
+  segment_ids_BxS: document of a word, 0 for no word. first_BxS, size_BxS: its first symbol (L for none) and number of
+  symbols. slot_BxC: place in the buffer of each symbol, then of each vector, word by word; source_BxC: the inverse.
   local_ids_BxC: word of each place, from 1; 0 for no word.
   """
 

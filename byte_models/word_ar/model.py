@@ -18,6 +18,11 @@ as the cap; patches have none.
 The first word of a document is predicted from BOS, a word of its own. A row that continues a document begins with an
 unscored symbol: its first word has zeros in place of a prediction, and the rest of that word is scored from the
 word's own beginning alone.
+
+Words may be spelled with characters or subwords instead of bytes (text/units.py): encoder and decoder then run over
+these. The nats of a unit stand at its last byte, 0 at its others. A text's bits are those of the units that the rule
+makes of it; where other units spell it, too, they are an upper bound on the bits of the text. In a row that continues
+a document, a unit of which any byte is scored is paid for whole, so that no cut makes a text cheaper.
 """
 
 import functools
@@ -33,12 +38,12 @@ from byte_models.word_ar import decoding
 from byte_models.word_ar import flops as flops_lib
 from byte_models.word_ar.config import WORD_END, WordARConfig
 from byte_models.word_ar.decoding import WordCache
-from byte_models.word_ar.layout import Words, repeat, word_starts
+from byte_models.word_ar.layout import Symbols, Words, repeat, spelled
 from layers import ladder, segments
 from layers.contract import EVAL, Context, ModelOutput
 from layers.linear import Linear, normal
 from layers.stack import Stack, StackConfig, height
-from text import BOS
+from text import BOS, units
 from text.batch import Batch
 
 
@@ -70,6 +75,16 @@ class WordAR(nnx.Module):
     return self.config.words if self.config.encoder else None
 
   @property
+  def units(self) -> str | None:
+    """The units that fill `Batch.units`; None where words are spelled with bytes."""
+    return None if self.config.units == 'byte' else self.config.units
+
+  @property
+  def unit_table(self) -> tuple[bytes, ...] | None:
+    """The bytes of every symbol that `step` reads as text; None where symbols are bytes."""
+    return None if self.config.units == 'byte' else units.parse(self.config.units).table
+
+  @property
   def word_end(self) -> int | None:
     """The symbol that ends a word; None for patches."""
     return WORD_END if self.config.encoder else None
@@ -77,45 +92,61 @@ class WordAR(nnx.Module):
   def __call__(self, batch: Batch, *, context: Context = EVAL) -> ModelOutput:
     """Nats of every byte, see the module; no logits, since they are not one set a byte: `symbol_logits` has them."""
     del context
-    starts_BxL = word_starts(self.config, batch)
-    nll_BxL, fill = self._on_ladder(batch, starts_BxL, _nats)
-    bytes_, words = jnp.sum(jnp.asarray(batch.segment_ids) > 0), jnp.sum(starts_BxL)
+    symbols, places = spelled(self.config, batch)
+    nll_BxL, fill = self._on_ladder(symbols, _nats)
+    bytes_, words = jnp.sum(jnp.asarray(batch.segment_ids) > 0), jnp.sum(places.starts_BxL)
     metrics = {
       'boundary_rate_0': words / jnp.maximum(bytes_, 1),
       'bytes_per_chunk_0': bytes_ / jnp.maximum(words, 1),
       'ladder_fill_1': fill,
     }
+    if self.units:
+      metrics['bytes_per_unit'] = bytes_ / jnp.maximum(jnp.sum(places.is_last_BxL), 1)
     return ModelOutput(
-      nll=jnp.where(batch.scored, nll_BxL, 0.0),
-      segmentations=(starts_BxL,),
-      boundary_probabilities=(starts_BxL.astype(jnp.float32),),
+      nll=jnp.where(batch.scored, places.at_last(nll_BxL), 0.0),
+      segmentations=(places.starts_BxL,),
+      boundary_probabilities=(places.starts_BxL.astype(jnp.float32),),
       metrics={name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()},
     )
 
   def symbol_logits(self, batch: Batch) -> tuple[Array, Array | None]:
-    """(of the byte, of the end): both [B, L, V] float32.
+    """(of the symbol, of the end): both [B, L, V] float32, at every byte those of the symbol that it is part of.
 
-    The first are those that each byte was predicted with, given that its word goes on or has begun. The second are for
-    the symbol behind a byte within its word: at the last byte of a word, WORD_END is the target; None for patches.
+    The first are those that each symbol was predicted with, given that its word goes on or has begun. The second are
+    for what follows it within its word: at the last symbol of a word, WORD_END is the target; None for patches.
     """
-    return self._on_ladder(batch, word_starts(self.config, batch), _logits)[0]
+    symbols, places = spelled(self.config, batch)
+    return jax.tree.map(places.spread, self._on_ladder(symbols, _logits)[0])
 
-  def _on_ladder(self, batch: Batch, starts_BxL: Array, read: Callable) -> tuple[Any, Array]:
+  def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
+    """(whether the likeliest symbol stood there, the likeliest behind it, nats of the symbol alone), each [B, L].
+
+    The first is said at every byte of a symbol. The likeliest symbol behind one that ends a word may be WORD_END; it
+    stands at the last byte of a symbol, at its others -1. Nats stand there, too, at its others 0.
+    """
+    symbols, places = spelled(self.config, batch)
+    is_right_BxL, behind_BxL, nats_BxL = self._on_ladder(symbols, _likeliest)[0]
+    return places.spread(is_right_BxL), places.at_last(behind_BxL, -1), places.at_last(nats_BxL)
+
+  def _on_ladder(self, symbols: Symbols, read: Callable) -> tuple[Any, Array]:
     """(what `read` makes of the smallest rung that holds the fullest row, mean words / rung)."""
-    bytes_BxL, segment_ids_BxL = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
-    count_B, rungs = jnp.sum(starts_BxL, 1), self.config.ladder.rungs(bytes_BxL.shape[1])
+    config, length = self.config, symbols.ids_BxL.shape[1]
+    count_B, rungs = jnp.sum(symbols.starts_BxL, 1), config.ladder.rungs(length)
     rung = ladder.rung_index(rungs, count_B)
-    rows, indices = {'x': self.embed(bytes_BxL)}, {'bytes': bytes_BxL, 'starts': starts_BxL, 'ids': segment_ids_BxL}
+    if self.units:
+      rooms = tuple(config.unit_capacity(words, length) for words in rungs)
+      rung = jnp.maximum(rung, ladder.rung_index(rooms, jnp.sum(symbols.segment_ids_BxL > 0, 1)))
+    rows, indices = {'x': self.embed(symbols.ids_BxL)}, {'symbols': symbols}
     run = functools.partial(_at_rung, read)
-    values = ladder.on_ladder(run, self.config.ladder, rungs, rung, self, rows, indices)
+    values = ladder.on_ladder(run, config.ladder, rungs, rung, self, rows, indices)
     return values, jnp.mean(count_B) / jnp.array(rungs)[rung]
 
-  def embed(self, bytes_: Array) -> Array:
-    """Bytes [...] -> [..., d] in the dtype of the activations."""
-    return self.embeddings[bytes_.astype(jnp.int32)].astype(self.config.dtype)
+  def embed(self, symbols: Array) -> Array:
+    """Symbols [...] -> [..., d] in the dtype of the activations."""
+    return self.embeddings[symbols.astype(jnp.int32)].astype(self.config.dtype)
 
   def encode(self, x_BxLxD: Array, words: Words) -> Array:
-    """Byte embeddings -> inputs of the backbone [B, N, D], `positions` for every word, N in all."""
+    """Embedded symbols -> inputs of the backbone [B, N, D], `positions` for every word, N in all."""
     config = self.config
     batch, count = words.first_BxS.shape
     if config.encoder:
@@ -132,7 +163,7 @@ class WordAR(nnx.Module):
     return y.reshape(y.shape[0], y.shape[1] // self.config.positions, self.config.inputs, -1)
 
   def decode(self, x_BxLxD: Array, vectors_BxSxKxD: Array, words: Words) -> tuple[Array, Array | None]:
-    """Hidden states (before, behind): before the first byte of each word [B, S, d] and behind each byte [B, L, d].
+    """Hidden states (before, behind): before the first symbol of each word [B, S, d], behind each symbol [B, L, d].
 
     vectors: the prediction for each word. For patches: (before each byte [B, L, d], None).
     """
@@ -154,25 +185,33 @@ class WordAR(nnx.Module):
     return decoding.init_cache(self, batch_size, max_bytes)
 
   def prefill(
-    self, bytes_BxP: Array, length_B: Array, cache: WordCache, word_starts_BxP: Array | None = None
+    self,
+    bytes_BxP: Array,
+    length_B: Array,
+    cache: WordCache,
+    word_starts_BxP: Array | None = None,
+    units_BxP: Array | None = None,
   ) -> tuple[Array, WordCache]:
     """Reads right-padded prompts, bytes without ends of words, into a fresh cache; the last word stays open.
 
-    word_starts_BxP: as in a Batch; left out, they are made here, which under tracing is a ValueError. Logits [B, V] are
-    for the symbol behind each row's last byte.
+    word_starts_BxP, units_BxP: as in a Batch; left out, they are made here, which under tracing is a ValueError. Logits
+    [B, V] are for the symbol behind each row's last unit. A prompt may end inside what would be one unit if it went on:
+    it is taken as it stands.
     """
-    return decoding.prefill(self, bytes_BxP, length_B, cache, word_starts_BxP)
+    bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
+    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
+    return decoding.prefill(self, Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP), length_B, cache)
 
   def step(self, symbol_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
-    """Reads one symbol a row, a byte or WORD_END; logits [B, V] are for the next.
+    """Reads one symbol a row, a byte or unit or WORD_END; logits [B, V] are for the next.
 
-    WORD_END ends a word that has begun; as the first symbol of a word it is a byte. Words as long as the cap end
+    WORD_END ends a word that has begun; as the first symbol of a word it is a byte. Words that reach the cap end
     without it, as patches do.
     """
     return decoding.step(self, symbol_B, cache)
 
   def is_text(self, symbol_B: Array, cache: WordCache) -> Array:
-    """[B] bool: whether `step` would read the symbol as a byte and not as the end of a word."""
+    """[B] bool: whether `step` would read the symbol as part of the text and not as the end of a word."""
     return decoding.is_text(self, symbol_B, cache)
 
   @property
@@ -208,40 +247,51 @@ def _stack(config: StackConfig, rngs: nnx.Rngs) -> Stack:
 
 
 def _at_rung(read: Callable, rung: int, model: WordAR, rows: dict, indices: dict) -> Any:
-  """The model for at most `rung` words a row; what `read` makes of its hidden states."""
-  x_BxLxD, config = rows['x'], model.config
-  words = Words.of(indices['starts'], indices['ids'], config.num_vectors, rung)
+  """The model for at most `rung` words a row; what `read` makes of its hidden states, [B, L, ...]."""
+  config, length = model.config, rows['x'].shape[1]
+  room = config.unit_capacity(rung, length)
+  x_BxUxD, symbols = rows['x'][:, :room], indices['symbols'].first(room)
+  words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, rung)
   ids_BxN = repeat(words.segment_ids_BxS, config.positions)
-  z_BxNxD = model.backbone(model.encode(x_BxLxD, words), ids_BxN)
+  z_BxNxD = model.backbone(model.encode(x_BxUxD, words), ids_BxN)
   vectors = words.from_previous(model.predictions(z_BxNxD))
-  return read(model, words, indices, *model.decode(x_BxLxD, vectors, words))
+  values = read(model, words, symbols, *model.decode(x_BxUxD, vectors, words))
+  return jax.tree.map(lambda x: ladder.pad_to(x, length), values)
 
 
-def _nats(model: WordAR, words: Words, indices: dict, before: Array, behind: Array | None) -> Array:
-  """Nats of every byte, with those of the end of the word before it: [B, L]."""
-  bytes_BxL, starts_BxL = indices['bytes'], words.starts_BxL
+def _nats(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> Array:
+  """Nats of every symbol, with those of the end of the word before it: [B, L]."""
+  ids_BxL, starts_BxL = symbols.ids_BxL, words.starts_BxL
   if behind is None:
-    return _cross_entropy(model.head(before), bytes_BxL)
-  next_BxL = jnp.where(_next(starts_BxL), WORD_END, _next(bytes_BxL))
+    return _cross_entropy(model.head(before), ids_BxL)
+  next_BxL = jnp.where(_next(starts_BxL), WORD_END, _next(ids_BxL))
   behind_BxL = _previous(_cross_entropy(model.head(behind), next_BxL))
-  first_BxS = jnp.take_along_axis(bytes_BxL, words.first_BxS, 1, mode='clip')
+  first_BxS = jnp.take_along_axis(ids_BxL, words.first_BxS, 1, mode='clip')
   before_BxS = _cross_entropy(model.head(before), first_BxS)
   before_BxL = jnp.take_along_axis(before_BxS, words.word_BxL, 1, mode='clip')
-  is_full_BxL = segments.positions(words.word_BxL) == model.config.longest - 1
-  is_bos_BxL = segments.starts(indices['ids']) & (bytes_BxL == BOS)
-  end_BxL = jnp.where(_previous(is_full_BxL | is_bos_BxL), 0.0, behind_BxL)
+  first_BxL = segments.starts(symbols.segment_ids_BxL)
+  is_certain_BxL = _previous(symbols.is_full_BxL | (first_BxL & (ids_BxL == BOS)))
+  end_BxL = jnp.where(is_certain_BxL | first_BxL, 0.0, behind_BxL)  # no word ends before a document's first unit
   return jnp.where(starts_BxL, before_BxL + end_BxL, behind_BxL)
 
 
-def _logits(model: WordAR, words: Words, indices: dict, before: Array, behind: Array | None) -> tuple:
-  """What `WordAR.symbol_logits` returns."""
-  del indices
+def _logits(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> tuple:
+  """(of every symbol, of what follows it within its word or None): [B, L, V]."""
+  del symbols
   if behind is None:
     return model.head(before), None
   before, behind = model.head(before), model.head(behind)
   index_BxLx1 = words.word_BxL[..., None]
   of_first = jnp.take_along_axis(before, index_BxLx1, 1, mode='clip')
   return jnp.where(words.starts_BxL[..., None], of_first, _previous(behind)), behind
+
+
+def _likeliest(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> tuple:
+  """What `WordAR.likeliest` says, of symbols: [B, L] each."""
+  of_symbol, of_end = _logits(model, words, symbols, before, behind)
+  best_BxL = of_symbol.argmax(-1)
+  behind_BxL = _next(best_BxL) if of_end is None else of_end.argmax(-1)
+  return best_BxL == symbols.ids_BxL, behind_BxL, _cross_entropy(of_symbol, symbols.ids_BxL)
 
 
 def _cross_entropy(logits: Array, targets: Array) -> Array:

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from flax import nnx
 
 from evaluation import accuracy as lib
 from text import MemoryCorpus, words
+from text import units as text_units
 
 
 def documents_of(model, seed, lengths=(40, 3, 1, 25)):
@@ -78,10 +78,9 @@ class Echo(nnx.Module):
   def __init__(self):
     self.scale = nnx.Param(jnp.ones(()))
 
-  def symbol_logits(self, batch):
-    of_byte = jax.nn.one_hot(batch.bytes, 256) * 50.0
+  def likeliest(self, batch):
     following = jnp.where(batch.bytes == 32, self.word_end, jnp.roll(batch.bytes, -1, 1))
-    return of_byte, jax.nn.one_hot(following, 256) * 50.0
+    return jnp.ones(batch.bytes.shape, bool), following, jnp.zeros(batch.bytes.shape)
 
 
 def test_the_end_of_a_word_is_part_of_it():
@@ -93,6 +92,43 @@ def test_the_end_of_a_word_is_part_of_it():
     Echo(), MemoryCorpus(documents), splitter='fixed(size=4)', seen={}, seq_len=64, batch_size=2
   )
   assert wrong[0].words == 8
+
+
+class EchoOfUnits(nnx.Module):
+  """Knows the text but for one unit, as characters; says the end of a word behind every word of its own."""
+
+  words, units = 'whitespace(max_bytes=16)', 'char'
+  word_end = 0xC0
+
+  def __init__(self, wrong):
+    self.scale, self.wrong = nnx.Param(jnp.ones(())), wrong
+
+  @property
+  def unit_table(self):
+    return text_units.parse(self.units).table
+
+  def likeliest(self, batch):
+    is_last = batch.units >= 0
+    is_wrong = batch.units == 256 + ord(self.wrong) - 128
+    for _ in range(3):  # it is wrong at every byte of that unit
+      is_wrong |= jnp.roll(is_wrong, -1, 1) & ~is_last
+    behind = jnp.where(jnp.roll(batch.word_starts, -1, 1), self.word_end, ord('x'))
+    return ~is_wrong, jnp.where(is_last, behind, -1), jnp.where(is_last, 0.5, 0.0)
+
+
+def test_every_unit_of_a_word_has_to_be_right_and_units_share_the_probability():
+  documents = ['naïve café über 日本'.encode(), 'é à'.encode()]
+  accuracy = lambda wrong, splitter: lib.word_accuracy(
+    EchoOfUnits(wrong), MemoryCorpus(documents), splitter=splitter, seen={}, seq_len=64, batch_size=2
+  )[0]
+  right = accuracy('ß', EchoOfUnits.words)
+  assert (right.words, right.greedy) == (6, 1.0)
+  sizes = [6, 5, 5, 6, 2, 1]  # units of each word: Japanese letters are bytes here
+  assert right.sampled == pytest.approx(np.mean(np.exp(-0.5 * np.array(sizes))))
+  assert accuracy('é', EchoOfUnits.words).greedy == pytest.approx(4 / 6)
+  # 'na' and 'ï' cut in two: a unit over the border is wrong on both sides, and its word does not end inside it
+  cut = accuracy('ï', 'fixed(size=3)')
+  assert cut.words == 11 and cut.greedy < accuracy('ß', 'fixed(size=3)').greedy < 1
 
 
 def test_counts_are_of_words_with_the_splitter():

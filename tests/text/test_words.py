@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from unicode_segmentation_rs import split_word_bounds
 
 import text
-from text import words
+from tests.text import tiny_subwords
+from text import units, words
 from text.corpus import MemoryCorpus
 
 KINDS = ['hat', 'whitespace', 'uax29', 'fixed']
@@ -324,16 +325,19 @@ def test_device_batches_are_marked_too_but_not_while_they_are_traced():
     jax.jit(lambda batch: words.mark(batch, 'hat').bytes)(batch)
 
 
-def test_the_pipeline_marks_words_in_processes_as_in_a_thread():
+def test_the_pipeline_marks_words_and_units_in_processes_as_in_a_thread(tmp_path):
   corpus = MemoryCorpus([f'Some words, {index} of them; more…'.encode() for index in range(20)])
-  taken = []
+  taken, subwords = [], f'subword(file={tiny_subwords.write(tmp_path / "subwords.json")})'
+  asked = {'words': 'hat(max_bytes=4)', 'units': subwords}
   for workers in (0, 2):
-    rows = text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, workers=workers, words='hat(max_bytes=4)')
+    rows = text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, workers=workers, **asked)
     taken.append(list(itertools.islice(rows, 6)))
     rows.close()
   for batch, other in zip(*taken, strict=True):
     np.testing.assert_array_equal(batch.word_starts, words.mark(batch, 'hat(max_bytes=4)').word_starts)
     np.testing.assert_array_equal(batch.word_starts, other.word_starts)
+    np.testing.assert_array_equal(batch.units, units.mark(batch, subwords).units)
+    np.testing.assert_array_equal(batch.units, other.units)
   assert next(text.pipeline(corpus, batch_size=2, seq_len=32, seed=0)).word_starts is None
   with pytest.raises(ValueError, match="splitter 'bpe' is not known"):
     text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, words='bpe')

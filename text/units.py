@@ -1,0 +1,205 @@
+"""What models spell words with, by rule: bytes, characters or subwords; and their marks in a batch.
+
+A specification names them:
+
+byte                             every byte
+char(limit=0x3000)               every character with a code point from 128 to limit - 1 is one unit
+subword(file=PATH[,digest=HEX])  a byte-level BPE, tokenizer.json of the `tokenizers` library, on every word by itself
+
+Ids 0 to 255 are the bytes themselves, so that units spell every text: bytes that are not UTF-8, characters above the
+limit, words that training has not seen. Bytes that UTF-8 never has are always units of their own, and what models use
+as symbols is among them: BOS, EOS and the end of a word. No unit reaches over the end of a word.
+
+The units of a word depend on all of it; those of a word that goes on may be others.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from text.batch import Batch
+from text.specification import arguments
+
+ARGUMENTS = {'byte': {}, 'char': {'limit': '0x3000'}, 'subword': {'file': '', 'digest': ''}}
+_BYTES = tuple(bytes([value]) for value in range(256))
+_NEVER = re.compile(rb'([\xc0\xc1\xf5-\xff])')  # in UTF-8
+_KEPT_WORDS = 2**16  # whose units are remembered
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Units:
+  """A parsed specification; `units(word)` are the ids of what spells a word.
+
+  name: in full, equal where the units are equal. table: the bytes of every id; those of a word's units, laid end to
+  end, are the word.
+  """
+
+  name: str
+  table: tuple[bytes, ...]
+  split: Callable[[bytes], tuple[int, ...]]
+
+  def __call__(self, word: bytes) -> tuple[int, ...]:
+    return self.split(word)
+
+  @functools.cached_property
+  def sizes(self) -> np.ndarray:
+    """Bytes of every id, int32."""
+    return np.fromiter(map(len, self.table), np.int32, len(self.table))
+
+
+@functools.cache
+def parse(spec: str) -> Units:
+  """The units that a specification names.
+
+  Raises ValueError for an unknown one, a limit outside 128..0x110000, and a tokenizer file that is damaged, that is
+  not byte-level, that changes the text before it cuts it, or that has another digest; OSError where it cannot be read.
+  """
+  kind, values = arguments(spec, 'units', ARGUMENTS)
+  if kind == 'char':
+    return _characters(spec, values['limit'])
+  if kind == 'subword':
+    return _subwords(spec, values['file'], values['digest'])
+  return Units(kind, _BYTES, tuple)
+
+
+def mark(batch: Batch, spec: str | None) -> Batch:
+  """The batch with its units, numpy, from its word_starts; as it is where spec is None.
+
+  Raises ValueError for a batch that is being traced or that has no word_starts.
+  """
+  if spec is None:
+    return batch
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(batch)):
+    raise ValueError('batch.units is missing under jax.jit: fill it before, with text.words.mark_for(batch, model)')
+  if batch.word_starts is None:
+    raise ValueError('batch.word_starts is missing: units are parts of words, so mark these first (text.words.mark)')
+  units, ids_BxL = parse(spec), np.asarray(batch.segment_ids)
+  starts_BxL = np.array(batch.word_starts)
+  starts_BxL[:, 0] = True
+  starts_BxL[:, 1:] |= ids_BxL[:, 1:] != ids_BxL[:, :-1]
+  places = np.flatnonzero(ids_BxL)  # of all that is not padding, row after row
+  symbols = np.asarray(batch.bytes).reshape(-1)[places].tobytes()
+  borders = [*np.flatnonzero(starts_BxL.reshape(-1)[places]).tolist(), len(symbols)]
+  words = (symbols[begin:end] for begin, end in itertools.pairwise(borders))
+  found = np.fromiter(itertools.chain.from_iterable(map(units, words)), np.int32)
+  marked = np.full(ids_BxL.size, -1, np.int32)
+  marked[places[np.cumsum(units.sizes[found]) - 1]] = found
+  return dataclasses.replace(batch, units=marked.reshape(ids_BxL.shape))
+
+
+def _characters(spec: str, limit: str) -> Units:
+  try:
+    stop = int(limit, 0)
+  except ValueError:
+    raise ValueError(f"units '{spec}': limit='{limit}' is not a whole number, such as 0x3000") from None
+  if not 128 <= stop <= 0x110000:
+    raise ValueError(f"units '{spec}': limit={limit} must be from 128 to 0x110000, the end of Unicode")
+
+  @functools.lru_cache(_KEPT_WORDS)
+  def split(word: bytes) -> tuple[int, ...]:
+    if word.isascii():
+      return tuple(word)
+    ids = []
+    for code in map(ord, word.decode('utf-8', 'surrogateescape')):  # 0xDC00 + byte for one that is not UTF-8
+      if code < 128:
+        ids.append(code)
+      elif 0xDC80 <= code <= 0xDCFF:
+        ids.append(code - 0xDC00)
+      elif code < stop:
+        ids.append(256 + code - 128)
+      else:
+        ids.extend(chr(code).encode())
+    return tuple(ids)
+
+  characters = (chr(code).encode('utf-8', 'surrogatepass') for code in range(128, stop))
+  return Units(f'char(limit={stop:#x})', (*_BYTES, *characters), split)
+
+
+def alphabet() -> list[str]:
+  """The character that byte-level tokenizers write for every byte: itself if it can be seen, else one from 256 on."""
+  visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+  others = itertools.count(256)
+  return [chr(byte if byte in visible else next(others)) for byte in range(256)]
+
+
+_CHARACTERS = dict(enumerate(alphabet()))
+_BYTE_OF = {ord(character): chr(byte) for byte, character in _CHARACTERS.items()}
+
+
+def parts(word: bytes) -> list[bytes]:
+  """What a word is cut into before it is cut into subwords: bytes that UTF-8 never has stand alone."""
+  return [part for part in _NEVER.split(word) if part]
+
+
+def written(word: bytes) -> str:
+  """Bytes in the alphabet of byte-level tokenizers."""
+  return word.decode('latin-1').translate(_CHARACTERS)
+
+
+def _subwords(spec: str, path: str, digest: str) -> Units:
+  """Id 256 + n: the n-th unit of more than one byte by the tokenizer's ids, which number single bytes as they like.
+
+  Where they number those first, as GPT-2's and ours do, it is the tokenizer's own id.
+  """
+  name = f"units '{spec}'"
+  if not path:
+    raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
+  try:
+    with open(path, 'rb') as file:
+      content = file.read()
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"
+    ) from None
+  except OSError as error:
+    raise OSError(f"{name}: '{path}' cannot be read ({error.strerror}): name a tokenizer.json") from error
+  found = hashlib.sha256(content).hexdigest()[:16]
+  if digest and digest != found:
+    raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
+  model, vocabulary = _tokenizer(name, path, content)
+  table, numbers = list(_BYTES), {character: byte for byte, character in _CHARACTERS.items()}
+  for token in sorted(vocabulary, key=vocabulary.get):
+    if len(token) > 1:
+      numbers[token] = len(table)
+      table.append(token.translate(_BYTE_OF).encode('latin-1'))
+
+  @functools.lru_cache(_KEPT_WORDS)
+  def split(word: bytes) -> tuple[int, ...]:
+    return tuple(numbers[token.value] for part in parts(word) for token in model.tokenize(written(part)))
+
+  return Units(f'subword(file={path},digest={found})', tuple(table), split)
+
+
+def _tokenizer(name: str, path: str, content: bytes) -> tuple[Any, dict[str, int]]:
+  """(the BPE of a tokenizer.json, its units in the alphabet of bytes -> ids)."""
+  from tokenizers import Tokenizer, models  # here, so that models of bytes do without it
+
+  try:
+    settings, tokenizer = json.loads(content), Tokenizer.from_str(content.decode())
+  except Exception as error:  # `tokenizers` raises nothing more special
+    raise ValueError(
+      f"{name}: '{path}' is damaged or no tokenizer.json ({error!s:.100}): make it again, or name another"
+    ) from None
+  before = settings.get('pre_tokenizer') or {}
+  steps = {step['type'] for step in [before, *before.get('pretokenizers', [])] if step}
+  characters, added = set(_CHARACTERS.values()), {token['content'] for token in settings.get('added_tokens', [])}
+  everything = tokenizer.get_vocab(with_added_tokens=False)
+  vocabulary = {token: index for token, index in everything.items() if characters.issuperset(token)}
+  is_spelled = characters <= vocabulary.keys() and everything.keys() - vocabulary.keys() <= added
+  if not isinstance(tokenizer.model, models.BPE) or 'ByteLevel' not in steps or not is_spelled:
+    raise ValueError(f"{name}: '{path}' is not a byte-level BPE: name one whose alphabet is the 256 bytes")
+  if tokenizer.normalizer:
+    raise ValueError(f"{name}: '{path}' has a normalizer, so that its units do not spell the text: take it out")
+  for key in ('dropout', 'continuing_subword_prefix', 'end_of_word_suffix'):
+    if value := getattr(tokenizer.model, key):
+      raise ValueError(f"{name}: '{path}' has {key} {value!r}, so that units do not follow from bytes: take it out")
+  return tokenizer.model, vocabulary
