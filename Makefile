@@ -32,3 +32,28 @@ $(VENV)/installed-dev: requirements.txt requirements-gguf.txt requirements-dev.t
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/installed
+
+# Compiles every TPU kernel for v4, v5e, v5p and v6e with libtpu, in an environment of its own; needs no TPU, runs nothing.
+TPU_VENV := .venv-tpu
+.PHONY: test-tpu
+test-tpu: $(TPU_VENV)/installed
+	$(TPU_VENV)/bin/python -m kernels.compile_tpu --jobs=2
+	$(TPU_VENV)/bin/python -m kernels.compile_tpu --devices=4 --batch=4 --width=1024 --dtype=bfloat16
+	$(TPU_VENV)/bin/python -m pytest tests/kernels/test_tpu_compiler.py
+
+$(TPU_VENV)/installed: requirements-tpu-compiler.txt
+	test -x $(TPU_VENV)/bin/python || $(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tpu-compiler.txt
+	touch $@
+
+# Compiles every GPU kernel for an H100 with XLA's own compiler, in an environment of 2 GB; needs no GPU, and runs nothing.
+GPU_VENV := .venv-gpu
+.PHONY: test-gpu
+test-gpu: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m kernels.compile_gpu
+	$(GPU_VENV)/bin/python -m kernels.compile_gpu --devices=2 --width=1024 --dtype=bfloat16
+
+$(GPU_VENV)/installed: requirements-gpu-compiler.txt
+	test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-gpu-compiler.txt
+	touch $@

@@ -13,7 +13,7 @@ import numpy as np
 from text import BOS, EOS, Batch
 from text.words import mark_for
 
-_STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
+STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
 _LENGTH_MULTIPLE = 128  # prompts of similar length share one compilation
 
 
@@ -95,7 +95,7 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
     bytes_BxP[row, : lengths[row]] = np.frombuffer(bytes([BOS]) + prompt, np.uint8)
   # The last dispatch may run past max_bytes; its steps need a place too. A row that is done and runs further beside
   # others breaks nothing but itself.
-  cache = model.init_cache(rows, _round_up(lengths.max() + max_bytes + _STEPS))
+  cache = model.init_cache(rows, _round_up(lengths.max() + max_bytes + STEPS))
   keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(rows))
   # Below the smallest normal float32 the device would divide by zero; the limit is the likeliest byte.
   greedy, nucleus = temperature < np.finfo(np.float32).tiny, top_p < 1
@@ -104,7 +104,7 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   if logits_BxV.shape[-1] > (256 if table is None else len(table)):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
   done, given = np.zeros(rows, bool), np.zeros(rows, np.int64)
-  for start in itertools.count(0, _STEPS):
+  for start in itertools.count(0, STEPS):
     logits_BxV, cache, drawn_KxB, is_text_KxB = _continue(
       model,
       logits_BxV,
@@ -150,7 +150,7 @@ def _prefill(model, prompts, lengths_B, cache):
 
 @functools.partial(jax.jit, static_argnames=('greedy', 'nucleus'), donate_argnames=('logits_BxV', 'cache'))
 def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, greedy, nucleus):
-  """Draws and takes in _STEPS symbols: (next logits, cache, symbols [_STEPS, B], which of them are text)."""
+  """Draws and takes in STEPS symbols: (next logits, cache, symbols [STEPS, B], which of them are text)."""
 
   def one(carry, index):
     logits_BxV, cache = carry
@@ -164,7 +164,7 @@ def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, gr
     logits_BxV, cache = model.step(symbol_B, cache)
     return (logits_BxV.astype(jnp.float32), cache), (symbol_B, is_text_B)
 
-  (logits_BxV, cache), drawn = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(_STEPS))
+  (logits_BxV, cache), drawn = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(STEPS))
   return logits_BxV, cache, *drawn
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from kernels.route import route
 from layers import segments
 from layers.linear import Linear, identity
 
@@ -29,12 +30,10 @@ class Cosine(nnx.Module):
     self.key = Linear(width, width, kernel_init=identity, rngs=rngs)
 
   def __call__(self, e_BxLxD: Array, segment_ids_BxL: Array, bytes_BxL: Array) -> Array:
-    """Probability [B, L] that a chunk starts; 1 at document starts."""
+    """Probability [B, L] that a chunk starts; 1 at document starts, 0 in padding."""
     del bytes_BxL
     e_BxLxD = e_BxLxD.astype(jnp.float32)
-    q, k = self.query(e_BxLxD, HIGHEST), self.key(e_BxLxD, HIGHEST)
-    q = jnp.pad(q[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    return jnp.where(segments.starts(segment_ids_BxL), 1.0, _half_cosine_distance(q, k))
+    return route(self.query(e_BxLxD, HIGHEST), self.key(e_BxLxD, HIGHEST), segment_ids_BxL).p_BxL
 
   def init_state(self, batch_size: int) -> dict[str, Array]:
     """Nothing seen yet."""

@@ -15,7 +15,8 @@ from jax import Array
 
 from hnet import boundary as boundary_lib
 from hnet.config import HNetConfig, StageConfig
-from hnet.smoothing import ema, ema_step
+from hnet.smoothing import ema_step
+from kernels.dechunk import dechunk
 from layers import ladder
 from layers.chunks import Level, pick
 from layers.linear import Linear, zeros
@@ -109,6 +110,8 @@ class Stage(nnx.Module):
     rungs, rung = _rungs(config, self.index, level)
     # Level 0 is the only one where slots are bytes, and the only one whose boundary may read them.
     indices = {**_slots(level), 'bytes': bytes_BxL}
+    if not self.index:
+      del indices['parent']  # every slot is its own
     run = functools.partial(ladder.on_ladder, config=config.ladder, rungs=rungs, rung=rung)
     e_BxCxD, p_BxC = run(
       functools.partial(_enter, stage),
@@ -127,7 +130,6 @@ class Stage(nnx.Module):
       indices={
         'segment_ids': level.segment_ids,
         'b': kept_BxC,
-        'chunk_parent': chunks.parent_BxC,
         'chunk_segment_ids': chunks.segment_ids,
       },
     )
@@ -152,9 +154,12 @@ class Stage(nnx.Module):
     b = (p > 0.5) & level.valid
     chunks = level.compact(b)
     z, inner = self.inner.prefill(e, chunks, bytes_BxL, cache.inner)
-    smooth, y = _expand(stage, z, p, b, chunks.parent_BxC, chunks.segment_ids, level.segment_ids)
-    value = pick(smooth, jnp.maximum(chunks.count_B - 1, 0)[:, None])[:, 0]
-    y = _combine(stage, getattr(self, 'residual', None), y, e, p, b)
+    u = _expand(stage, z, p, b, chunks.segment_ids, level.segment_ids)
+    last = z.astype(jnp.float32), jnp.maximum(chunks.count_B - 1, 0)
+    if stage.unpool == 'ema':  # which stays what it is until the next chunk
+      last = u, jnp.maximum(level.count_B - 1, 0)
+    value = pick(last[0], last[1][:, None])[:, 0]
+    y = _combine(stage, getattr(self, 'residual', None), u, e, p, b)
     y, decoder = self.decoder.prefill(y, level.count_B, cache.decoder)
     state = self.boundary.last_state(e, bytes_BxL, level.count_B)
     return _narrow(stage, y), StageCache(encoder, state, inner, value, decoder)
@@ -196,37 +201,36 @@ def _main_forward(stage: StageConfig, rung: int, parameters: dict, rows: dict, i
 
 def _enter(stage: StageConfig, rung: int, parameters: dict, rows: dict, indices: dict) -> tuple[Array, Array]:
   segment_ids = indices['segment_ids'][:, :rung]
-  x = _widen(stage, parameters.get('pad'), pick(rows['parent'], indices['parent'][:, :rung]))
-  e = parameters['encoder'](x, segment_ids)
+  x = rows['parent'] if 'parent' not in indices else pick(rows['parent'], indices['parent'][:, :rung])
+  e = parameters['encoder'](_widen(stage, parameters.get('pad'), x), segment_ids)
   p = parameters['boundary'](e, segment_ids, indices['bytes'][:, :rung])
-  capacity = indices['parent'].shape[1]
+  capacity = indices['segment_ids'].shape[1]
   return ladder.pad_to(e, capacity), ladder.pad_to(p, capacity)
 
 
 def _leave(stage: StageConfig, rung: int, parameters: dict, rows: dict, indices: dict) -> Array:
   cut = lambda v: v[:, :rung]
   segment_ids, b, e, p = cut(indices['segment_ids']), cut(indices['b']), cut(rows['e']), cut(rows['p'])
-  parents, chunk_ids = cut(indices['chunk_parent']), cut(indices['chunk_segment_ids'])
-  _, y = _expand(stage, cut(rows['inner']), p, b, parents, chunk_ids, segment_ids)
-  y = _combine(stage, parameters.get('residual'), y, e, p, b)
+  inner, residual = cut(rows['inner']), parameters.get('residual')
+  if (stage.unpool, stage.combine) == ('ema', 'ste'):  # as published: one pass over the chunks and one over positions
+    r = residual(e.astype(jnp.float32), HIGHEST)
+    y = dechunk(inner, p, b, segment_ids, jnp.where(b, p, 1 - p), r).astype(e.dtype)
+  else:
+    y = _combine(stage, residual, _expand(stage, inner, p, b, cut(indices['chunk_segment_ids']), segment_ids), e, p, b)
   y = _narrow(stage, parameters['decoder'](y, segment_ids))
   return ladder.pad_to(y, rows['e'].shape[1])
 
 
-def _expand(
-  stage: StageConfig, inner: Array, p: Array, b: Array, chunk_parent: Array, chunk_ids: Array, segment_ids: Array
-) -> tuple[Array, Array]:
-  """Chunk values -> (smoothed chunks, values at the stage's own positions), float32."""
+def _expand(stage: StageConfig, inner: Array, p: Array, b: Array, chunk_ids: Array, segment_ids: Array) -> Array:
+  """Chunk values -> values at the stage's own positions, float32."""
+  inner = inner.astype(jnp.float32)
   if stage.unpool == 'ema':
-    smooth = ema(inner, jnp.take_along_axis(p, chunk_parent, 1), chunk_ids)
-  else:
-    smooth = inner.astype(jnp.float32)
+    return dechunk(inner, p, b, segment_ids)
   chunk = jnp.maximum(jnp.cumsum(b, 1) - 1, 0)
-  u = pick(smooth, chunk)
   # Under a hard capacity a position may have no chunk of its own document.
   own = jnp.take_along_axis(chunk_ids, chunk, 1) == segment_ids
   own &= b if stage.unpool == 'scatter' else True
-  return smooth, jnp.where(own[..., None], u, 0.0)
+  return jnp.where(own[..., None], pick(inner, chunk), 0.0)
 
 
 def _combine(stage: StageConfig, residual: Linear | None, u: Array, e: Array, p: Array, b: Array) -> Array:

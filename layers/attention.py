@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from kernels.attention import attention
+from kernels.attention.xla import MASKED, repeated
 from layers.linear import Linear, RMSNorm, normal
 from layers.rotary import RotaryScaling, rotate
 
@@ -84,7 +86,7 @@ class Attention(nnx.Module):
   def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array, positions_BxL: Array) -> Array:
     """Attends inside segments; positions are those of `segments.positions`."""
     q, k, v = self._project(x_BxLxD, positions_BxL)
-    y = self_attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal)
+    y = attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal)
     return self.out(y.reshape(*y.shape[:2], -1))
 
   def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype, undo: int = 0) -> AttentionCache:
@@ -103,7 +105,7 @@ class Attention(nnx.Module):
     index_L = jnp.arange(x_BxLxD.shape[1], dtype=jnp.int32)
     index_BxL = jnp.broadcast_to(index_L, x_BxLxD.shape[:2])
     q, k, v = self._project(x_BxLxD, index_BxL)
-    y = self_attention(q, k, v, jnp.ones_like(index_BxL), self.config.window)
+    y = attention(q, k, v, jnp.ones_like(index_BxL), self.config.window)
     slots = cache.k_BxCxHxK.shape[1]
     kept_BxL = (index_L < length_B[:, None]) & (index_L >= length_B[:, None] - slots)
     slot_BxL = jnp.where(kept_BxL, index_L % slots, slots)
@@ -127,7 +129,7 @@ class Attention(nnx.Module):
       seen_BxC &= age_BxC <= self.config.window
     k_BxCxHxK, v_BxCxHxK = (repeated(x.astype(q.dtype), q) for x in (cache.k_BxCxHxK, cache.v_BxCxHxK))
     logits = jnp.einsum('bhk,bchk->bhc', q, k_BxCxHxK, preferred_element_type=jnp.float32)
-    logits = jnp.where(seen_BxC[:, None], logits * q.shape[-1] ** -0.5, _MASKED)
+    logits = jnp.where(seen_BxC[:, None], logits * q.shape[-1] ** -0.5, MASKED)
     weights = jax.nn.softmax(logits, -1).astype(q.dtype)
     y = jnp.einsum('bhc,bchk->bhk', weights, v_BxCxHxK)
     return self._or_nan(self.out(y.reshape(y.shape[0], -1)), cache), cache
@@ -139,58 +141,6 @@ class Attention(nnx.Module):
       return y
     fits_B = cache.length_B <= slots
     return jnp.where(fits_B.reshape(-1, *(1,) * (y.ndim - 1)), y, jnp.nan)
-
-
-_MASKED = -1e30  # finite, so that a row with nothing to see stays free of nan
-
-
-def repeated(x: Array, q: Array) -> Array:
-  """Key or value heads, each as often as query heads share it: [..., H, K]."""
-  return x if x.shape[-2] == q.shape[-2] else jnp.repeat(x, q.shape[-2] // x.shape[-2], -2)
-
-
-def self_attention(
-  q_BxLxHxK: Array,
-  k_BxLxHxK: Array,
-  v_BxLxHxK: Array,
-  segment_ids_BxL: Array,
-  window: int,
-  *,
-  causal: bool = True,
-  block: int = 128,
-) -> Array:
-  """Softmax attention over positions of the same segment: [B, L, H, K]; keys and values may have fewer heads.
-
-  Query blocks look only at the keys that their window can reach, so what is masked is not computed; at most 16 blocks,
-  to bound the size of the program.
-  """
-  length = q_BxLxHxK.shape[1]
-  block = max(block, -(-length // 16))
-  outputs = []
-  for first in range(0, length, block):
-    last = min(first + block, length)
-    low = 0 if window < 0 else max(0, first - window)
-    high = last if causal else length if window < 0 else min(length, last + window)
-    q = q_BxLxHxK[:, first:last]
-    k, v = (repeated(x[:, low:high], q) for x in (k_BxLxHxK, v_BxLxHxK))
-    outputs.append(_attend(q, k, v, _visible(segment_ids_BxL, (first, last), (low, high), window, causal)))
-  return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, 1)
-
-
-def _visible(segment_ids_BxL: Array, queries: tuple, keys: tuple, window: int, causal: bool) -> Array:
-  ahead = jnp.arange(*queries)[:, None] - jnp.arange(*keys)  # of the key
-  near = ahead >= 0 if causal else jnp.ones_like(ahead, bool)
-  if window >= 0:
-    near &= jnp.abs(ahead) <= window
-  q_ids, k_ids = segment_ids_BxL[:, slice(*queries), None], segment_ids_BxL[:, None, slice(*keys)]
-  return near & (q_ids == k_ids)
-
-
-def _attend(q_BxQxHxK: Array, k_BxSxHxK: Array, v_BxSxHxK: Array, visible_BxQxS: Array) -> Array:
-  logits = jnp.einsum('bqhk,bshk->bhqs', q_BxQxHxK, k_BxSxHxK, preferred_element_type=jnp.float32)
-  logits = jnp.where(visible_BxQxS[:, None], logits * q_BxQxHxK.shape[-1] ** -0.5, _MASKED)
-  weights = jax.nn.softmax(logits, -1).astype(q_BxQxHxK.dtype)
-  return jnp.einsum('bhqs,bshk->bqhk', weights, v_BxSxHxK)
 
 
 def flops(config: AttentionConfig, positions: float, span: float) -> float:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from kernels.ssd import ssd
 from layers import ssd as ssd_lib
 from layers.linear import Linear, RMSNorm, matmul, normal
 
@@ -74,7 +75,7 @@ class Mamba2(nnx.Module):
     del positions_BxL
     z, x, bc, dt = self._project(u_BxLxD)
     x, b, c = self._convolve(x, bc, segment_ids_BxL)
-    y, _ = ssd_lib.ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, segment_ids_BxL, self.tile)
+    y, _ = ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, segment_ids_BxL, self.tile)
     return self._finish(y, x, z)
 
   def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype) -> MambaCache:
@@ -91,7 +92,7 @@ class Mamba2(nnx.Module):
     dt *= (index_L < length_B[:, None])[..., None]  # padding leaves the state as it is
     one_document = jnp.ones(u_BxLxD.shape[:2], jnp.int32)
     x, b, c = self._convolve(x_in, bc_in, one_document)
-    y, state = ssd_lib.ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, one_document, self.tile)
+    y, state = ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, one_document, self.tile)
     back = cache.conv_BxTxC.shape[1]
     wanted_BxT = length_B[:, None] - back + jnp.arange(back)
     tail = jnp.take_along_axis(jnp.concatenate([x_in, bc_in], -1), jnp.maximum(wanted_BxT, 0)[..., None], axis=1)

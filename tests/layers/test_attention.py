@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from layers.attention import Attention, AttentionConfig, flops, self_attention
+from kernels.attention.xla import attention as self_attention
+from layers.attention import Attention, AttentionConfig, flops
 from layers.rotary import RotaryScaling, frequencies, rotate
 from layers.segments import positions
 from tests.layers.common import jit, random, segment_ids

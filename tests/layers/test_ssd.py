@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from layers.ssd import flops, ssd, ssd_step
+from kernels.ssd import ssd
+from layers.ssd import flops, ssd_step
 from tests.layers.common import jit, random, segment_ids
 
 HEADS, SIZE, STATE = 2, 3, 4

@@ -1,0 +1,67 @@
+"""Compiling for accelerators that this machine does not have."""
+
+import importlib.metadata
+import os
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kernels.cases import Case, program
+
+TPU_TOPOLOGIES = ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2')
+
+
+def prepare() -> None:
+  """Sets what libtpu needs where there is no TPU; call it before anything touches jax's devices."""
+  jax.config.update('jax_platforms', 'cpu')
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no questions to the cloud's metadata server
+  os.environ.setdefault('TPU_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # several compilers may run: none of them holds a TPU
+
+
+def libtpu_problem() -> str | None:
+  """What is wrong with the installed libtpu, in one sentence; None if it is the one that this jax asks for."""
+  wanted = next(
+    (r.split(';')[0].strip() for r in importlib.metadata.requires('jax') or () if r.startswith('libtpu')), 'libtpu'
+  )
+  remedy = f'pip install "{wanted}", or run `make test-tpu`, which has its own environment.'
+  try:
+    version = importlib.metadata.version('libtpu')
+  except importlib.metadata.PackageNotFoundError:
+    return f'libtpu, the TPU compiler, is not installed: {remedy}'
+  series = wanted.partition('==')[2].removesuffix('*')
+  if not version.startswith(series):
+    return f'libtpu {version} is installed and jax {jax.__version__} needs {wanted}: {remedy}'
+  return None
+
+
+def tpu_mesh(topology: str, devices: int = 1) -> Mesh:
+  """A mesh over the first devices of a TPU topology such as 'v5e:2x2', for ahead-of-time compilation; axis 'data'.
+
+  ValueError: a topology that libtpu does not know or that has fewer devices, or no fitting libtpu.
+  """
+  problem = libtpu_problem()
+  if problem:
+    raise ValueError(problem)
+  try:
+    description = topologies.get_topology_desc(platform='tpu', topology_name=topology)
+  except Exception as error:  # libtpu has no error type of its own
+    raise ValueError(
+      f'topology {topology!r}: libtpu says {str(error).splitlines()[0]!r}; write one such as '
+      f'{", ".join(TPU_TOPOLOGIES)}.'
+    ) from error
+  if len(description.devices) < devices:
+    raise ValueError(f'topology {topology!r} has {len(description.devices)} devices: {devices} need a larger one.')
+  return Mesh(np.array(description.devices[:devices]), ('data',), axis_types=(AxisType.Auto,))
+
+
+def compile_case(case: Case, implementation: str | None, mesh: Mesh) -> jax.stages.Compiled:
+  """The program of a case, compiled for the devices of the mesh; rows stand on the axis 'data' where they divide."""
+  made = program(case, implementation)
+  rows = lambda v: PartitionSpec('data') if v.ndim > 1 and v.shape[0] % mesh.size == 0 else PartitionSpec()
+  place = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=NamedSharding(mesh, rows(v)))
+  with jax.set_mesh(mesh):
+    return jax.jit(made.fn).lower(*jax.tree.map(place, made.arguments)).compile()

@@ -1,0 +1,71 @@
+"""Which implementation of an operation runs: decided once, from the devices of the mesh in force."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+PLATFORM = {'pallas_tpu': 'tpu', 'pallas_gpu': 'gpu'}
+IMPLEMENTATIONS = ('xla', *PLATFORM)
+# Operations whose kernel is what runs where nobody asks for an implementation: those that move fewer bytes than XLA's
+# form in every row of `python -m benchmarks.kernels`.
+DEFAULTS = {'tpu': ('route', 'chunk', 'dechunk', 'ssd', 'attention'), 'gpu': ()}
+BATCH_AXES = ('data', 'fsdp')
+
+
+def platform() -> str | None:
+  """'tpu', 'gpu' or 'cpu' of the mesh in force (`jax.set_mesh`), or None without a mesh.
+
+  Traces of one process may be meant for several devices, so the default backend says nothing here.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  if device is None:
+    return None
+  return 'gpu' if device.platform in ('cuda', 'rocm') else device.platform
+
+
+def choose(operation: str, implementation: str | None) -> str:
+  """The implementation that runs: the one asked for, or the default of the mesh's platform; 'xla' without a mesh.
+
+  ValueError: an unknown implementation, or one that the devices of the mesh cannot run.
+  """
+  here = platform()
+  if implementation is None:
+    return next((name for name, where in PLATFORM.items() if where == here and operation in DEFAULTS[where]), 'xla')
+  if implementation not in IMPLEMENTATIONS:
+    raise ValueError(f'{operation}: implementation {implementation!r} is none of {", ".join(IMPLEMENTATIONS)}.')
+  if PLATFORM.get(implementation, here) != here:
+    where = f'the mesh in force is of {here} devices' if here else 'no mesh is in force (jax.set_mesh)'
+    raise ValueError(
+      f'{operation}: implementation {implementation!r} runs on {PLATFORM[implementation]} devices and {where}; '
+      "write implementation='xla' or None."
+    )
+  return implementation
+
+
+def over_rows(implementation: str, fn: Callable, batched: tuple[Any, ...], replicated: tuple[Any, ...] = ()) -> Any:
+  """fn(*batched, *replicated) with every device of the mesh computing its own rows.
+
+  XLA partitions its own form by itself. A Pallas call is opaque to the partitioner, which would gather its operands.
+  Rows are split over the axes 'data' and 'fsdp' as far as they divide the batch; over other axes the work is repeated.
+
+  batched: pytrees of arrays [B, ...] or None. Every output of fn is [B, ...].
+  """
+  if implementation == 'xla':
+    return fn(*batched, *replicated)
+  mesh = jax.sharding.get_abstract_mesh()
+  free = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
+  if all(mesh.shape[name] == 1 for name in free):
+    return fn(*batched, *replicated)
+  rows, axes = jax.tree.leaves(batched)[0].shape[0], []
+  for name in BATCH_AXES:
+    if name in free and rows % mesh.shape[name] == 0:
+      axes.append(name)
+      rows //= mesh.shape[name]
+  spec = P(tuple(axes) or None)
+  in_specs = (spec,) * len(batched) + (P(),) * len(replicated)
+  return jax.shard_map(fn, in_specs=in_specs, out_specs=spec, axis_names=set(free), check_vma=False)(
+    *batched, *replicated
+  )

@@ -1,0 +1,64 @@
+"""XLA's GPU compiler on a machine without a GPU, told about the device by a file."""
+
+import importlib.metadata
+import os
+import pathlib
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+FOLDER = pathlib.Path(__file__).parent
+DEVICES = tuple(path.stem for path in sorted(FOLDER.glob('*.textproto')))  # what is known of each, from its own driver
+PACKAGES = ('jax-cuda12-plugin', 'jax-cuda12-pjrt')
+
+
+def prepare() -> None:
+  """Sets what the compiler needs where there is no GPU; call it before anything touches jax's devices."""
+  jax.config.update('jax_platforms', 'cpu')
+  # Autotuning would measure, and there is nothing to measure on.
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_autotune_level=0'.strip()
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+
+def problem() -> str | None:
+  """What is wrong with the installed CUDA plugin, in one sentence; None if it is that of this jax."""
+  remedy = f'install {" and ".join(f"{name}=={jax.__version__}" for name in PACKAGES)}, or run `make test-gpu`.'
+  for name in PACKAGES:
+    try:
+      version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      return f'{name}, which holds the GPU compiler, is not installed: {remedy}'
+    if version != jax.__version__:
+      return f'{name} {version} is installed beside jax {jax.__version__}: {remedy}'
+  return None
+
+
+def gpu_mesh(device: str = 'h100', devices: int = 1) -> Mesh:
+  """A mesh over GPUs of a kind, for ahead-of-time compilation; axis 'data'.
+
+  ValueError: an unknown kind of GPU, or no fitting plugin.
+  """
+  if device not in DEVICES:
+    raise ValueError(
+      f'device {device!r}: no {FOLDER.name}/{device}.textproto describes it; write {", ".join(DEVICES)}.'
+    )
+  if problem():
+    raise ValueError(problem())
+  target = (FOLDER / f'{device}.textproto').read_text()
+  description = topologies.get_topology_desc(
+    platform='cuda', topology_name=device, target_config=target, topology=f'1x1x{devices}'
+  )
+  return Mesh(np.array(description.devices), ('data',), axis_types=(AxisType.Auto,))
+
+
+def bytes_accessed(compiled: jax.stages.Compiled) -> int:
+  """Of a program compiled for a GPU, as XLA counts them over its fusions; a kernel's own bytes are not among them.
+
+  The plugin has no cost analysis for devices that are not there; the one for hosts counts any program.
+  """
+  from jaxlib import _jax  # nothing public counts a module that another compiler has made
+
+  module = compiled.runtime_executable().hlo_modules()[0]
+  return int(_jax.hlo_module_cost_analysis(jax.devices('cpu')[0].client, module)['bytes accessed'])

@@ -1,0 +1,109 @@
+"""Attention: the reference <-> XLA's form <-> the libraries' kernels, interpreted."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.attention import attention, pallas_gpu, pallas_tpu, reference, xla
+from tests.layers.common import jit
+
+FORMS = {
+  'reference': reference.attention,
+  'xla': functools.partial(xla.attention, block=16),
+  'pallas_tpu': functools.partial(pallas_tpu.attention, interpret=True),
+  'pallas_gpu': functools.partial(pallas_gpu.attention, interpret=True),
+}
+
+
+def inputs(rows, length, heads, shared, size, *, share=0.05, padding=0, seed=0):
+  """(q, k, v), segment ids of which a share begins anew, and weights for a scalar to take gradients of."""
+  rng = np.random.default_rng(seed)
+  normal = lambda heads: rng.standard_normal((rows, length, heads, size), np.float32)
+  ids = 1 + np.cumsum(rng.random((rows, length)) < share, 1, dtype=np.int32)
+  ids[:, length - padding :] = 0
+  return (normal(heads), normal(shared), normal(shared)), ids, normal(heads)
+
+
+@functools.cache
+def program(form, window, causal):
+  def scalar(arrays, ids, weight):
+    y = FORMS[form](*arrays, ids, window, causal=causal)
+    return jnp.sum(y * weight), y
+
+  return jit(jax.value_and_grad(scalar, has_aux=True))
+
+
+def results(form, arrays, ids, weight, window, causal):
+  """y and the gradients of q, k and v."""
+  with jax.default_matmul_precision('highest'):
+    (_, y), gradients = program(form, window, causal)(arrays, ids, weight)
+  return (y, *gradients)
+
+
+def assert_equal_the_reference(forms, arguments, window, causal, tolerance=2e-6):
+  expected = results('reference', *arguments, window, causal)
+  for form in forms:
+    for name, ours, wanted in zip('yqkv', results(form, *arguments, window, causal), expected, strict=True):
+      ours, wanted = np.asarray(ours, np.float32), np.asarray(wanted, np.float32)
+      np.testing.assert_allclose(ours, wanted, atol=tolerance * max(1, np.abs(wanted).max()), err_msg=f'{form} {name}')
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+  # shared heads, window, causal
+  kind=st.sampled_from([(2, 7, True), (4, -1, False)]),
+  share=st.sampled_from([0.0, 0.05, 1.0]),
+  padding=st.integers(0, 20),
+  seed=st.integers(0, 99),
+)
+def test_splash_attention_and_xla_equal_the_reference(kind, share, padding, seed):
+  shared, window, causal = kind
+  arguments = inputs(2, 39, 4, shared, 8, share=share, padding=padding, seed=seed)
+  assert_equal_the_reference(('xla', 'pallas_tpu'), arguments, window, causal)
+
+
+def test_several_blocks_with_a_window_on_both_sides():
+  arguments = inputs(1, 300, 2, 2, 24, share=0.01, padding=30)
+  assert_equal_the_reference(('xla', 'pallas_tpu'), arguments, 130, False)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_the_gpu_kernel_equals_the_reference(causal):
+  assert_equal_the_reference(['pallas_gpu'], inputs(2, 39, 4, 2, 16, padding=5), -1, causal)
+
+
+@pytest.mark.parametrize('form', ['xla', 'pallas_tpu', 'pallas_gpu'])
+def test_bfloat16_stays_near_the_reference(form):
+  arrays, ids, weight = inputs(1, 39, 2, 2, 16)
+  arrays = tuple(jnp.asarray(v, jnp.bfloat16) for v in arrays)
+  assert {v.dtype for v in results(form, arrays, ids, weight, -1, True)} == {jnp.dtype(jnp.bfloat16)}
+  assert_equal_the_reference([form], (arrays, ids, weight), -1, True, 0.02)
+
+
+@pytest.mark.parametrize(('size', 'window'), [(64, -1), (96, 1023), (128, 1023)])
+def test_it_lowers_for_a_tpu_at_the_released_sizes(size, window):
+  array = jax.ShapeDtypeStruct((1, 8192, 16, size), jnp.bfloat16)
+  ids = jax.ShapeDtypeStruct((1, 8192), jnp.int32)
+  run = lambda arrays, ids: jnp.sum(pallas_tpu.attention(*arrays, ids, window).astype(jnp.float32))
+  lowered = jax.jit(jax.grad(run)).trace((array,) * 3, ids).lower(lowering_platforms=('tpu',))
+  assert lowered.as_text().count('tpu_custom_call') == 3
+
+
+def test_wrong_shapes_and_what_a_kernel_cannot_do_are_refused():
+  (q, k, v), ids, _ = inputs(1, 20, 4, 2, 8)
+  with pytest.raises(ValueError, match=r'k \(1, 20, 2, 8\), v \(1, 19, 2, 8\) .* G a divisor of H'):
+    attention(q, k, v[:, 1:], ids, -1)
+  with pytest.raises(ValueError, match=r"no window, and one of 7 .* implementation='xla'"):
+    pallas_gpu.attention(q, k, v, ids, 7)
+  with pytest.raises(ValueError, match='pallas_tpu'):
+    attention(q, k, v, ids, -1, implementation='pallas_tpu')
+
+
+def test_without_a_mesh_the_public_function_runs_xla():
+  (q, k, v), ids, _ = inputs(1, 20, 4, 2, 8)
+  np.testing.assert_array_equal(attention(q, k, v, ids, 3), xla.attention(q, k, v, ids, 3))
