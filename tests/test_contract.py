@@ -181,7 +181,7 @@ def test_causality_later_bytes_change_nothing_before_them(subject, batch, other,
   assert_same(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
 
 
-@drawn(max_examples=25)
+@drawn(max_examples=12)
 @given(
   bytes_BxL=ROWS_OF_TEXT,
   prompts=st.lists(st.integers(1, PROMPT), min_size=ROWS, max_size=ROWS),
@@ -211,7 +211,7 @@ def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_
   np.testing.assert_allclose(alone[0, :count], streamed[row, :count], atol=LOGITS, rtol=0)
 
 
-@drawn(max_examples=25)
+@drawn(max_examples=12)
 @given(
   documents=st.lists(texts(LENGTH), min_size=3, max_size=3),
   lengths=st.tuples(st.integers(1, ALONE), st.integers(1, ALONE)),

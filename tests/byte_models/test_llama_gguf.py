@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file
 
 from byte_models import gguf_file, llama
 from layers.paths import flatten
@@ -44,7 +45,7 @@ def tensors(model, tmp_path_factory):
   directory = tmp_path_factory.mktemp('model')
   llama.save_pretrained(model, directory)
   named = {}
-  for name, value in llama.load_file(directory / 'model.safetensors').items():
+  for name, value in load_file(directory / 'model.safetensors').items():
     parts = name.split('.')
     if parts[1] != 'layers':
       named[{'embed_tokens': 'token_embd', 'norm': 'output_norm'}[parts[1]] + '.weight'] = value
@@ -149,7 +150,7 @@ def test_files_that_cannot_be_used_are_refused(write, tmp_path):
     ({'expert_count': 8}, r'llama\.expert_count 8: only 0 is supported'),
     ({'rope.scaling.type': 'yarn'}, r"llama\.rope\.scaling\.type 'yarn': only 'none' is supported"),
     ({'rope.dimension_count': 8}, r'llama\.rope\.dimension_count 8: only 16 is supported'),
-    ({'block_count': 3}, r'lack tensor model\.layers\.2\.'),
+    ({'block_count': 3}, r'lacks tensor model\.layers\.2\.'),
     ({'extra': {'blk.0.attn_q.bias': (np.zeros(64, np.float32), None)}}, r'the surplus tensor \S+\.q_proj\.bias'),
     ({'extra': {'odd.weight': (np.zeros((1, size), np.uint8), kind)}}, r'odd\.weight is quantised as Q8_K, which'),
   ):

@@ -1,13 +1,17 @@
-"""Every configuration can be described, and every small one trains: two steps, validation and a checkpoint."""
+"""Every configuration can be described, and every small one has a training step."""
 
 import importlib
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import configs
 import training
+from text import Batch
+from training.step import make_step
+from training.trainer import Trainer
 
 NAMES = sorted(
   path.stem for path in Path(configs.__file__).parent.glob('*.py') if path.stem not in ('__init__', 'common')
@@ -56,22 +60,35 @@ def test_a_fetched_corpus_is_the_only_difference_to_the_quickstart():
   assert corpus.data.source == 'corpus:english_wiki'
 
 
-@pytest.fixture
-def hasty_compiler():
-  """Two steps run in no time, however they are compiled; compiling them well takes most of a minute."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+# What two steps of each are compiled and run for elsewhere: tests/test_contract.py has every kind of model.
+SMALL = sorted(set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare'})
 
 
-@pytest.mark.usefixtures('hasty_compiler')
-@pytest.mark.parametrize('name', sorted(set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare'}))
-def test_small_configurations_train_two_steps(name, tmp_path):
+def small(name):
   config = config_of(name)
   config.data.source = config.data.validation = 'python_docs'  # which needs no download
   config.update({'num_steps': 2, 'batch_size': 2, 'seq_len': 64})
   config.eval.update({'every_steps': 0, 'max_bytes': 500})
-  config.model.ladder = {'fractions': (1.0,)}  # one program a stage compiles soonest
-  last = training.train(config, tmp_path)
+  return config
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_small_configurations_have_a_step(name):
+  trainer = Trainer.of(small(name))
+  state = trainer.abstract_state()
+  row = jax.ShapeDtypeStruct((2, 64), np.uint8)
+  same = lambda dtype: jax.ShapeDtypeStruct(row.shape, dtype)
+  words = same(bool) if getattr(trainer.model, 'words', None) else None
+  settings = trainer.settings
+  step = make_step(
+    trainer.model, trainer.optimizer, trainer.mesh, seed=0, num_steps=2, loss_weights=settings.loss_weights
+  )
+  after, metrics = jax.eval_shape(step, state, Batch(row, same(np.int32), words))
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+  assert metrics['loss'].shape == ()
+
+
+def test_a_small_configuration_trains_two_steps(tmp_path):
+  last = training.train(small('quickstart_transformer'), tmp_path)
   assert 0 < last['validation_bpb'] < 20
   assert training.load(tmp_path).step == 2
