@@ -123,7 +123,7 @@ def _prepare_torch(compiled: bool):
 
   model = hnet_torch.load(_WEIGHTS.value)
   symbols = torch.tensor(subject.rows(_SOURCE.value, _BATCH_SIZE.value, _SEQ_LEN.value).astype(np.int64))
-  loss = torch.compile(model.loss, dynamic=True) if compiled else model.loss
+  loss = torch.compile(model.loss) if compiled else model.loss
   left, right = torch.ones(4096, 256), torch.ones(256, 768)
 
   def run() -> float:

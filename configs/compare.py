@@ -1,4 +1,4 @@
-"""The models of docs/families.md: equal work per byte, equal bytes, one text, one recipe.
+"""Models to be compared: equal work per byte, equal bytes, one text, one recipe.
 
   python -m text.corpora fetch english_wiki --out=data/corpora
   python train.py --config=configs/compare.py:hat --workdir=runs/compare/hat

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 PLATFORM = {'pallas_tpu': 'tpu', 'pallas_gpu': 'gpu'}
 IMPLEMENTATIONS = ('xla', *PLATFORM)
 # Operations whose kernel is what runs where nobody asks for an implementation: those that move fewer bytes than XLA's
-# form in every row of `python -m benchmarks.kernels`.
+# form in every row of `python -m benchmarks.kernels`; and JAX's splash attention, which that table cannot show.
 DEFAULTS = {'tpu': ('route', 'chunk', 'dechunk', 'ssd', 'attention'), 'gpu': ()}
 BATCH_AXES = ('data', 'fsdp')
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 64  # of Mamba-2
-TILE = 64  # positions of a matrix product of the scan; 32 and 128 were slower
+TILE = 64  # positions of a matrix product of the scan
 SMOOTHING_TILE = 64
 
 
@@ -53,6 +53,8 @@ class Sizes:
 
 
 class RMSNorm(nn.Module):
+  """x / rms(x) times a weight."""
+
   def __init__(self, width: int):
     super().__init__()
     self.weight = nn.Parameter(torch.ones(width))
@@ -62,6 +64,8 @@ class RMSNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
+  """The gated MLP; the second half of fc1 is the gate."""
+
   def __init__(self, sizes: Sizes):
     super().__init__()
     self.fc1 = nn.Linear(sizes.width, 2 * sizes.hidden, bias=False)
@@ -73,6 +77,8 @@ class SwiGLU(nn.Module):
 
 
 class Attention(nn.Module):
+  """Causal self-attention with rotary positions; a window w sees w + 1 keys."""
+
   def __init__(self, sizes: Sizes):
     super().__init__()
     self.sizes = sizes
@@ -118,6 +124,8 @@ class Attention(nn.Module):
 
 
 class Mamba2(nn.Module):
+  """The Mamba-2 mixer of mamba_ssm."""
+
   def __init__(self, sizes: Sizes):
     super().__init__()
     self.inner, self.state = sizes.expand * sizes.width, sizes.state
@@ -181,6 +189,8 @@ def scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
+  """Norm and mixer, then norm and MLP for upper-case kinds."""
+
   def __init__(self, kind: str, sizes: Sizes):
     super().__init__()
     self.norm1 = RMSNorm(sizes.width)
@@ -200,6 +210,8 @@ class Block(nn.Module):
 
 
 class Isotropic(nn.Module):
+  """A stack of blocks, written in H-Net's layout grammar."""
+
   def __init__(self, layout: str, sizes: Sizes):
     super().__init__()
     kinds = ''.join(kind * int(count) for kind, count in re.findall(r'([mMtT])(\d+)', layout))
@@ -217,6 +229,8 @@ class Isotropic(nn.Module):
 
 
 class Router(nn.Module):
+  """Where chunks start, from the cosine of neighbouring encoder states."""
+
   def __init__(self, width: int):
     super().__init__()
     self.q_proj_layer, self.k_proj_layer = (nn.Linear(width, width, bias=False) for _ in range(2))
@@ -308,6 +322,8 @@ def smoothed(z: Tensor, p: Tensor) -> Tensor:
 
 
 class HNet(nn.Module):
+  """Symbols in, logits for the next symbol out."""
+
   def __init__(self, config: dict[str, Any]):
     super().__init__()
     width = config['d_model'][0]
