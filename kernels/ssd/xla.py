@@ -130,14 +130,15 @@ def _backward(saved, cotangents):
   mixing_t = (_product('bgjn,bgin->bgji', b, c)[:, :, None] * _decay(decays.log, ids, transposed=True)).astype(dtype)
   du = _product('bghji,bghip->bghjp', mixing_t, dy_h).swapaxes(2, 3) + du_across
   weighted = _product('bghip,bghjp->bghij', dy_h, u_h) * _decay(decays.log, ids)
-  lost = jnp.sum(weighted * _product('bgin,bgjn->bgij', c, b)[:, :, None], 4).swapaxes(2, 3)
+  # Without the diagonal, whose decay is 1 whatever the step: it would cancel, but for rounding.
+  dgap = weighted * jnp.tril(_product('bgin,bgjn->bgij', c, b), -1)[:, :, None]
   dscores = jnp.sum(weighted, 2).astype(dtype)
   dc += _product('bgij,bgjn->bgin', dscores, b)
   db += _product('bgij,bgin->bgjn', dscores, c)
 
   # Decays: position i lost them, position j kept them, the last also carries the state across.
   gained = jnp.sum(u.astype(f32) * du_across, -1)
-  dlog = lost + jnp.sum(dy.astype(f32) * across, -1) - jnp.sum(u.astype(f32) * du, -1)
+  dlog = (jnp.sum(dgap, 4) - jnp.sum(dgap, 3)).swapaxes(2, 3) + jnp.sum(dy.astype(f32) * across, -1) - gained
   carried = jnp.sum((entering.astype(f32) * dleaving).reshape(*decays.survives.shape, -1), -1) * decays.survives
   dlog = dlog.at[:, :, -1].add(jnp.sum(gained, 2) + carried)
   dstep = jnp.flip(jnp.cumsum(jnp.flip(dlog, 2), 2), 2)
