@@ -1,8 +1,11 @@
 """Trains a model: python train.py --config=configs/quickstart.py --workdir=DIR
 
 The same command goes on where a stopped run ended. --describe [--json] prints parameters and FLOPs per byte instead.
-It ends with code 0 when the model is trained, 1 and one sentence where the user can mend something, and 128 + n after
-signal n (130: Ctrl-C, 143: SIGTERM), with the step saved.
+On several machines, or with several processes on one, it is the same command in each: on TPU pods, under Slurm, Open
+MPI and Kubernetes as it is, elsewhere with --coordinator_address, --num_processes and --process_id (docs/scale.md).
+It ends with code 0 when the model is trained, 1 and one sentence where the user can mend something, 128 + n after
+signal n (130: Ctrl-C, 143: SIGTERM), with the step saved, and 75 where another process of the run was lost: the same
+command in all goes on.
 """
 
 import os
@@ -21,7 +24,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import training
-from training import command_line, description
+from training import command_line, compile_for, description, processes
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The experiment, such as configs/quickstart.py.', lock_config=True
@@ -30,19 +33,47 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory for checkpoints and metrics; a run goes on where it has some.'
 )
 _DESCRIBE = flags.DEFINE_bool('describe', False, 'Print parameters and FLOPs per byte by component, and end.')
-_JSON = flags.DEFINE_bool('json', False, 'With --describe: as JSON.')
+_JSON = flags.DEFINE_bool('json', False, 'With --describe or --compile_for: as JSON.')
+_COMPILE_FOR = flags.DEFINE_string(
+  'compile_for', None, 'Compile the step for absent devices, such as v5p:4x4x4 or h100:8, report its memory, and end.'
+)
+_COORDINATOR_ADDRESS = flags.DEFINE_string('coordinator_address', None, 'Several processes: host:port of process 0.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Several processes: how many there are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several processes: which this one is, from 0.')
+_INITIALIZATION_TIMEOUT = flags.DEFINE_float(
+  'initialization_timeout', processes.INITIALIZATION_TIMEOUT, 'Seconds until all processes must have come.'
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_float(
+  'heartbeat_timeout', processes.HEARTBEAT_TIMEOUT, 'Seconds until a process that nothing is heard of counts as lost.'
+)
+_STALL_TIMEOUT = flags.DEFINE_float(
+  'stall_timeout', processes.STALL_TIMEOUT, 'Seconds until processes in which no step ends are given up; 0: never.'
+)
 flags.mark_flag_as_required('config')
 
 
-def main(_: list[str]) -> None:
+def main(_: list[str]) -> int | None:
   """Describes or trains, as the flags say."""
   if _DESCRIBE.value:
     found = training.describe(_CONFIG.value)
     print(json.dumps(found, indent=2) if _JSON.value else description.table(found))
+  elif _COMPILE_FOR.value is not None:
+    quiet = (lambda _: None) if _JSON.value else print
+    report = compile_for.compile_step(_CONFIG.value, _COMPILE_FOR.value, quiet)
+    print(json.dumps(compile_for.as_data(report), indent=2) if _JSON.value else compile_for.as_text(report))
+    return int(not report.fits)
   elif _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name a directory for checkpoints and metrics, or use --describe')
   else:
-    training.train(_CONFIG.value, _WORKDIR.value)
+    with processes.taking_part(
+      _COORDINATOR_ADDRESS.value,
+      _NUM_PROCESSES.value,
+      _PROCESS_ID.value,
+      initialization_timeout=_INITIALIZATION_TIMEOUT.value,
+      heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
+      stall_timeout=_STALL_TIMEOUT.value,
+    ):
+      training.train(_CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == '__main__':

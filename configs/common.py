@@ -25,12 +25,13 @@ def training(*, num_steps: int, batch_size: int, seq_len: int, learning_rate: fl
     'betas': (0.9, 0.95),
     'eps': 1e-8,
     'clip_norm': 1.0,
+    'skip_norm': 0.0,
     'lr_multipliers': None,
     'accumulate': 1,
     'ema': 0.0,
   }
-  config.mesh = {'shape': (-1,), 'axes': ('data',)}
-  config.checkpoint = {'every_steps': 100, 'keep_latest': 2, 'keep_best': 1}
+  config.mesh = {'shape': (-1, 1, 1), 'axes': ('data', 'fsdp', 'tensor')}
+  config.checkpoint = {'every_steps': 100, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0}
   config.eval = {'every_steps': 200, 'max_bytes': 50_000}
   config.log = {'every_steps': 10}
   return config
@@ -52,6 +53,7 @@ def released(
   config.data.source = 'files:data/train/*.jsonl.gz#text'
   config.data.validation = 'files:data/validation/*.jsonl.gz#text'
   config.optimizer.lr_multipliers = 'paper'
+  config.mesh.shape = (1, -1, 1)  # parameters, gradients and moments shared out among all devices
   config.checkpoint.every_steps = 1000
   config.eval.every_steps = 5000
   config.eval.max_bytes = 10_000_000

@@ -26,6 +26,7 @@ def hat(*, layers: int, d_intermediate: int, local: tuple[int, int, int]) -> ml_
   config = training(num_steps=72_000, batch_size=1024, seq_len=16_384, learning_rate=3e-4 * 32 / layers)
   config.data.source = 'files:data/train/*.jsonl.gz#text'
   config.data.validation = 'files:data/validation/*.jsonl.gz#text'
+  config.mesh.shape = (1, -1, 1)
   config.optimizer.schedule = {'name': 'cosine', 'warmup': 500 / 72_000, 'decay': 0.0, 'final': 0.1}
   config.checkpoint.every_steps = 1000
   config.eval.every_steps = 5000

@@ -46,6 +46,7 @@ def tfree_hat(
   config = training(num_steps=1_000_000, batch_size=256, seq_len=16_384, learning_rate=3e-4)
   config.data.source = 'files:data/train/*.jsonl.gz#text'
   config.data.validation = 'files:data/validation/*.jsonl.gz#text'
+  config.mesh.shape = (1, -1, 1)
   config.checkpoint.every_steps = 5000
   config.eval.every_steps = 5000
   config.eval.max_bytes = 10_000_000

@@ -38,10 +38,10 @@ def libtpu_problem() -> str | None:
   return None
 
 
-def tpu_mesh(topology: str, devices: int = 1) -> Mesh:
-  """A mesh over the first devices of a TPU topology such as 'v5e:2x2', for ahead-of-time compilation; axis 'data'.
+def tpu_devices(topology: str) -> list[jax.Device]:
+  """The devices of a TPU topology such as 'v5e:2x2', to compile for.
 
-  ValueError: a topology that libtpu does not know or that has fewer devices, or no fitting libtpu.
+  ValueError: a topology that libtpu does not know, or no fitting libtpu.
   """
   problem = libtpu_problem()
   if problem:
@@ -53,9 +53,18 @@ def tpu_mesh(topology: str, devices: int = 1) -> Mesh:
       f'topology {topology!r}: libtpu says {str(error).splitlines()[0]!r}; write one such as '
       f'{", ".join(TPU_TOPOLOGIES)}.'
     ) from error
-  if len(description.devices) < devices:
-    raise ValueError(f'topology {topology!r} has {len(description.devices)} devices: {devices} need a larger one.')
-  return Mesh(np.array(description.devices[:devices]), ('data',), axis_types=(AxisType.Auto,))
+  return list(description.devices)
+
+
+def tpu_mesh(topology: str, devices: int = 1) -> Mesh:
+  """A mesh over the first devices of a TPU topology, for ahead-of-time compilation; axis 'data'.
+
+  ValueError: as `tpu_devices`, and a topology that has fewer devices.
+  """
+  found = tpu_devices(topology)
+  if len(found) < devices:
+    raise ValueError(f'topology {topology!r} has {len(found)} devices: {devices} need a larger one.')
+  return Mesh(np.array(found[:devices]), ('data',), axis_types=(AxisType.Auto,))
 
 
 def compile_case(case: Case, implementation: str | None, mesh: Mesh) -> jax.stages.Compiled:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -51,6 +52,11 @@ def gpu_mesh(device: str = 'h100', devices: int = 1) -> Mesh:
     platform='cuda', topology_name=device, target_config=target, topology=f'1x1x{devices}'
   )
   return Mesh(np.array(description.devices), ('data',), axis_types=(AxisType.Auto,))
+
+
+def memory(device: str) -> int:
+  """Bytes of memory of one GPU of this kind."""
+  return int(re.search(r'device_memory_size: (\d+)', (FOLDER / f'{device}.textproto').read_text())[1])
 
 
 def bytes_accessed(compiled: jax.stages.Compiled) -> int:

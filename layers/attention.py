@@ -71,8 +71,8 @@ class Attention(nnx.Module):
 
   def _project(self, x: Array, positions: Array) -> tuple[Array, Array, Array]:
     config = self.config
-    qkv = self.qkv(x).reshape(*x.shape[:-1], -1, config.head)
-    q, k, v = jnp.split(qkv, [config.num_heads, config.num_heads + config.kv_heads], -2)
+    parts = self.qkv.split(x, config.head, (config.num_heads, config.kv_heads, config.kv_heads))
+    q, k, v = (part.reshape(*x.shape[:-1], -1, config.head) for part in parts)
     if config.qk_norm:
       q, k = self._normed(self.query_norm, q), self._normed(self.key_norm, k)
     turn = lambda x: rotate(x, positions, config.rotary_dim, config.rotary_base, config.rotary_scaling)
@@ -88,6 +88,11 @@ class Attention(nnx.Module):
     q, k, v = self._project(x_BxLxD, positions_BxL)
     y = attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal)
     return self.out(y.reshape(*y.shape[:2], -1))
+
+  @property
+  def shared_out(self) -> dict[str, int]:
+    """What the mesh axis `tensor` divides among devices."""
+    return {'query heads': self.config.num_heads, 'key heads': self.config.kv_heads}
 
   def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype, undo: int = 0) -> AttentionCache:
     """An empty cache for rows of at most `max_length` positions; a window bounds it.

@@ -5,12 +5,14 @@ function traces again; here a module holds its parameters and nothing else.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
+from layers import partition
 
 Initializer = Callable[[Array, tuple[int, ...]], Array]
 
@@ -76,6 +78,18 @@ class Linear(nnx.Module):
     """x [..., in] -> [..., out] in the dtype of x."""
     y = matmul(x, self.kernel[...].astype(x.dtype), precision)
     return y + self.bias[...].astype(x.dtype) if hasattr(self, 'bias') else y
+
+  def split(self, x: Array, size: int, units: Sequence[int]) -> list[Array]:
+    """The product in column ranges of `size * n` for each n of `units`; no bias.
+
+    Where devices share out the units of each range (layers/partition.py), it is a product a range: the ranges of one
+    product would end within devices' shares and have to travel.
+    """
+    ends = [size * sum(units[:i]) for i in range(1, len(units))]
+    if partition.TENSOR_AXIS not in partition.axes():
+      return jnp.split(self(x), ends, axis=-1)
+    parts = jnp.split(self.kernel[...].astype(x.dtype), ends, axis=-1)
+    return [matmul(x, partition.by_columns(part, n)) for part, n in zip(parts, units, strict=True)]
 
 
 class RMSNorm(nnx.Module):

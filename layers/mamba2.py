@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from kernels.ssd import ssd
+from layers import partition
 from layers import ssd as ssd_lib
 from layers.linear import Linear, RMSNorm, matmul, normal
 
@@ -50,9 +51,10 @@ class Mamba2(nnx.Module):
   def _project(self, u: Array) -> tuple[Array, Array, Array, Array]:
     """Gate z, inputs of the convolution for x and for (B, C), and dt."""
     kernel, inner = self.in_proj.kernel[...].astype(u.dtype), self.d_inner
-    z, x, bc, dt = (
-      matmul(u, part) for part in jnp.split(kernel, [inner, 2 * inner, 2 * inner + 2 * self.d_state], axis=1)
-    )
+    z, x, bc, dt = jnp.split(kernel, [inner, 2 * inner, 2 * inner + 2 * self.d_state], axis=1)
+    heads = inner // HEAD_DIM
+    parts = ((z, heads), (x, heads), (bc, 1), (dt, heads))  # B and C serve all heads
+    z, x, bc, dt = (matmul(u, partition.by_columns(part, units)) for part, units in parts)
     return z, x, bc, jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...])
 
   def _convolve(self, x_BxLxC: Array, bc_BxLxC: Array, segment_ids_BxL: Array) -> tuple[Array, Array, Array]:
@@ -78,6 +80,11 @@ class Mamba2(nnx.Module):
     y, _ = ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, segment_ids_BxL, self.tile)
     return self._finish(y, x, z)
 
+  @property
+  def shared_out(self) -> dict[str, int]:
+    """What the mesh axis `tensor` divides among devices."""
+    return {'heads': self.d_inner // HEAD_DIM}
+
   def init_cache(self, batch_size: int, max_length: int, dtype: jnp.dtype) -> MambaCache:
     """An empty cache; its size does not depend on `max_length`."""
     del max_length
@@ -101,9 +108,10 @@ class Mamba2(nnx.Module):
 
   def step(self, u_BxD: Array, active_B: Array, cache: MambaCache) -> tuple[Array, MambaCache]:
     """One position for every active row; other rows keep their cache."""
-    z, *inputs, dt = self._project(u_BxD)
-    dt *= active_B[:, None]
-    inputs = jnp.concatenate(inputs, -1)
+    # One product: with a vector, taking the kernel apart would cost more than all else.
+    ends = self.d_inner, 2 * self.d_inner + 2 * self.d_state
+    z, inputs, dt = jnp.split(self.in_proj(u_BxD), ends, axis=-1)
+    dt = jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...]) * active_B[:, None]
     past_BxTxC = jnp.concatenate([cache.conv_BxTxC, inputs[:, None].astype(cache.conv_BxTxC.dtype)], 1)
     total = self.conv_bias[...] + jnp.einsum('btc,tc->bc', past_BxTxC.astype(jnp.float32), self.conv_kernel[...])
     x, bc = jnp.split(jax.nn.silu(total).astype(u_BxD.dtype), [self.d_inner], axis=-1)

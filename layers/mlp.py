@@ -1,7 +1,6 @@
 """The gated MLP (SwiGLU), in the channel order of the released H-Nets."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -17,8 +16,14 @@ class SwiGLU(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """x [..., D] -> [..., D]."""
-    y, gate = jnp.split(self.fc1(x), 2, axis=-1)
+    hidden = self.fc2.kernel.shape[-2]
+    y, gate = self.fc1.split(x, 1, (hidden, hidden))
     return self.fc2(jax.nn.silu(gate) * y)
+
+  @property
+  def shared_out(self) -> dict[str, int]:
+    """What the mesh axis `tensor` divides among devices."""
+    return {'channels': self.fc2.kernel.shape[-2]}
 
 
 def flops(positions: float, width: int, hidden: int) -> float:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -29,10 +30,12 @@ class Trainer:
   optimizer: Optimizer
 
   @classmethod
-  def of(cls, config: Any) -> 'Trainer':
-    """From a config (ConfigDict or mapping); ValueError with one sentence for one that cannot be trained here."""
+  def of(cls, config: Any, devices: Sequence[jax.Device] | None = None) -> 'Trainer':
+    """From a config (ConfigDict or mapping), over these devices or all of this run's; ValueError with one sentence for
+    one that cannot be trained there.
+    """
     settings = config_lib.parse(config)
-    mesh = sharding.make_mesh(settings)
+    mesh = sharding.make_mesh(settings, devices)
     model = description.abstract_model(settings.model)
     groups = parameter_groups(model, list(state_lib.flatten(model)), settings.optimizer)
     return cls(settings, mesh, model, make_optimizer(settings.optimizer, settings.num_steps, *groups))
@@ -55,15 +58,16 @@ class Trainer:
     return state_lib.create(params, self.optimizer.init, ema=self.settings.optimizer.ema > 0)
 
   def batches(self, corpora: Mixture, start_row: int = 0) -> Iterator[text.Batch]:
-    """This host's rows of each global batch (numpy), from a row of the stream on, for ever."""
+    """This process' share of each global batch (numpy), from a row of the stream on, for ever."""
+    share, shares = sharding.share_of_rows(self.mesh)
     return text.pipeline(
       corpora,
       batch_size=self.settings.batch_size,
       seq_len=self.settings.seq_len,
       seed=self.settings.seed,
       start_row=start_row,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
+      host=share,
+      hosts=shares,
       workers=self.settings.data.workers,
       prefetch=self.settings.data.prefetch,
       words=getattr(self.model, 'words', None),
@@ -74,9 +78,20 @@ class Trainer:
     """The batch on the mesh."""
     return sharding.put_batch(batch, self.mesh)
 
-  def compile(self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print) -> Callable:
-    """The step, (state, batch) -> (state, metrics), compiled ahead of time so that the first is as fast as the others;
-    the state is donated. One line goes to `report`, and one for each loss weight without effect.
+  def abstract_batch(self) -> text.Batch:
+    """Shapes and dtypes of a global batch."""
+    rows = lambda dtype: jax.ShapeDtypeStruct((self.settings.batch_size, self.settings.seq_len), dtype)
+    has = lambda name: getattr(self.model, name, None)
+    words, units = (rows(bool) if has('words') else None), (rows(np.int32) if has('units') else None)
+    return text.Batch(rows(np.uint8), rows(np.int32), words, units)
+
+  def lower(
+    self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print
+  ) -> jax.stages.Lowered:
+    """The step, (state, batch) -> (state, metrics), for the devices of the mesh; the state is donated.
+
+    state, batch: arrays or their shapes. A line goes to `report` for each loss weight without effect, and for what the
+    mesh does not divide.
     """
     settings = self.settings
     step = make_step(
@@ -88,15 +103,24 @@ class Trainer:
       loss_weights=settings.loss_weights,
       accumulate=settings.optimizer.accumulate,
       ema=settings.optimizer.ema,
+      skip_norm=settings.optimizer.skip_norm,
     )
     places = sharding.shardings(state, self.mesh)
     here, everywhere = (NamedSharding(self.mesh, spec) for spec in (sharding.batch_spec(self.mesh), PartitionSpec()))
-    began = time.perf_counter()
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere))
-    lowered = jitted.lower(state, batch)
+    with jax.set_mesh(self.mesh):
+      lowered = jitted.lower(state, batch)
+    for phrase in sharding.undivided(self.model, state.params, self.mesh):
+      report(phrase)
     for name in settings.loss_weights:
       if f'{name}_loss' not in lowered.out_info[1]:
         report(f'loss_weights.{name} has no effect: the model has no auxiliary loss of that name')
-    compiled = lowered.compile()
-    report(f'compiled in {time.perf_counter() - began:.0f} s for {self.mesh.size} x {jax.devices()[0].device_kind}')
+    return lowered
+
+  def compile(self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print) -> Callable:
+    """The step compiled ahead of time, so that the first is as fast as the others; one more line goes to `report`."""
+    began = time.perf_counter()
+    compiled = self.lower(state, batch, report).compile()
+    kind = self.mesh.devices.flat[0].device_kind
+    report(f'compiled in {time.perf_counter() - began:.0f} s for {self.mesh.size} x {kind}')
     return compiled

@@ -45,4 +45,5 @@ def attention(
   else:
     from kernels.attention.pallas_gpu import attention as run
   run = functools.partial(run, window=window, causal=causal)
-  return over_rows(name, run, (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, segment_ids_BxL))
+  arguments = (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, segment_ids_BxL)
+  return over_rows(name, run, arguments, heads=(2, 2, 2, None), output_heads=2)

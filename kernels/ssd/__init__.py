@@ -49,4 +49,6 @@ def ssd(
     from kernels.ssd.pallas_gpu import ssd as run
   f32 = jnp.float32
   rows = (x_BxLxHxP, dt_BxLxH.astype(f32), b_BxLxN, c_BxLxN, segment_ids_BxL)
-  return over_rows(name, lambda x, dt, b, c, ids, a: run(x, dt, a, b, c, ids), rows, (a_H.astype(f32),))
+  in_order = lambda x, dt, b, c, ids, a: run(x, dt, a, b, c, ids)
+  heads = (2, 2, None, None, None, 0)
+  return over_rows(name, in_order, rows, (a_H.astype(f32),), heads=heads, output_heads=(2, 1))

@@ -2,10 +2,9 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec
 
 import byte_models
-from training import description, sharding
+from training import description
 from training.state import flatten, rebuild
 
 BRANCH = {'family': 'tiny', 'width': 4}
@@ -37,14 +36,6 @@ def test_parameters_that_do_not_fit_are_named(change, sentence):
   change(flat)
   with pytest.raises(ValueError, match=sentence):
     rebuild(model, flat)
-
-
-def test_partitions_are_aligned_with_the_last_dimensions():
-  rules = ((r'kernel', ('fsdp', 'tensor')), (r'', ()))
-  axes = ('data', 'fsdp')
-  assert sharding.partition_spec('a.kernel', 3, axes, rules) == PartitionSpec(None, 'fsdp', None)
-  assert sharding.partition_spec('a.kernel', 1, axes, rules) == PartitionSpec(None)
-  assert sharding.partition_spec('a.bias', 1, axes, rules) == PartitionSpec(None)
 
 
 def test_a_description_counts_parameters_without_allocating_them():
