@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from layers.stack import apart
 from text import BOS, EOS, Batch
 from text.words import mark_for
 
@@ -103,19 +104,21 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   table = getattr(model, 'unit_table', None)
   if logits_BxV.shape[-1] > (256 if table is None else len(table)):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
-  done, given = np.zeros(rows, bool), np.zeros(rows, np.int64)
-  for start in itertools.count(0, STEPS):
-    logits_BxV, cache, drawn_KxB, is_text_KxB = _continue(
-      model,
-      logits_BxV,
-      cache,
-      keys_B,
-      start,
-      jnp.float32(temperature),
-      jnp.float32(top_p),
-      greedy=greedy,
-      nucleus=nucleus,
+  limits = jnp.float32(temperature), jnp.float32(top_p)
+  model = jax.jit(apart)(model)
+
+  def dispatch(start):
+    nonlocal logits_BxV, cache
+    logits_BxV, cache, *drawn = _continue(
+      model, logits_BxV, cache, keys_B, start, *limits, greedy=greedy, nucleus=nucleus
     )
+    return drawn
+
+  done, given, ahead = np.zeros(rows, bool), np.zeros(rows, np.int64), None
+  for start in itertools.count(0, STEPS):
+    drawn_KxB, is_text_KxB = ahead or dispatch(start)
+    # The next symbols are under way while the host reads these, where it is likely that somebody wants them.
+    ahead = dispatch(start + STEPS) if start + STEPS < max_bytes else None
     pieces = []
     for row, (drawn, is_text) in enumerate(zip(np.asarray(drawn_KxB).T, np.asarray(is_text_KxB).T, strict=True)):
       symbols = [] if done[row] else drawn[is_text].tolist()

@@ -4,20 +4,24 @@ m Mamba-2, M Mamba-2 and MLP, t attention, T attention and MLP. The residual str
 next norm, and the stack ends in a norm, so that its accumulated residual stays inside.
 """
 
+import copy
 import dataclasses
 import re
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from layers import attention, mamba2, mlp, segments
+from layers import attention, mamba2, mlp, partition, segments
 from layers.attention import Attention, AttentionConfig
 from layers.linear import RMSNorm
 from layers.mamba2 import HEAD_DIM, Mamba2
 from layers.mlp import SwiGLU
 from layers.rotary import RotaryScaling
+
+Module = TypeVar('Module', bound=nnx.Module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +150,8 @@ class Stack(nnx.Module):
 
     def apply(block: Block, branch: Array, residual: Array) -> tuple[Array, Array]:
       mix = lambda mixer, x: (mixer(x, segment_ids_BxL, positions_BxL), None)
-      return block.apply(mix, branch, residual)[:2]
+      branch, residual, _ = block.apply(mix, partition.by_rows(branch), partition.by_rows(residual))
+      return branch, residual
 
     if self.config.remat:
       apply = jax.checkpoint(apply)
@@ -181,12 +186,29 @@ class Stack(nnx.Module):
     return self._finish(branch, residual), tuple(new)
 
 
-def unstack(run: Block) -> list[Block]:
+def unstack(run: Block | nnx.List) -> list[Block]:
   """The blocks of a run. `lax.split` has a concatenation as its gradient; indexing would add n padded copies."""
+  if isinstance(run, nnx.List):  # of a model that `apart` made
+    return list(run)
   leaves, structure = jax.tree.flatten(run)
   count = leaves[0].shape[0]
   parts = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
   return [jax.tree.unflatten(structure, [part[i].squeeze(0) for part in parts]) for i in range(count)]
+
+
+def apart(model: Module) -> Module:
+  """The model with the blocks of every stack as parameters of their own: for decoding, where taking the stacks apart
+  at every step reads and writes all parameters once more. A copy: its paths are not those of checkpoints.
+  """
+
+  def taken_apart(module):
+    if not isinstance(module, Stack):
+      return module
+    module = copy.copy(module)
+    module.runs = nnx.List([nnx.List(unstack(run)) for run in module.runs])
+    return module
+
+  return jax.tree.map(taken_apart, model, is_leaf=lambda module: isinstance(module, Stack))
 
 
 def flops(config: StackConfig, positions: float, length: float) -> float:
