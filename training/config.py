@@ -19,8 +19,9 @@ import text
 
 # May differ when a run goes on in its old work directory: they do not change what a step computes, except
 # `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
-# allowed and reported. `data` may: the text itself is compared on resume, wherever it lies now.
-FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data', 'mesh')
+# allowed and reported; and `skip_norm`, for a run that turns out to need it. `data` may: the text itself is compared on
+# resume, wherever it lies now.
+FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data', 'mesh', 'optimizer.skip_norm')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Group:
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
   """learning_rate: peak; weight_decay: decoupled, times the learning rate; decay_exempt: 'default' | 'official', who
-  is spared; clip_norm: global gradient norm, 0 = off; lr_multipliers: None, 'paper' or one number per stage;
+  is spared; clip_norm: global gradient norm, 0 = off; skip_norm: an update whose gradient norm is above so many times
+  the usual one is left out, 0 = none is; lr_multipliers: None, 'paper' or one number per stage;
   accumulate: micro-batches per step; ema: decay of the averaged parameters that evaluation uses, 0 = none; groups:
   parameters with a rate of their own, by any name.
   """
@@ -78,6 +80,7 @@ class Optimizer:
   accumulate: int
   ema: float
   groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
+  skip_norm: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +94,14 @@ class Mesh:
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
   """every_steps: 0 = only at the end; keep_latest: newest ones kept; keep_best: best by validation bits per byte kept
-  beside them (only steps that are both saved and evaluated compete).
+  beside them (only steps that are both saved and evaluated compete); rollbacks: how often a run that diverged may go
+  back to the checkpoint before and pass over the data on which it did.
   """
 
   every_steps: int
   keep_latest: int
   keep_best: int
+  rollbacks: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,12 +304,14 @@ _RULES = (
   ),
   ('optimizer.eps', lambda v: v > 0, 'above 0'),
   ('optimizer.clip_norm', lambda v: v >= 0, '0 (no clipping) or more'),
+  ('optimizer.skip_norm', lambda v: v == 0 or v > 1, '0 (none is skipped) or above 1'),
   ('optimizer.lr_multipliers', _are_multipliers, "None, 'paper' or a list of numbers above 0"),
   ('optimizer.accumulate', lambda v: v >= 1, 'at least 1'),
   ('optimizer.ema', lambda v: 0 <= v < 1, '0 (no average) or a decay below 1'),
   ('checkpoint.every_steps', lambda v: v >= 0, '0 (only at the end) or more'),
   ('checkpoint.keep_latest', lambda v: v >= 1, 'at least 1'),
   ('checkpoint.keep_best', lambda v: v >= 0, '0 or more'),
+  ('checkpoint.rollbacks', lambda v: v >= 0, '0 (none) or more'),
   ('eval.every_steps', lambda v: v >= 0, '0 (only at the end) or more'),
   ('eval.max_bytes', lambda v: v >= 0, '0 (all of it) or more'),
   ('eval.seq_len', lambda v: v == 0 or v >= 2, '0 (as in training) or at least 2'),

@@ -18,9 +18,9 @@ import sys
 import time
 
 import numpy as np
-import orbax.checkpoint as ocp
 
 from training import checkpoint
+from training.checkpoint import array_store
 from training.workdir import CHECKPOINTS, read_config
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'train.py'
@@ -93,15 +93,8 @@ def compare(whole: pathlib.Path, killed: pathlib.Path, step: int) -> list[str]:
 
 def saved_arrays(checkpoint_path: pathlib.Path) -> dict[str, np.ndarray]:
   """{item/path: array} of one checkpoint directory, on the host."""
-  arrays = {}
-  for item in sorted(path.name for path in checkpoint_path.iterdir() if (path / '_METADATA').exists()):
-    metadata = ocp.PyTreeCheckpointHandler().metadata(checkpoint_path.absolute() / item)
-    on_host = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in metadata.tree}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-      arguments = ocp.args.Composite(**{item: ocp.args.PyTreeRestore(restore_args=on_host)})
-      flat = reader.restore(checkpoint_path.absolute(), args=arguments)[item]
-    arrays |= {f'{item}/{path}': np.asarray(array) for path, array in flat.items()}
-  return arrays
+  items = sorted(path.parent for path in checkpoint_path.glob('*/manifest.ocdbt'))
+  return {f'{item.name}/{path}': array_store.read(item, path) for item in items for path in array_store.names(item)}
 
 
 def _metrics(workdir: pathlib.Path) -> list[dict]:

@@ -10,11 +10,16 @@ import jax
 from training import config as config_lib
 from training import flops
 from training import metrics as metrics_lib
+from training.boundaries import BoundaryWatch
 from training.step import MAX_SKIPPED_IN_A_ROW
 
 
 class Diverged(RuntimeError):
-  """Loss or gradient was not finite for too many steps in a row."""
+  """Loss or gradient was not finite, or the gradient exploded, for too many steps in a row, up to `step`."""
+
+  def __init__(self, message: str, step: int):
+    super().__init__(message)
+    self.step = step
 
 
 def is_due(step: int, every_steps: int) -> bool:
@@ -32,12 +37,16 @@ class Recorder:
     settings: config_lib.Config,
     model: Any,
     mesh: jax.sharding.Mesh,
-    writer: metrics_lib.MetricsWriter,
+    writer: metrics_lib.MetricsWriter | None,
     display: metrics_lib.Display,
+    rollbacks: int = 0,
   ):
+    """writer: None in the processes that write nothing; rollbacks: of this run so far, a metric where they may be."""
     self._settings, self._model, self._writer, self._display = settings, model, writer, display
     self._peak = mesh.size * flops.matmul_peak(settings.model.get('dtype', 'float32'))
     self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+    self._rollbacks = {'rollbacks': float(rollbacks)} if settings.checkpoint.rollbacks else {}
+    self._boundaries = BoundaryWatch(settings, model)
     self._meter = metrics_lib.Meter()
     self._waited = 0.0  # seconds in which the device had no data, since the last reading of the meter
 
@@ -71,6 +80,8 @@ class Recorder:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     self._meter.add(values.pop('bytes'))
     self._check(step, values)
+    for advice in self._boundaries.look(step, values):
+      self._display.line(advice)
     num_steps = self._settings.num_steps
     if not (is_due(step, self._settings.log.every_steps) or validation or step == num_steps):
       self._display.advance(step)
@@ -82,10 +93,12 @@ class Recorder:
       'flops_per_byte': flops_per_byte,
       'data_wait': self._waited / seconds,
       'model_flops_utilization': flops.utilization(flops_per_byte, bytes_per_second, self._peak),
+      **self._rollbacks,
       **(validation or {}),
     }
     self._waited = 0.0
-    self._writer.write(step, values)
+    if self._writer is not None:
+      self._writer.write(step, values)
     self._display.advance(step, f'bpb {values["bpb"]:.3f}')
     left = (num_steps - step) / steps_per_second
     self._display.line(metrics_lib.summary_line(step, num_steps, values, left))
@@ -95,14 +108,19 @@ class Recorder:
     if not values['skipped_in_a_row']:
       return
     in_a_row = round(values['skipped_in_a_row'])
+    finite = math.isfinite(values['loss']) and math.isfinite(values['gradient_norm'])
+    what = f'above {self._settings.optimizer.skip_norm:g} times the usual one' if finite else 'not finite'
+    which = '' if finite else f'loss {values["loss"]:g} or '
     self._display.line(
-      f'step {step}: loss {values["loss"]:g} or gradient norm {values["gradient_norm"]:g} is not finite, so its update '
-      f'was skipped ({values["skipped"]:.0f} in all, {in_a_row} in a row)'
+      f'step {step}: {which}gradient norm {values["gradient_norm"]:g} is {what}, so its update was skipped '
+      f'({values["skipped"]:.0f} in all, {in_a_row} in a row)'
     )
     if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+      gradient = 'an exploding gradient' if finite else 'a non-finite loss or gradient'
       raise Diverged(
-        f'{in_a_row} updates in a row, up to step {step}, had a non-finite loss or gradient: the run has diverged; its '
-        'earlier checkpoints are untouched; a lower optimizer.learning_rate or optimizer.clip_norm is the usual remedy'
+        f'{in_a_row} updates in a row, up to step {step}, had {gradient}: the run has diverged; its earlier '
+        'checkpoints are untouched; a lower optimizer.learning_rate or optimizer.clip_norm is the usual remedy',
+        step,
       )
 
   def _flops_per_byte(self, values: Mapping[str, float]) -> float:

@@ -17,6 +17,9 @@ from training.state import TrainState, rebuild
 # After this many skipped updates in a row a run has diverged: waiting longer only burns time.
 MAX_SKIPPED_IN_A_ROW = 10
 
+# The usual norm of a gradient: its memory, and how many good updates it needs before any can be called unusual.
+NORM_DECAY, NORM_STEPS = 0.98, 20
+
 
 def make_step(
   abstract_model: Any,
@@ -28,12 +31,14 @@ def make_step(
   loss_weights: Mapping[str, float],
   accumulate: int = 1,
   ema: float = 0.0,
+  skip_norm: float = 0.0,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
   """The step, to be jitted with the state donated.
 
   Loss: sum of nll over the global batch / its scored positions, over all micro-batches alike, plus each auxiliary
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
-  counted; the step counts. Metrics are float32 scalars: loss; bpb (bits per text byte, EOS aside) and eos_nats (per
+  counted; the step counts. So is one whose gradient norm is above `skip_norm` times the geometric mean of those before
+  it, if that is not 0. Metrics are float32 scalars: loss; bpb (bits per text byte, EOS aside) and eos_nats (per
   EOS, nan without one); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
   that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
   per auxiliary loss; and the model's own, as means over micro-batches. Tracing raises ValueError if the model has an
@@ -79,13 +84,16 @@ def make_step(
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
     averaged = _average(state, params, ema)
 
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    old = (state.params, state.opt_state, state.ema)
-    params, opt_state, averaged = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old), (params, opt_state, averaged), old
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    log_norm, usual = _usual_norm(state, norm)
+    if skip_norm:
+      good &= norm <= skip_norm * usual
+    old = (state.params, state.opt_state, state.ema, state.log_norm)
+    params, opt_state, averaged, log_norm = jax.tree.map(
+      lambda new, old: jnp.where(good, new, old), (params, opt_state, averaged, log_norm), old
     )
-    skipped_in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
-    skipped = state.skipped + ~finite
+    skipped_in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
+    skipped = state.skipped + ~good
     metrics = {
       'loss': loss,
       'bpb': sums['text_nats'] / jnp.maximum(sums['text_bytes'], 1.0) / jnp.log(2.0),
@@ -98,7 +106,8 @@ def make_step(
     }
     if 'words' in sums:
       metrics['bytes_per_word'] = sums['text_bytes'] / jnp.maximum(sums['words'], 1.0)
-    return TrainState(state.step + 1, params, opt_state, averaged, skipped, skipped_in_a_row), metrics | means
+    after = TrainState(state.step + 1, params, opt_state, averaged, skipped, skipped_in_a_row, log_norm)
+    return after, metrics | means
 
   return step
 
@@ -129,6 +138,18 @@ def _count(batch, nll_BxL) -> dict[str, jax.Array]:
     'eos': jnp.sum(eos_BxL, dtype=jnp.float32),
     'bytes': jnp.sum(batch.segment_ids > 0, dtype=jnp.float32),
   }
+
+
+def _usual_norm(state: TrainState, norm: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(running mean of log norms with this one, geometric mean of those before it; infinite while they are few).
+
+  Of logarithms, because norms fall by powers of ten early in a run, and one outlier shall not hide the next. Updates
+  that are left out are not in it.
+  """
+  good = (state.step - state.skipped).astype(jnp.float32)
+  usual = jnp.exp(state.log_norm / (1.0 - NORM_DECAY ** jnp.maximum(good, 1.0)))
+  log_norm = NORM_DECAY * state.log_norm + (1.0 - NORM_DECAY) * jnp.log(jnp.maximum(norm, 1e-30))
+  return log_norm, jnp.where(good < NORM_STEPS, jnp.inf, usual)
 
 
 def _average(state: TrainState, params, decay: float):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +12,11 @@ from text import words
 from training import config as config_lib
 from training import description, sharding, state
 from training.optimizer import make_optimizer, parameter_groups
-from training.step import make_step, split_rows
+from training.step import NORM_DECAY, NORM_STEPS, make_step, split_rows
 
 
-def take_steps(config, batch, num_steps):
-  """[(state, metrics)] after each of `num_steps` steps on the same batch."""
+def take_steps(config, batch, num_steps, start=lambda state: state):
+  """[(state, metrics)] after each of `num_steps` steps on the same batch; start: changes the first state."""
   settings = config_lib.parse(config)
   model = description.abstract_model(settings.model)
   groups = parameter_groups(model, list(state.flatten(model)), settings.optimizer)
@@ -28,10 +30,11 @@ def take_steps(config, batch, num_steps):
   options = dict(
     loss_weights=settings.loss_weights, accumulate=settings.optimizer.accumulate, ema=settings.optimizer.ema
   )
+  options['skip_norm'] = settings.optimizer.skip_norm
   step = jax.jit(make_step(model, optimizer, mesh, seed=0, num_steps=settings.num_steps, **options))
   taken = []
   with jax.set_mesh(mesh):
-    train_state = jax.jit(create)()
+    train_state = start(jax.jit(create)())
     for _ in range(num_steps):
       train_state, metrics = step(train_state, sharding.put_batch(batch, mesh))
       taken.append((train_state, {name: float(value) for name, value in metrics.items()}))
@@ -104,6 +107,33 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(make_config):
   kept = [(each.params, each.opt_state, each.ema) for each in (good, bad)]
   jax.tree.map(np.testing.assert_array_equal, *kept)
   assert (int(again.skipped), int(again.skipped_in_a_row)) == (2, 0) and np.isfinite(good_metrics['loss'])
+
+
+def after(step, usual):
+  """A state `step` updates later, whose gradients had norms of which `usual` is the geometric mean."""
+  log_norm = jnp.float32(np.log(usual) * (1 - NORM_DECAY**step))
+  return lambda state: dataclasses.replace(state, step=jnp.int32(step), log_norm=log_norm)
+
+
+def test_a_step_whose_gradient_explodes_is_left_out_once_it_is_known_what_is_usual(make_config):
+  config = make_config(**{'optimizer.skip_norm': 10.0})
+  norm = first_step(config, ragged_batch())[1]['gradient_norm']
+  for step, factor, left_out in ((NORM_STEPS, 11.0, True), (NORM_STEPS, 9.0, False), (NORM_STEPS - 1, 11.0, False)):
+    start = after(step, norm / factor)
+    ((found, metrics),) = take_steps(config, ragged_batch(), 1, start)
+    assert metrics['skipped'] == int(found.skipped_in_a_row) == left_out
+    assert (found.log_norm == start(found).log_norm) == left_out and int(found.step) == step + 1
+    moments = state.flatten(found.opt_state)
+    assert all(np.any(value) != left_out for path, value in moments.items() if 'bias' in path)
+
+
+def test_the_usual_norm_is_the_geometric_mean_of_the_good_ones(make_config):
+  taken = take_steps(make_config(**{'model.poison': (0.05, 0.15)}), ragged_batch(), 5)
+  norms = [metrics['gradient_norm'] for state, metrics in taken if not int(state.skipped_in_a_row)]
+  weights = NORM_DECAY ** np.arange(len(norms))[::-1]
+  expected = np.average(np.log(norms), weights=weights)
+  found = taken[-1][0].log_norm / (1 - NORM_DECAY ** len(norms))
+  assert len(norms) == 3 and found == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_average_follows_the_parameters(make_config):

@@ -17,6 +17,7 @@ class TinyConfig:
   width: int = 8
   dropout: float = 0.1
   poison: tuple[float, ...] = ()  # the loss is nan while the progress lies between these two
+  poison_byte: int = -1  # the loss of a batch with this byte is nan
   words: str | None = None  # a splitter, whose words are then the chunks
 
 
@@ -41,6 +42,8 @@ class Tiny(nnx.Module):
     if self.config.poison:
       first, last = self.config.poison
       nll = jnp.where((context.progress >= first) & (context.progress < last), jnp.nan, nll)
+    if self.config.poison_byte >= 0:
+      nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
     starts = batch.bytes == ord(' ') if self.words is None else batch.word_starts & True  # an error where it is None
     aux = jnp.mean(jnp.square(x))
     return ModelOutput(

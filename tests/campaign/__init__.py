@@ -1,0 +1,1 @@
+"""A campaign of faults against small trainings; see `__main__`."""

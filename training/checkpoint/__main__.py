@@ -1,0 +1,41 @@
+"""Reads every checkpoint of a run, without its model: python -m training.checkpoint verify DIR
+
+DIR: a work directory, or the directory `checkpoints` in it. A line for each step: whole, or every array that is not as
+it was saved. Ends with code 0 if all are whole, and 1 if one is damaged or there is none.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from training import checkpoint
+from training.workdir import CHECKPOINTS
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(prog='python -m training.checkpoint', description='Checkpoints of a run.')
+  verify = parser.add_subparsers(required=True).add_parser('verify', help='read all of them and say which are whole')
+  verify.add_argument('directory', type=pathlib.Path, help='a work directory, or its checkpoints')
+  directory = parser.parse_args().directory
+  directory = directory / CHECKPOINTS if (directory / CHECKPOINTS).is_dir() else directory
+  steps, damaged = checkpoint.all_steps(directory), 0
+  if not steps:
+    sys.exit(f'error: there is no checkpoint in {directory}: name a work directory or its {CHECKPOINTS}')
+  for step in steps:
+    try:
+      found = checkpoint.damage(directory, step)
+    except FileNotFoundError:
+      found = []
+    if not (directory / str(step)).is_dir():
+      print(f'step {step}: removed by its run meanwhile')
+      continue
+    damaged += bool(found)
+    print(f'step {step}: ' + ('damaged\n  ' + '\n  '.join(found) if found else 'whole'), flush=True)
+  for name in checkpoint.half_written(directory):
+    print(f'{name}: left by a run that was stopped; it is not used, and the next save clears it away')
+  print(f'{damaged} of {len(steps)} checkpoints are damaged')
+  sys.exit(bool(damaged))
+
+
+if __name__ == '__main__':
+  main()

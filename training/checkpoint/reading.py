@@ -1,0 +1,231 @@
+"""What is in a directory of checkpoints: records, arrays, and whether they are what was saved."""
+
+import json
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from training import sharding
+from training.checkpoint import array_store
+from training.state import COUNTERS, Flat, TrainState, flatten, rebuild
+
+METRIC = 'validation_bpb'
+REMOVED = '.removed'  # suffix of a step on its way out
+
+
+class DamagedCheckpoint(ValueError):
+  """A checkpoint that cannot be read, or whose content is not what was saved."""
+
+
+def all_steps(directory: pathlib.Path) -> list[int]:
+  """The steps saved in a directory, ascending; none where there is no directory."""
+  if not directory.is_dir():
+    return []
+  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def half_written(directory: pathlib.Path) -> list[str]:
+  """Names of what a killed run did not finish writing or removing; the next save clears it away."""
+  if not directory.is_dir():
+    return []
+  return sorted(path.name for pattern in ('*.orbax-checkpoint-tmp*', f'*{REMOVED}') for path in directory.glob(pattern))
+
+
+def scores(directory: pathlib.Path) -> dict[int, float]:
+  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read."""
+  found = {}
+  for step in all_steps(directory):
+    try:
+      found[step] = read_record(directory, step)[METRIC]
+    except DamagedCheckpoint:
+      continue
+  return {step: score for step, score in found.items() if score is not None}
+
+
+def best_step(directory: pathlib.Path) -> int:
+  """The saved step with the lowest validation bits per byte; raises ValueError if none was evaluated."""
+  found = scores(directory)
+  if not found:
+    raise ValueError(
+      f'no checkpoint in {directory} has a validation score: name a step instead of best ({_have(directory)})'
+    )
+  return min(found, key=found.get)
+
+
+def read_record(directory: pathlib.Path, step: int) -> dict[str, Any]:
+  """The JSON of a step. Raises FileNotFoundError if there is no such step, DamagedCheckpoint if it is not whole."""
+  path = directory / str(step)
+  if not path.is_dir():
+    raise FileNotFoundError(f'there is no checkpoint of step {step} in {directory} ({_have(directory)})')
+  try:
+    record = json.loads(record_path(directory, step).read_bytes())
+    # Earlier records have one digest for each item, and their own among them.
+    seal = record['digests'].pop('record') if 'digests' in record else record.pop('checksum')
+    whole = seal == _checksum(record) and record['step'] == step
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    raise _damaged(path, f'its record cannot be read: {reason(error)}') from None
+  if not whole:
+    raise _damaged(path, 'its record is not what was saved')
+  return record
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+  """A record with a checksum of itself."""
+  return dict(record) | {'checksum': _checksum(record)}
+
+
+def rewrite_position(directory: pathlib.Path, step: int, position: Mapping[str, Any]) -> None:
+  """Gives a saved step another position in the data: wholly or, if it is stopped, not at all."""
+  path, record = record_path(directory, step), read_record(directory, step) | {'position': dict(position)}
+  if 'digests' in record:
+    record['digests']['record'] = _checksum(record)
+  else:
+    record = sealed(record)
+  partial = path.with_name('partial')
+  partial.write_text(json.dumps(record))
+  os.replace(partial, path)
+
+
+def record_path(directory: pathlib.Path, step: int) -> pathlib.Path:
+  return directory / str(step) / 'record' / 'metadata'
+
+
+def restore(
+  directory: pathlib.Path, step: int, abstract: TrainState, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, dict]:
+  """(state, record) of one step, on the devices of `mesh`; in every process of a job, or in none of them. Raises as
+  `read_record` does, and ValueError if the step is of another model.
+  """
+  record, flats = _restore_items(directory, step, items_of(abstract), mesh)
+  places = sharding.shardings(abstract, mesh)
+  counters = {
+    name: jax.device_put(jnp.asarray(record.get(name, 0), getattr(abstract, name).dtype), getattr(places, name))
+    for name in COUNTERS
+  }
+  opt_state = rebuild(abstract.opt_state, flats['optimizer'])
+  return TrainState(params=flats['params'], opt_state=opt_state, ema=flats.get('ema'), **counters), record
+
+
+def load_params(directory: pathlib.Path, step: int, abstract: Flat, mesh: jax.sharding.Mesh) -> Flat:
+  """The parameters to evaluate with: the average if the run keeps one, else the last. Raises as `restore` does."""
+  name = 'ema' if 'ema' in sums_of(read_record(directory, step)) else 'params'
+  return _restore_items(directory, step, {name: abstract}, mesh)[1][name]
+
+
+def damage(directory: pathlib.Path, step: int) -> list[str]:
+  """What is not as it was saved, a phrase for each array; [] for a whole step. Needs no model and no devices, and takes
+  as much memory as the largest array.
+  """
+  try:
+    sums = sums_of(read_record(directory, step))
+  except DamagedCheckpoint as error:
+    return [str(error)]
+  return [phrase for name in sums for phrase in _item_damage(directory / str(step) / name, name, sums[name])]
+
+
+def items_of(state: TrainState) -> dict[str, Flat]:
+  """The flat dicts that a checkpoint of a state holds, by name."""
+  items = {'params': state.params, 'optimizer': flatten(state.opt_state), 'ema': state.ema}
+  return {name: flat for name, flat in items.items() if flat is not None}
+
+
+def sums_of(record: Mapping[str, Any]) -> dict[str, dict[str, int] | int]:
+  """{item: {path: checksum}}; {item: digest} of an earlier record."""
+  return record['checksums'] if 'checksums' in record else record['digests']
+
+
+def from_all(text: str) -> list[str]:
+  """The texts of all processes, without those that are empty; all processes call it in step."""
+  if jax.process_count() == 1:
+    return [text] if text else []
+  encoded = np.frombuffer(text.encode()[:400].ljust(400), np.uint8)
+  gathered = (row.tobytes().decode(errors='replace').strip() for row in multihost_utils.process_allgather(encoded))
+  return [text for text in gathered if text]
+
+
+def reason(error: object) -> str:
+  """A failure in one short line; TensorStore's fill a page, and end with the system's error number."""
+  system_error = re.search(r"os_error_code='(\d+)'", str(error))
+  return os.strerror(int(system_error.group(1))) if system_error else _short(error)
+
+
+def _restore_items(directory, step, items: Mapping[str, Flat], mesh) -> tuple[dict[str, Any], dict[str, Flat]]:
+  """(record, the items' arrays, checked). All processes of a job come to the same end."""
+  path, problem, record, flats = directory / str(step), '', {}, {}
+  try:
+    record = read_record(directory, step)
+    for name, abstract in items.items():
+      _refuse_others(path, name, abstract, sums_of(record).get(name))
+      flats[name] = array_store.place(path / name, abstract, sharding.shardings(dict(abstract), mesh))
+  except array_store.OtherArray as error:
+    raise ValueError(f'checkpoint {path} is of another model: {error}') from None
+  except array_store.Unreadable as error:
+    problem = str(_damaged(path, (damage(directory, step) or [reason(error)])[0]))
+  except DamagedCheckpoint as error:
+    problem = str(error)
+  if problems := from_all(problem):
+    raise DamagedCheckpoint(problems[0])
+  for name, flat in flats.items():
+    expected = sums_of(record)[name]
+    if found := _differences(name, array_store.checksums(flat, isinstance(expected, int)), expected):
+      raise _damaged(path, found[0] if len(found) == 1 else f'{found[0]}, nor are {len(found) - 1} others')
+  return record, flats
+
+
+def _refuse_others(path: pathlib.Path, name: str, abstract: Flat, sums: dict[str, int] | int | None) -> None:
+  """Raises ValueError if an item is not of the arrays that the model has; shapes and types are `place`'s to compare."""
+  if sums is None:
+    raise ValueError(f'checkpoint {path} is of another model: it has no {name}')
+  if isinstance(sums, int):
+    return
+  missing, surplus = sorted(abstract.keys() - sums.keys()), sorted(sums.keys() - abstract.keys())
+  if missing or surplus:
+    raise ValueError(
+      f'checkpoint {path} is of another model: its {name} miss {missing[:3]} and have {surplus[:3]} besides'
+    )
+
+
+def _item_damage(item: pathlib.Path, name: str, expected: dict[str, int] | int) -> list[str]:
+  plain = isinstance(expected, int)
+  try:
+    paths = array_store.names(item) if plain else list(expected)
+  except array_store.Unreadable as error:
+    return [f'its {name} cannot be read: {reason(error)}']
+  found, sums = [], {}
+  for path in paths:
+    try:
+      sums[path] = array_store.host_checksum(array_store.read(item, path), plain)
+    except array_store.Unreadable as error:
+      found.append(f'{name}/{path} cannot be read: {reason(error)}')
+  return found + ([] if plain and found else _differences(name, sums, expected))
+
+
+def _differences(name: str, sums: Mapping[str, int], expected: dict[str, int] | int) -> list[str]:
+  if isinstance(expected, int):
+    return [] if array_store.item_digest(sums.values()) == expected else [f'its {name} are not what was saved']
+  return [f'{name}/{path} is not what was saved' for path in sums if sums[path] != expected[path]]
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+  return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _damaged(path: pathlib.Path, why: object) -> DamagedCheckpoint:
+  return DamagedCheckpoint(f'checkpoint {path} is damaged ({_short(why)})')
+
+
+def _short(text: object) -> str:
+  return ' '.join(str(text).split())[:160] or type(text).__name__
+
+
+def _have(directory: pathlib.Path) -> str:
+  steps = all_steps(directory)
+  return f'it has {", ".join(map(str, steps))}' if steps else 'it has none'
