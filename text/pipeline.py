@@ -1,10 +1,14 @@
 """Training batches without end, in an order that depends on (corpus, seq_len, seed) alone."""
 
+import copy
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+
+import numpy as np
 
 from text import units as units_lib
 from text.batch import Batch
@@ -36,6 +40,8 @@ def pipeline(
   `text.words`, such as 'hat(max_bytes=64)', that fills word_starts; None leaves it out. units: as in
   `text.units`, such as 'char', that fill units.
   Raises ValueError where a number is out of its range, for an unknown splitter or units, and for units without words.
+  The iterator raises OSError or ValueError, naming source and document, for one that cannot be read and for a worker
+  process that ends before its time.
   """
   for name, value, least in (
     ('batch_size', batch_size, 1),
@@ -52,6 +58,10 @@ def pipeline(
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
   mixture = source if isinstance(source, Mixture) else Mixture([source])
+  # What each worker reads; deleted with the iterator.
+  notes = tempfile.NamedTemporaryFile(prefix='reading-') if workers else None  # noqa: SIM115
+  mixture = copy.copy(mixture)
+  mixture.corpora = tuple(_Noted(corpus, index, notes and notes.name) for index, corpus in enumerate(mixture.corpora))
   batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, words, units)
 
   import grain  # here, so that models and evaluation can import text without it
@@ -60,6 +70,7 @@ def pipeline(
     grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)  # one thread: rows are asked for in rising order
   )
   if workers:
+    notes.truncate(workers * 3 * np.dtype(np.int64).itemsize)
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # outside absl.app, as in a notebook, grain's processes read flags all the same
@@ -70,11 +81,69 @@ def pipeline(
     # batches are small: copied, they are plain arrays, and a killed run leaves nothing in shared memory
     options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
     dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
-  return iter(dataset)
+  return _without_dead_workers(iter(dataset), mixture, notes) if workers else iter(dataset)
+
+
+def _without_dead_workers(batches: Iterator[Batch], mixture: Mixture, notes) -> Iterator[Batch]:
+  """The batches; OSError where the process that makes them has ended."""
+  try:
+    yield from batches
+  except (OSError, ValueError) as error:
+    raise type(error)(str(error)) from None  # the traceback is the worker's
+  except RuntimeError as error:
+    if 'Worker process was terminated' not in str(error):
+      raise
+    read = [note for note in np.fromfile(notes.name, np.int64).reshape(-1, 3) if note[0] and not _is_alive(note[0])]
+    named = (f"document {document} of '{mixture.corpora[index].name}'" for _, index, document in read)
+    documents = ' or '.join(dict.fromkeys(named))  # two workers may have died of the same one
+    raise OSError(
+      f'a data worker ended before its time, when it had come to {documents or "no document yet"} '
+      f'({str(error).partition(". ")[0]}): it was killed, perhaps for want of memory, or its reader crashed; the same '
+      'command goes on from the last checkpoint, with data.workers=0 it shows a crash'
+    ) from None
+
+
+def _is_alive(process: int) -> bool:
+  try:
+    os.kill(int(process), 0)
+  except OSError:
+    return False
+  return True
+
+
+class _Noted(Corpus):
+  """A corpus whose errors name the document, and whose reader in a worker process notes which one it reads."""
+
+  def __init__(self, corpus: Corpus, index: int, notes: str | None):
+    self.name, self.lengths, self.fingerprint = corpus.name, corpus.lengths, corpus.fingerprint
+    self._corpus, self._index, self._notes, self._note = corpus, index, notes, None
+
+  def __getstate__(self):
+    return (self._corpus, self._index, self._notes)  # a corpus on disk pickles as its path
+
+  def __setstate__(self, state):
+    self.__init__(*state)
+
+  def read(self, document: int, start: int, stop: int) -> bytes:
+    if _worker is not None:
+      if self._note is None:
+        size = 3 * np.dtype(np.int64).itemsize
+        self._note = np.memmap(self._notes, np.int64, 'r+', _worker * size, 3)
+      self._note[:] = os.getpid(), self._index, document
+    try:
+      return self._corpus.read(document, start, stop)
+    except (OSError, ValueError) as error:
+      kind = OSError if isinstance(error, OSError) else ValueError
+      raise kind(f"document {document} of '{self.name}' cannot be read: {error}") from None
+
+
+_worker: int | None = None  # the number of this process among those that make batches
 
 
 def _exit_with_parent(worker: int, workers: int) -> None:
-  """Ends a worker process when the training process was killed; grain's workers would wait for it for ever."""
+  """Takes the number of a worker process, and ends it when the training process was killed: it would wait for ever."""
+  global _worker
+  _worker = worker
   parent = multiprocessing.parent_process()
 
   def watch():

@@ -1,7 +1,11 @@
-"""SIGTERM and SIGINT asked to wait until a training step is done and saved."""
+"""SIGTERM and SIGINT asked to wait until a training step is done and saved, in all processes the same step."""
 
+import os
 import signal
 import threading
+
+import jax
+from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
@@ -13,15 +17,20 @@ class Interrupted(Exception):
 
 
 class SignalWatch:
-  """Within the `with` block the first SIGTERM or SIGINT only sets `received`; a second one acts as it always did."""
+  """Within the `with` block the first SIGTERM or SIGINT only is noted; a second one acts as it always did.
+
+  Where several processes train, JAX listens for SIGTERM, from `jax.distributed.initialize` on, and lets the processes
+  agree on a step; SIGINT is passed on to it, and so is a second SIGTERM.
+  """
 
   def __init__(self) -> None:
-    self.received: int | None = None
+    self._received: int | None = None
     self._handlers: dict[int, object] = {}
 
   def __enter__(self) -> 'SignalWatch':
+    self._several = jax.process_count() > 1
     if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-      for number in (signal.SIGTERM, signal.SIGINT):
+      for number in (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT):
         self._handlers[number] = signal.signal(number, self._note)
     return self
 
@@ -30,6 +39,14 @@ class SignalWatch:
       signal.signal(number, handler)
     self._handlers = {}
 
+  def stops_after(self, step: int) -> int | None:
+    """The signal after which training ends with this step, or None; all processes ask, once for each step."""
+    if self._several and multihost_utils.reached_preemption_sync_point(step):
+      return self._received or signal.SIGTERM
+    return None if self._several else self._received
+
   def _note(self, number: int, _frame) -> None:
-    self.received = number
+    self._received = number
     self.__exit__()
+    if self._several:
+      os.kill(os.getpid(), signal.SIGTERM)  # to JAX, not to Python

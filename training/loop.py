@@ -11,13 +11,14 @@ from jax.sharding import NamedSharding
 import text
 from evaluation import bits_per_byte
 from text import mixture
-from training import checkpoint, description, sharding
+from training import checkpoint, description, processes, sharding
 from training import config as config_lib
 from training import metrics as metrics_lib
 from training import state as state_lib
 from training import workdir as workdir_lib
 from training.interrupt import Interrupted, SignalWatch
-from training.recorder import Recorder, is_due
+from training.lock import Lock
+from training.recorder import Diverged, Recorder, is_due
 from training.trainer import Trainer
 
 
@@ -31,51 +32,62 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
   Interrupted after SIGTERM or SIGINT, once the step under way is saved.
   """
+  while (values := _train(config, pathlib.Path(workdir))) is None:
+    pass
+  return values
+
+
+def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
+  """None after a rollback: the run is to go on from its newest checkpoint."""
   trainer, resolved = Trainer.of(config), config_lib.resolve(config)
   settings, mesh, model = trainer.settings, trainer.mesh, trainer.model
-  workdir = pathlib.Path(workdir)
-  display = metrics_lib.Display(quiet=jax.process_index() != 0)
+  processes.check_equal('the configs', resolved, 'start all processes with the same config')
+  display = metrics_lib.Display(quiet=not processes.is_main())
 
   # --- Data
   changes = workdir_lib.config_changes(workdir, resolved)
   corpora = text.open_mixture(settings.data.source)
   sources = config_lib.validation_sources(settings.data)
   validation = {source: text.open_corpus(source, 'validation') for source in sources}
+  fingerprints = [corpus.fingerprint for corpus in (*corpora.corpora, *validation.values())]
+  processes.check_equal('the texts', fingerprints, 'give all machines the same data')
 
   display.line(description.table(description.describe(config, model)))
 
   checkpoints = checkpoint.Checkpoints(
     workdir / workdir_lib.CHECKPOINTS, settings.checkpoint.keep_latest, settings.checkpoint.keep_best, display.line
   )
-  writer = None
+  lock, writer = Lock(workdir, display.line), None
   try:
     with jax.set_mesh(mesh), SignalWatch() as watch:
       # --- Restore
-      state, start_row = _restore_or_create(trainer, workdir, checkpoints, corpora)
+      processes.in_main(lambda: workdir.is_dir() and lock.take())
+      state, start_row, rollbacks = _restore_or_create(trainer, workdir, checkpoints, corpora)
       done = int(state.step)
       if done:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
       for change in changes:
         display.line(f'config changed since the run began: {change}')
-      workdir_lib.write_config(workdir, resolved)
-      writer = metrics_lib.MetricsWriter(workdir, done, display.line)
+      processes.in_main(lambda: _begin_to_write(workdir, lock, resolved))
+      writer = metrics_lib.MetricsWriter(workdir, done, display.line) if processes.is_main() else None
       if done == settings.num_steps:
         display.line(f'{workdir} has been trained to step {done} already; a higher num_steps trains it further')
-        return writer.last()
+        return writer.last() if writer is not None else {}
 
       # --- Loop
       rows = trainer.batches(corpora, start_row)
       batch = trainer.put(next(rows))
       train_step = trainer.compile(state, batch, display.line)
-      recorder = Recorder(settings, model, mesh, writer, display)
+      recorder = Recorder(settings, model, mesh, writer, display, rollbacks)
       display.start(settings.num_steps, done)
       for step in range(done + 1, settings.num_steps + 1):
         state, metrics = train_step(state, batch)
         recorder.read_previous()  # while this step runs
+        processes.progress()
         recorder.later(step, metrics)
         start_row += settings.batch_size
         is_last = step == settings.num_steps
-        signal_number = watch.received  # read once: one that comes later waits for the next step
+        signal_number = watch.stops_after(step)
         stops = is_last or signal_number is not None
         evaluates = is_last or is_due(step, settings.eval.every_steps)
         if evaluates or stops or is_due(step, settings.checkpoint.every_steps):
@@ -86,7 +98,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
           values = recorder.read_previous(score)
           if stops or is_due(step, settings.checkpoint.every_steps):
             with recorder.pause():
-              position = {'start_row': start_row, 'data': corpora.identity()}
+              position = {'start_row': start_row, 'data': corpora.identity(), 'rollbacks': rollbacks}
               save = checkpoints.finish if stops else checkpoints.save
               save(state, position, score.get(checkpoint.METRIC))
         checkpoints.poll()
@@ -96,15 +108,30 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
           name = signal.Signals(signal_number).name
           raise Interrupted(f'{name}: stopped after step {step}, which is saved in {workdir}', signal_number)
         batch = trainer.put(recorder.wait_for_data(rows))
+  except Diverged as error:
+    checkpoints.wait()
+    directory, allowed = workdir / workdir_lib.CHECKPOINTS, settings.checkpoint.rollbacks
+    said = checkpoint.roll_back(directory, error.step, settings.batch_size, allowed)
+    if said is None:
+      raise
+    display.line(f'{error}; {said}')
+    return None
   finally:
     display.stop()
     checkpoints.close()
     if writer is not None:
       writer.close()
+    lock.release()
 
 
-def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, int]:
-  """(state, position in the stream of rows)."""
+def _begin_to_write(workdir, lock, resolved) -> None:
+  workdir.mkdir(parents=True, exist_ok=True)
+  lock.take()
+  workdir_lib.write_config(workdir, resolved)
+
+
+def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, int, int]:
+  """(state, position in the stream of rows, rollbacks so far)."""
   settings = trainer.settings
   found = checkpoints.restore_newest(trainer.abstract_state(), trainer.mesh)
   if found is not None:
@@ -118,9 +145,12 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_li
       raise ValueError(
         f'num_steps is {settings.num_steps}, but {workdir} has been trained to step {int(state.step)} already'
       )
-    return state, record['position']['start_row']
-  params = settings.init_from and workdir_lib.initial_params(settings.init_from, trainer.model, settings.seed)
-  return trainer.state(params or None), 0
+    return state, record['position']['start_row'], record['position'].get('rollbacks', 0)
+  if not settings.init_from:
+    return trainer.state(), 0, 0
+  with jax.set_mesh(workdir_lib.one_device()):  # each process reads them for itself
+    params = workdir_lib.initial_params(settings.init_from, trainer.model, settings.seed)
+  return trainer.state(jax.device_get(params)), 0, 0
 
 
 def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
@@ -134,6 +164,7 @@ def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
       batch_size=settings.eval.batch_size or settings.batch_size,
       max_bytes=settings.eval.max_bytes,
       batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
+      progress=lambda *_: processes.progress(),
     )
     for source, corpus in validation.items()
   }

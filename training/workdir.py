@@ -57,7 +57,7 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
     step, params = _newest_whole(directory, steps, flatten(model), report)
   else:
     step = checkpoint.best_step(directory) if step == 'best' else _number(step)
-    params = checkpoint.load_params(directory, step, flatten(model), _one_device())
+    params = checkpoint.load_params(directory, step, flatten(model), one_device())
   return Loaded(rebuild(model, params), config, step)
 
 
@@ -155,7 +155,7 @@ def _newest_whole(directory, steps, abstract: Mapping[str, Any], report) -> tupl
   damage = []
   for step in reversed(steps):
     try:
-      params = checkpoint.load_params(directory, step, abstract, _one_device())
+      params = checkpoint.load_params(directory, step, abstract, one_device())
     except checkpoint.DamagedCheckpoint as error:
       damage.append(error)
       continue
@@ -172,6 +172,6 @@ def _number(step: int | str) -> int:
     raise ValueError(f"step must be a number or 'best', got {step!r}") from None
 
 
-def _one_device() -> jax.sharding.Mesh:
-  """Evaluation and notebooks use one device; whoever wants more moves the parameters."""
-  return jax.make_mesh((1,), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+def one_device() -> jax.sharding.Mesh:
+  """One device of this process. Evaluation and notebooks use one; whoever wants more moves the parameters."""
+  return jax.make_mesh((1,), ('data',), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.local_devices()[:1])
