@@ -69,8 +69,11 @@ def test_rows_of_different_length_equal_the_official_code(name):
     np.testing.assert_allclose(output.logits[row, :length], io['varlen.logits'][row, :length], atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize('scan_layers', [False, True])
-@pytest.mark.parametrize('name', NAMES)
+# A scan stays inside its stack: two stages, which take longest, tell no more of it than one.
+@pytest.mark.parametrize(
+  ('name', 'scan_layers'),
+  [(name, scan) for name in NAMES for scan in (False, True) if (name, scan) != (NAMES[-1], True)],
+)
 def test_gradients_equal_the_official_code(name, scan_layers):
   rungs = (1.0,) if scan_layers else (0.5, 1.0)  # the ladder's own derivative is asked for once
   model, io = load(name, scan_layers=scan_layers, remat=scan_layers, ladder={'fractions': rungs})

@@ -13,8 +13,7 @@ import sys
 from studies import equal_losses
 from tests.layers import common
 
-# Devices that share rows only: test_devices.py.
-for name, meshes in (('hnet', [(2, 2, 2)]), ('tfree_hat', [(2, 2, 2)])):
+for name, meshes in (('hnet', [(2, 2, 2)]), ('tfree_hat', [(8, 1, 1)])):
   model = equal_losses.MODELS[name] | {'ladder': {'fractions': (0.5, 1.0)}}
   found = equal_losses.study(model, 20, meshes, common._options)
   reference = found['losses'][1, 1, 1]
