@@ -13,6 +13,7 @@ from training.workdir import CHECKPOINTS
 
 
 def main() -> None:
+  """`verify DIR`: a line for each step, and code 1 if one is damaged."""
   parser = argparse.ArgumentParser(prog='python -m training.checkpoint', description='Checkpoints of a run.')
   verify = parser.add_subparsers(required=True).add_parser('verify', help='read all of them and say which are whole')
   verify.add_argument('directory', type=pathlib.Path, help='a work directory, or its checkpoints')

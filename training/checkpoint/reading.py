@@ -95,6 +95,7 @@ def rewrite_position(directory: pathlib.Path, step: int, position: Mapping[str, 
 
 
 def record_path(directory: pathlib.Path, step: int) -> pathlib.Path:
+  """The JSON file of a step's record."""
   return directory / str(step) / 'record' / 'metadata'
 
 
