@@ -39,8 +39,8 @@ $(VENV)/installed-dev: requirements.txt requirements-gguf.txt requirements-dev.t
 TPU_VENV := .venv-tpu
 .PHONY: test-tpu
 test-tpu: $(TPU_VENV)/installed
-	$(TPU_VENV)/bin/python -m kernels.compile_tpu --jobs=2
-	$(TPU_VENV)/bin/python -m kernels.compile_tpu --devices=4 --batch=4 --width=1024 --dtype=bfloat16
+	$(TPU_VENV)/bin/python -m kernels.compile --jobs=2
+	$(TPU_VENV)/bin/python -m kernels.compile --devices=4 --batch=4 --width=1024 --dtype=bfloat16
 	$(TPU_VENV)/bin/python -m pytest tests/kernels/test_tpu_compiler.py
 
 $(TPU_VENV)/installed: requirements-tpu-compiler.txt
@@ -52,8 +52,8 @@ $(TPU_VENV)/installed: requirements-tpu-compiler.txt
 GPU_VENV := .venv-gpu
 .PHONY: test-gpu
 test-gpu: $(GPU_VENV)/installed
-	$(GPU_VENV)/bin/python -m kernels.compile_gpu
-	$(GPU_VENV)/bin/python -m kernels.compile_gpu --devices=2 --width=1024 --dtype=bfloat16
+	$(GPU_VENV)/bin/python -m kernels.compile --target=h100 --batch=2
+	$(GPU_VENV)/bin/python -m kernels.compile --target=h100:2 --devices=2 --batch=2 --width=1024 --dtype=bfloat16
 
 $(GPU_VENV)/installed: requirements-gpu-compiler.txt
 	test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)

@@ -26,7 +26,7 @@ from kernels import aot, cases, cost, gpu_compiler
 _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'TPU topology or kind of GPU to compile for; without it, the device of this machine.'
 )
-_OPERATIONS = flags.DEFINE_multi_enum('operation', cases.OPERATIONS, cases.OPERATIONS, 'Operations.')
+_OPERATIONS = flags.DEFINE_multi_enum('operation', cases.OURS, cases.OURS, 'Operations.')
 _WIDTHS = flags.DEFINE_multi_integer('width', cases.WIDTHS, 'D.')
 _DTYPES = flags.DEFINE_multi_enum('dtype', cases.DTYPES, cases.DTYPES, 'Of activations.')
 _LENGTH = flags.DEFINE_integer('length', cases.LENGTH, 'L.')
@@ -48,7 +48,9 @@ KERNELS = {'tpu': 'pallas_tpu', 'gpu': 'pallas_gpu', 'cuda': 'pallas_gpu'}
 def main(_: list[str]) -> int:
   """Prints the table."""
   try:
-    mesh = topology_mesh(_TOPOLOGY.value) if _TOPOLOGY.value else device_mesh()
+    if _TOPOLOGY.value:
+      aot.prepare(_TOPOLOGY.value)
+    mesh = aot.mesh(_TOPOLOGY.value) if _TOPOLOGY.value else device_mesh()
   except ValueError as error:
     print(error, file=sys.stderr)
     return 1
@@ -69,15 +71,6 @@ def main(_: list[str]) -> int:
 def print_row(cells: list[str]) -> None:
   """One line of a Markdown table, at once: a compiler takes a while."""
   print(f'| {" | ".join(cells)} |', flush=True)
-
-
-def topology_mesh(topology: str) -> Mesh:
-  """One device of a TPU topology, or of a kind of GPU, that this machine need not have."""
-  if topology in gpu_compiler.DEVICES:
-    gpu_compiler.prepare()
-    return gpu_compiler.gpu_mesh(topology)
-  aot.prepare()
-  return aot.tpu_mesh(topology)
 
 
 def device_mesh() -> Mesh:

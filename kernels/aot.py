@@ -1,76 +1,50 @@
-"""Compiling for accelerators that this machine does not have."""
+"""Compiling for accelerators that this machine does not have.
 
-import importlib.metadata
-import os
+A target is a TPU topology (v5e:2x2, v5p:4x4x4) or GPUs of a kind (h100, h100:8).
+"""
+
+import re
 
 import jax
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from kernels import gpu_compiler, tpu_compiler
 from kernels.cases import Case, program
 
-TPU_TOPOLOGIES = ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2')
+
+def is_gpu(target: str) -> bool:
+  """Whether a target names GPUs; any other is left to libtpu, which knows its topologies."""
+  return target.partition(':')[0] in gpu_compiler.DEVICES
 
 
-def prepare() -> None:
-  """Sets what libtpu needs where there is no TPU; call it before anything touches jax's devices."""
-  jax.config.update('jax_platforms', 'cpu')
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no questions to the cloud's metadata server
-  os.environ.setdefault('TPU_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # several compilers may run: none of them holds a TPU
+def prepare(target: str) -> None:
+  """Sets what the target's compiler needs where there is no such device; call it before anything touches devices."""
+  (gpu_compiler if is_gpu(target) else tpu_compiler).prepare()
 
 
-def libtpu_problem() -> str | None:
-  """What is wrong with the installed libtpu, in one sentence; None if it is the one that this jax asks for."""
-  wanted = next(
-    (r.split(';')[0].strip() for r in importlib.metadata.requires('jax') or () if r.startswith('libtpu')), 'libtpu'
-  )
-  remedy = f'pip install "{wanted}", or run `make test-tpu`, which has its own environment.'
-  try:
-    version = importlib.metadata.version('libtpu')
-  except importlib.metadata.PackageNotFoundError:
-    return f'libtpu, the TPU compiler, is not installed: {remedy}'
-  series = wanted.partition('==')[2].removesuffix('*')
-  if not version.startswith(series):
-    return f'libtpu {version} is installed and jax {jax.__version__} needs {wanted}: {remedy}'
-  return None
+def devices(target: str) -> list[jax.Device]:
+  """The devices of a target. ValueError with one sentence: an unknown target, or no fitting compiler."""
+  if not is_gpu(target):
+    return tpu_compiler.devices(target)
+  kind, colon, count = target.partition(':')
+  if colon and not re.fullmatch(r'[1-9]\d*', count):
+    raise ValueError(f'target {target!r}: write the number of GPUs behind the colon, such as {kind}:8')
+  return gpu_compiler.devices(kind, int(count or 1))
 
 
-def tpu_devices(topology: str) -> list[jax.Device]:
-  """The devices of a TPU topology such as 'v5e:2x2', to compile for.
-
-  ValueError: a topology that libtpu does not know, or no fitting libtpu.
-  """
-  problem = libtpu_problem()
-  if problem:
-    raise ValueError(problem)
-  try:
-    description = topologies.get_topology_desc(platform='tpu', topology_name=topology)
-  except Exception as error:  # libtpu has no error type of its own
-    raise ValueError(
-      f'topology {topology!r}: libtpu says {str(error).splitlines()[0]!r}; write one such as '
-      f'{", ".join(TPU_TOPOLOGIES)}.'
-    ) from error
-  return list(description.devices)
+def mesh(target: str, count: int = 1) -> Mesh:
+  """A mesh over the first `count` devices of a target, axis 'data'. ValueError: as `devices`, or there are fewer."""
+  found = devices(target)
+  if len(found) < count:
+    raise ValueError(f'target {target!r} has {len(found)} devices: {count} need a larger one.')
+  return Mesh(np.array(found[:count]), ('data',), axis_types=(AxisType.Auto,))
 
 
-def tpu_mesh(topology: str, devices: int = 1) -> Mesh:
-  """A mesh over the first devices of a TPU topology, for ahead-of-time compilation; axis 'data'.
-
-  ValueError: as `tpu_devices`, and a topology that has fewer devices.
-  """
-  found = tpu_devices(topology)
-  if len(found) < devices:
-    raise ValueError(f'topology {topology!r} has {len(found)} devices: {devices} need a larger one.')
-  return Mesh(np.array(found[:devices]), ('data',), axis_types=(AxisType.Auto,))
-
-
-def compile_case(case: Case, implementation: str | None, mesh: Mesh) -> jax.stages.Compiled:
-  """The program of a case, compiled for the devices of the mesh; rows stand on the axis 'data' where they divide."""
+def compile_case(case: Case, implementation: str | None, over: Mesh) -> jax.stages.Compiled:
+  """The program of a case, compiled for the devices of a mesh; rows stand on the axis 'data' where they divide."""
   made = program(case, implementation)
-  rows = lambda v: PartitionSpec('data') if v.ndim > 1 and v.shape[0] % mesh.size == 0 else PartitionSpec()
-  place = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=NamedSharding(mesh, rows(v)))
-  with jax.set_mesh(mesh):
+  rows = lambda v: PartitionSpec('data') if v.ndim > 1 and v.shape[0] % over.size == 0 else PartitionSpec()
+  place = lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=NamedSharding(over, rows(v)))
+  with jax.set_mesh(over):
     return jax.jit(made.fn).lower(*jax.tree.map(place, made.arguments)).compile()

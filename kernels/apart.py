@@ -3,23 +3,14 @@
 import json
 import subprocess
 import sys
-from typing import Any
 
 from kernels import cases
 
 
-def compile_for_tpu(topology: str, case: cases.Case, devices: int = 1) -> tuple[bool, str]:
-  """Compiles one case with libtpu: (whether it worked, what to print)."""
-  return _run('kernels.compile_tpu', [topology, vars(case), devices])
-
-
-def compile_for_gpu(device: str, case: cases.Case, devices: int = 1) -> tuple[bool, str]:
-  """Compiles one case with the CUDA plugin: (whether it worked, what to print)."""
-  return _run('kernels.compile_gpu', [device, vars(case), devices])
-
-
-def _run(module: str, what: list[Any]) -> tuple[bool, str]:
-  done = subprocess.run([sys.executable, '-m', module, f'--one={json.dumps(what)}'], capture_output=True, text=True)
+def compile_apart(target: str, case: cases.Case, devices: int = 1) -> tuple[bool, str]:
+  """Compiles one case for the first devices of a target: (whether it worked, what to print)."""
+  one = json.dumps([target, vars(case), devices])
+  done = subprocess.run([sys.executable, '-m', 'kernels.compile', f'--one={one}'], capture_output=True, text=True)
   if done.returncode == 0:
     return True, done.stdout.splitlines()[-1]
   lines = [line for line in done.stderr.splitlines() if line.strip()]

@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kernels.attention import attention
 from kernels.chunk import chunk
 from kernels.cost import array_bytes
 from kernels.dechunk import dechunk
 from kernels.route import route
 from kernels.ssd import ssd
 
-OPERATIONS = ('route', 'chunk', 'dechunk', 'ssd')
+OPERATIONS = ('route', 'chunk', 'dechunk', 'ssd', 'attention')
+OURS = OPERATIONS[:-1]  # attention's kernels are those of libraries, whose calls do not say what they move
 WIDTHS = (1024, 1536, 2048)
 DTYPES = ('float32', 'bfloat16')
 LENGTH = 8192
@@ -113,6 +115,14 @@ def _ssd(case: Case, implementation: str | None) -> tuple:
     return ssd(in_heads, dt, a, b, c, ids, implementation=implementation)[0].reshape(x.shape)
 
   return fn, (x, dt, a, b, b), (x, dt, a, b, b, ids), (ids,)
+
+
+def _attention(case: Case, implementation: str | None) -> tuple:
+  _, _, _, ids = _arrays(case)
+  shape = (case.batch, case.length, max(case.width // HEAD_DIM, 1), HEAD_DIM)
+  q = jax.ShapeDtypeStruct(shape, jnp.dtype(case.dtype))
+  fn = lambda q, k, v, ids: attention(q, k, v, ids, -1, implementation=implementation)
+  return fn, (q, q, q), (q, q, q, ids), (ids,)
 
 
 def _arrays(case: Case) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -6,9 +6,7 @@ import pathlib
 import re
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
 FOLDER = pathlib.Path(__file__).parent
 DEVICES = tuple(path.stem for path in sorted(FOLDER.glob('*.textproto')))  # what is known of each, from its own driver
@@ -36,22 +34,20 @@ def problem() -> str | None:
   return None
 
 
-def gpu_mesh(device: str = 'h100', devices: int = 1) -> Mesh:
-  """A mesh over GPUs of a kind, for ahead-of-time compilation; axis 'data'.
+def devices(kind: str, count: int = 1) -> list[jax.Device]:
+  """GPUs of a kind, to compile for.
 
   ValueError: an unknown kind of GPU, or no fitting plugin.
   """
-  if device not in DEVICES:
-    raise ValueError(
-      f'device {device!r}: no {FOLDER.name}/{device}.textproto describes it; write {", ".join(DEVICES)}.'
-    )
+  if kind not in DEVICES:
+    raise ValueError(f'device {kind!r}: no {FOLDER.name}/{kind}.textproto describes it; write {", ".join(DEVICES)}.')
   if problem():
     raise ValueError(problem())
-  target = (FOLDER / f'{device}.textproto').read_text()
+  target = (FOLDER / f'{kind}.textproto').read_text()
   description = topologies.get_topology_desc(
-    platform='cuda', topology_name=device, target_config=target, topology=f'1x1x{devices}'
+    platform='cuda', topology_name=kind, target_config=target, topology=f'1x1x{count}'
   )
-  return Mesh(np.array(description.devices), ('data',), axis_types=(AxisType.Auto,))
+  return list(description.devices)
 
 
 def memory(device: str) -> int:

@@ -73,23 +73,15 @@ def compile_step(config: Any, target: str, say: Callable[[str], None] = print) -
   The mesh is the config's own over the target's devices. Call it before anything has touched jax's devices. ValueError
   with one sentence: an unknown target, a missing compiler, a mesh that does not fit the devices or divide the batch.
   """
-  name, _, size = target.partition(':')
-  if name in gpu_compiler.DEVICES:
-    if not re.fullmatch(r'[1-9]\d*', size):
-      raise ValueError(f'--compile_for={target}: write the number of GPUs behind the colon, such as {name}:8')
-    gpu_compiler.prepare()
-    devices = gpu_compiler.gpu_mesh(name, int(size)).devices.flat
-    capacity = gpu_compiler.memory(name)
-  else:
-    aot.prepare()
-    devices = aot.tpu_devices(target)
-    capacity = TPU_MEMORY.get(name, 0) * GIB or None
+  aot.prepare(target)
+  devices, kind = aot.devices(target), target.partition(':')[0]
+  capacity = gpu_compiler.memory(kind) if aot.is_gpu(target) else TPU_MEMORY.get(kind, 0) * GIB or None
   jax.config.update('jax_enable_compilation_cache', False)  # it keeps programs to run, not what was said of them
-  trainer = Trainer.of(config, list(devices))
+  trainer = Trainer.of(config, devices)
   mesh, remarks = trainer.mesh, []
   shape = ' x '.join(f'{axis}={count}' for axis, count in mesh.shape.items())
-  kind = mesh.devices.flat[0].device_kind
-  say(f'compiling for {target}: {mesh.size} x {kind}, mesh {shape}')
+  device_kind = mesh.devices.flat[0].device_kind
+  say(f'compiling for {target}: {mesh.size} x {device_kind}, mesh {shape}')
   began = time.perf_counter()
   lowered = trainer.lower(trainer.abstract_state(), trainer.abstract_batch(), remarks.append)
   compiled, refused = None, ''
@@ -105,7 +97,7 @@ def compile_step(config: Any, target: str, say: Callable[[str], None] = print) -
   return Report(
     target=target,
     devices=mesh.size,
-    device_kind=kind,
+    device_kind=device_kind,
     mesh=dict(mesh.shape),
     seconds=time.perf_counter() - began,
     capacity=capacity,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from kernels import apart, cases, gpu, gpu_compiler
+from kernels import aot, apart, cases, gpu, gpu_compiler
 from kernels.chunk import pallas_gpu as chunk_gpu
 from kernels.chunk import positions, slots
 from kernels.chunk import reference as chunk_reference
@@ -263,7 +263,7 @@ def test_a_device_that_is_no_gpu_is_refused():
 
 def test_an_unknown_gpu_is_refused():
   with pytest.raises(ValueError, match=r"device 'b200': no kernels/b200.textproto describes it; write h100\."):
-    gpu_compiler.gpu_mesh('b200')
+    gpu_compiler.devices('b200')
 
 
 def test_a_missing_plugin_or_one_of_another_version_is_refused(monkeypatch):
@@ -277,10 +277,10 @@ def test_a_missing_plugin_or_one_of_another_version_is_refused(monkeypatch):
 
   versions(None)
   with pytest.raises(ValueError, match='jax-cuda12-plugin, which holds the GPU compiler, is not installed: install'):
-    gpu_compiler.gpu_mesh()
+    aot.mesh('h100')
   versions('0.1.0')
   with pytest.raises(ValueError, match=r'jax-cuda12-plugin 0\.1\.0 is installed beside jax .*: install'):
-    gpu_compiler.gpu_mesh()
+    aot.mesh('h100')
   versions(jax.__version__)
   assert gpu_compiler.problem() is None
 
@@ -288,5 +288,5 @@ def test_a_missing_plugin_or_one_of_another_version_is_refused(monkeypatch):
 @pytest.mark.skipif(gpu_compiler.problem() is not None, reason=f'{gpu_compiler.problem()}')
 @pytest.mark.parametrize('operation', tuple(FORMS))
 def test_it_compiles_for_an_h100(operation):
-  ok, text = apart.compile_for_gpu('h100', cases.Case(operation, 1024, 'bfloat16', True))
+  ok, text = apart.compile_apart('h100', cases.Case(operation, 1024, 'bfloat16', True))
   assert ok, text

@@ -6,12 +6,12 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from kernels import aot
-from kernels.apart import compile_for_tpu
+from kernels import aot, tpu_compiler
+from kernels.apart import compile_apart
 from kernels.cases import OPERATIONS, Case, program
 
 TPU = jax.sharding.AbstractDevice(device_kind='TPU v5 lite', num_cores=1, platform='tpu')
-problem = aot.libtpu_problem()
+problem = tpu_compiler.problem()
 needs_compiler = pytest.mark.skipif(problem is not None, reason=str(problem))
 
 
@@ -20,27 +20,25 @@ def test_an_operation_and_its_gradient_lower_for_a_tpu_without_its_compiler(oper
   with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ('data',), (AxisType.Auto,), abstract_device=TPU)):
     made = program(Case(operation, 256, 'bfloat16', True, batch=2, length=600, chunks=200), None)
     text = jax.jit(made.fn).trace(*made.arguments).lower(lowering_platforms=('tpu',)).as_text()
-  assert text.count('tpu_custom_call') == 2
+  assert text.count('tpu_custom_call') == (3 if operation == 'attention' else 2)  # its gradient: two
 
 
 @needs_compiler
 @pytest.mark.parametrize('operation', OPERATIONS)
 def test_an_operation_and_its_gradient_compile(operation):
-  ok, text = compile_for_tpu('v5e:2x2', Case(operation, 256, 'bfloat16', True, batch=2, length=600, chunks=200))
+  ok, text = compile_apart('v5e:2x2', Case(operation, 256, 'bfloat16', True, batch=2, length=600, chunks=200))
   assert ok, text
 
 
 @needs_compiler
 def test_rows_stay_on_their_chips():
-  ok, text = compile_for_tpu(
-    'v5e:2x2', Case('dechunk', 256, 'float32', True, batch=4, length=600, chunks=200), devices=4
-  )
+  ok, text = compile_apart('v5e:2x2', Case('dechunk', 256, 'float32', True, batch=4, length=600, chunks=200), devices=4)
   assert ok, text
 
 
 @needs_compiler
 def test_an_unknown_topology_is_one_sentence():
-  ok, text = compile_for_tpu('v9:2x2', Case('route', 256, 'float32', False))
+  ok, text = compile_apart('v9:2x2', Case('route', 256, 'float32', False))
   assert not ok and "topology 'v9:2x2': libtpu says" in text and 'write one such as v4:2x2x1' in text
 
 
@@ -55,8 +53,8 @@ def version(number):
 
 def test_a_missing_or_wrong_libtpu_is_one_sentence(monkeypatch):
   monkeypatch.setattr(importlib.metadata, 'version', version(None))
-  assert 'libtpu, the TPU compiler, is not installed: pip install "libtpu==' in aot.libtpu_problem()
+  assert 'libtpu, the TPU compiler, is not installed: pip install "libtpu==' in tpu_compiler.problem()
   with pytest.raises(ValueError, match='make test-tpu'):
-    aot.tpu_mesh('v5e:2x2')
+    aot.mesh('v5e:2x2')
   monkeypatch.setattr(importlib.metadata, 'version', version('0.0.7'))
-  assert 'libtpu 0.0.7 is installed and jax ' in aot.libtpu_problem()
+  assert 'libtpu 0.0.7 is installed and jax ' in tpu_compiler.problem()

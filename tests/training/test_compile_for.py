@@ -10,20 +10,20 @@ import jax
 import numpy as np
 import pytest
 
-from kernels import aot, gpu_compiler
+from kernels import gpu_compiler, tpu_compiler
 from tests.training import tiny
 from training import compile_for, hlo
 
 ROOT = pathlib.Path(__file__).parents[2]
-no_libtpu = aot.libtpu_problem() is not None
+no_libtpu = tpu_compiler.problem() is not None
 
 
 @pytest.fixture
 def this_machine(monkeypatch):
   """The devices of this process in the place of a topology's."""
   monkeypatch.setattr(os, 'environ', dict(os.environ))
-  monkeypatch.setattr(aot, 'prepare', lambda: None)
-  monkeypatch.setattr(aot, 'tpu_devices', lambda topology: jax.devices()[:1])
+  monkeypatch.setattr(tpu_compiler, 'prepare', lambda: None)
+  monkeypatch.setattr(tpu_compiler, 'devices', lambda topology: jax.devices()[:1])
   yield
   jax.config.update('jax_enable_compilation_cache', True)
 
@@ -76,7 +76,7 @@ def test_what_the_compiler_refuses_for_its_size_is_reported_and_does_not_fit(mak
       'jax-cuda12-plugin, which holds the GPU compiler, is not installed: install',
       marks=pytest.mark.skipif(gpu_compiler.problem() is None, reason='is'),
     ),
-    ('h100:many', '--compile_for=h100:many: write the number of GPUs behind the colon, such as h100:8'),
+    ('h100:many', "target 'h100:many': write the number of GPUs behind the colon, such as h100:8"),
   ],
 )
 def test_a_target_that_cannot_be_compiled_for_is_one_sentence(target, sentence):
@@ -152,7 +152,7 @@ def test_loops_switches_and_fused_collectives_are_counted_once_a_run():
   assert hlo.work(bounded, 0) == least
 
 
-@pytest.mark.skipif(no_libtpu, reason=f'{aot.libtpu_problem()}')
+@pytest.mark.skipif(no_libtpu, reason=f'{tpu_compiler.problem()}')
 def test_the_command_compiles_for_a_tpu():
   command = [sys.executable, f'{ROOT}/train.py', f'--config={ROOT}/tests/training/tiny.py', '--json']
   done = subprocess.run([*command, '--compile_for=v5e:2x2'], capture_output=True, text=True)
