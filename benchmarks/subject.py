@@ -30,6 +30,38 @@ def fresh_model(directory: str) -> str:
   return directory
 
 
+def compiled_step(model, batch):
+  """(step, parameters, seconds to compile) of forward and backward.
+
+  step(parameters, batch) -> ((mean nats of a byte, ModelOutput without logits), gradients).
+  """
+  import dataclasses
+
+  import jax
+  import jax.numpy as jnp
+
+  from layers.paths import flatten, rebuild
+
+  flat = flatten(model)
+
+  def loss(flat, batch):
+    output = rebuild(model, flat)(batch)
+    return jnp.sum(output.nll) / jnp.sum(batch.scored), dataclasses.replace(output, logits=None)
+
+  began = time.perf_counter()
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(flat, batch).compile()
+  return step, flat, time.perf_counter() - began
+
+
+def documents(rows_BxL: np.ndarray):
+  """A batch on the device whose rows are a document each."""
+  import jax
+
+  from text import Batch
+
+  return jax.device_put(Batch(rows_BxL, np.ones(rows_BxL.shape, np.int32)))
+
+
 def rows(source: str, count: int, length: int) -> np.ndarray:
   """[B, L] uint8: beginnings of held-out documents that are long enough, one a row.
 
@@ -42,6 +74,16 @@ def rows(source: str, count: int, length: int) -> np.ndarray:
   if len(long) < count:
     raise ValueError(f'--source={source} has {len(long)} documents of {length} bytes: fewer rows are due')
   return np.stack([np.frombuffer(corpus.read(index, 0, length), np.uint8) for index in long])
+
+
+def xla_peak() -> float:
+  """FLOP/s of the machine's products as XLA computes them; see `peak`."""
+  import jax
+  import jax.numpy as jnp
+
+  left, right = jnp.ones((4096, 256)), jnp.ones((256, 768))
+  product = jax.jit(jnp.matmul)
+  return peak(lambda: product(left, right).block_until_ready())
 
 
 def peak(product: Callable[[], object]) -> float:

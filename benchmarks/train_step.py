@@ -80,29 +80,17 @@ def _prepare_ours():
   import jax.numpy as jnp
 
   import hnet
-  from layers.paths import flatten, rebuild
-  from text import Batch
 
   model, rows = hnet.from_pretrained(_WEIGHTS.value), subject.rows(_SOURCE.value, _BATCH_SIZE.value, _SEQ_LEN.value)
-  batch = jax.device_put(Batch(rows, np.ones(rows.shape, np.int32)))
-  flat = flatten(model)
-
-  def loss(flat, batch):
-    output = rebuild(model, flat)(batch)
-    return jnp.sum(output.nll) / jnp.sum(batch.scored), output.segmentations
-
-  began = time.perf_counter()
-  step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(flat, batch).compile()
-  compiled = time.perf_counter() - began
-  (value, segmentations), _ = step(flat, batch)
-  sizes = [float(rows.size / jnp.sum(starts)) for starts in segmentations]
-  left, right = jnp.ones((4096, 256)), jnp.ones((256, 768))
-  product = jax.jit(jnp.matmul)
+  batch = subject.documents(rows)
+  step, flat, compiled = subject.compiled_step(model, batch)
+  (value, output), _ = step(flat, batch)
+  sizes = [float(rows.size / jnp.sum(starts)) for starts in output.segmentations]
   facts = {
     'loss': float(value),
     'bytes_per_chunk': ', '.join(f'{size:.2f}' for size in sizes),
     'flops': sum(model.flops_per_byte(_SEQ_LEN.value, sizes or None).values()),
-    'peak': subject.peak(lambda: product(left, right).block_until_ready()),
+    'peak': subject.xla_peak(),
     'compile_seconds': compiled,
   }
 

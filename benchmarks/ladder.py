@@ -1,0 +1,148 @@
+"""Whether the cost of a trained model's step follows its chunks: time against the FLOPs of the rung that it runs at.
+
+  python train.py --config=configs/quickstart.py --workdir=runs/target_6 --config.model.ratio_targets='(6.0,)'
+  python train.py --config=configs/quickstart.py --workdir=runs/target_2 --config.model.ratio_targets='(2.0,)'
+  python -m benchmarks.ladder runs/target_6 runs/target_2
+
+Forward and backward on batches of the run's own text, packed as in training, for each run with one choosing stage. A
+row is a rung: the run's own, as its boundaries choose it, and then every larger one of the first run, forced. `fill` is
+the share of the rung that chunks fill; FLOPs are the model's own count with the rung's positions in place of chunks,
+and `GFLOP/s` is what the step then does: it is the same in all rows if time follows the rung. The last column compares
+it with the middle one of the rows. Medians over turns.
+"""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+
+import text
+import training
+from benchmarks import subject, turns
+from evaluation import report
+from layers.ladder import LadderConfig
+from layers.paths import flatten, rebuild
+from text import command_line
+from training import description
+from training.trainer import Trainer
+
+
+@dataclasses.dataclass
+class Contestant:
+  """A compiled step at one rung."""
+
+  name: str
+  step: Any
+  flat: Any
+  batches: list[text.Batch]
+  rung: int
+  fill: float
+  bytes_per_chunk: float
+  flops_per_byte: float
+  seconds: list[float] = dataclasses.field(default_factory=list)
+
+  def run(self) -> None:
+    """One pass over the batches."""
+    jax.block_until_ready(self.step(self.flat, self.batches[0]))
+    began = time.perf_counter()
+    for batch in self.batches:
+      jax.block_until_ready(self.step(self.flat, batch))
+    self.seconds.append(time.perf_counter() - began)
+
+
+def contestants(workdir: pathlib.Path, count: int, forced: bool) -> list[Contestant]:
+  """The run at its own rung and, if `forced`, at each larger one.
+
+  Batches are those, of the first 8 x count, that run at the most frequent rung. Raises ValueError for a run whose model
+  has not one choosing stage.
+  """
+  loaded = training.load(workdir)
+  branch = loaded.config['model']
+  trainer = Trainer.of(loaded.config)
+  batches = [trainer.put(b) for b in itertools.islice(_batches(trainer), 8 * count)]
+  found = _contestant(workdir.name, loaded.model, branch, batches)
+  if found is None:
+    raise ValueError(f'{workdir}: its model has no stage that chooses chunks, or several; name a run with one')
+  runs = [found]
+  length = batches[0].bytes.shape[1]
+  for fraction in LadderConfig.from_dict(branch.get('ladder', {})).fractions if forced else ():
+    (rung,) = LadderConfig((fraction,)).rungs(length)
+    if rung > found.rung:
+      model = _with_ladder(loaded.model, branch, fraction)
+      runs.append(_contestant(f'{workdir.name}, forced', model, branch, found.batches))
+  for run in runs:
+    run.batches = run.batches[:count]
+  return runs
+
+
+def _batches(trainer: Trainer):
+  return trainer.batches(text.open_mixture(trainer.settings.data.source))
+
+
+def _with_ladder(model: Any, branch: dict, fraction: float) -> Any:
+  ladder = {**branch.get('ladder', {}), 'fractions': [fraction] if fraction == 1 else [fraction, 1.0]}
+  return rebuild(description.abstract_model({**branch, 'ladder': ladder}), flatten(model))
+
+
+def _contestant(name: str, model: Any, branch: dict, batches: list[text.Batch]) -> Contestant | None:
+  step, flat, _ = subject.compiled_step(model, batches[0])
+  outputs = [step(flat, batch)[0][1] for batch in batches]
+  if len(outputs[0].segmentations) != 1:
+    return None
+  rows, length = batches[0].bytes.shape
+  rungs = model.config.ladder.rungs(length)
+  of = lambda output: next(r for r in rungs if r >= int(output.segmentations[0].sum(1).max()))
+  rung = statistics.mode(map(of, outputs))
+  kept = [(batch, output) for batch, output in zip(batches, outputs, strict=True) if of(output) == rung]
+  chunks = statistics.mean(float(output.segmentations[0].sum()) for _, output in kept)
+  flops = sum(model.flops_per_byte(length, [length / rung]).values())
+  return Contestant(
+    name, step, flat, [batch for batch, _ in kept], rung, chunks / (rows * rung), rows * length / chunks, flops
+  )
+
+
+def main(arguments: list[str]) -> None:
+  """The command."""
+  parser = command_line.Parser(prog='python -m benchmarks.ladder', description=__doc__)
+  parser.add_argument('workdirs', nargs='+', type=pathlib.Path, metavar='WORKDIR', help='of trained models')
+  parser.add_argument('--turns', type=int, default=9, help='(%(default)s)')
+  parser.add_argument('--batches', type=int, default=4, help='of a turn (%(default)s)')
+  flags = parser.parse_args(arguments)
+  if min(flags.turns, flags.batches) < 1:
+    raise ValueError(f'--turns={flags.turns} and --batches={flags.batches} must be at least 1')
+  playing = [
+    one for index, path in enumerate(flags.workdirs) for one in contestants(path, flags.batches, forced=index == 0)
+  ]
+  for turn in range(flags.turns):
+    for one in playing:
+      one.run()
+    print(f'turn {turn + 1} of {flags.turns}', file=sys.stderr)
+  done = [one.batches[0].bytes.size * len(one.batches) / statistics.median(one.seconds) for one in playing]
+  rates = [3 * one.flops_per_byte * speed for one, speed in zip(playing, done, strict=True)]
+  middle = statistics.median(rates)
+  rows = [
+    {
+      'run': one.name,
+      'bytes/chunk': f'{one.bytes_per_chunk:.2f}',
+      'rung': one.rung,
+      'fill': f'{one.fill:.2f}',
+      'MFLOP/byte at the rung': f'{one.flops_per_byte / 1e6:.2f}',
+      'bytes/s': f'{speed:,.0f}',
+      'GFLOP/s': f'{rate / 1e9:.1f}',
+      'of the middle': f'{rate / middle:.2f}',
+    }
+    for one, speed, rate in zip(playing, done, rates, strict=True)
+  ]
+  print(report.markdown(rows))
+
+
+if __name__ == '__main__':
+  if 'GLIBC_TUNABLES' not in os.environ:
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | turns.ENVIRONMENT)
+  command_line.run(main)
