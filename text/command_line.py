@@ -18,6 +18,7 @@ OURS = (
   '__main__',
   '__mp_main__',
 )
+_LONGEST = 1200  # characters of a sentence
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,8 +41,19 @@ def run(main: Callable[[list[str]], None]) -> None:
   except (ValueError, OSError) as error:
     if not is_sentence(error):
       raise
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    print(f'error: {sentence(error)}', file=sys.stderr)
     sys.exit(1)
+
+
+def sentence(message: object) -> str:
+  """What a command prints of an error: one line, not longer than people read, and nothing that a terminal obeys, since
+  names and values in it may come from a file of a stranger.
+  """
+  line = ' '.join(str(message).split())
+  line = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in line)
+  if len(line) > _LONGEST:
+    line = f'{line[: _LONGEST - 300]} … {line[-297:]}'  # the remedy stands at the end
+  return line
 
 
 def is_sentence(error: BaseException) -> bool:

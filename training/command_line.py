@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from absl import app, logging
 
-from text.command_line import OURS, raised_by
+from text.command_line import OURS, raised_by, sentence
 from training import compilation_cache
 from training.interrupt import Interrupted
 from training.recorder import Diverged
@@ -29,8 +29,12 @@ def _guarded(call: Callable, argv: list[str]):
     sys.exit(128 + error.signal_number)
   except (OSError, Diverged) as error:
     _fail(error)
-  except (ValueError, AttributeError, KeyError) as error:
+  except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
     package = raised_by(error)
+    if package == 'ast':  # where ml_collections reads an override
+      _fail(f'a value in the command cannot be read ({error}): give it in UTF-8')
+    if package == 'ml_collections' and isinstance(error, TypeError | IndexError):
+      _fail(f'a --config. key leads into a value that has no keys ({error}): name the key of the value itself')
     if package == 'ml_collections':  # an override of a key that the config lacks, as a quoted quotation
       message = str(error).replace('\\n', '. ').replace('\\', '').replace("'", '')
       _fail(f'unknown config key {message}')
@@ -40,5 +44,5 @@ def _guarded(call: Callable, argv: list[str]):
 
 
 def _fail(message: object) -> NoReturn:
-  print(f'error: {" ".join(str(message).split())}', file=sys.stderr)
+  print(f'error: {sentence(message)}', file=sys.stderr)
   sys.exit(1)

@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT asked to wait until a training step is done and saved, in all processes the same step."""
 
+import itertools
 import os
 import signal
 import threading
@@ -14,6 +15,10 @@ class Interrupted(Exception):
   def __init__(self, message: str, signal_number: int):
     super().__init__(message)
     self.signal_number = signal_number
+
+
+# How often the processes of a run have asked for a signal: unlike steps, it never goes back.
+_questions = itertools.count(1)
 
 
 class SignalWatch:
@@ -39,9 +44,9 @@ class SignalWatch:
       signal.signal(number, handler)
     self._handlers = {}
 
-  def stops_after(self, step: int) -> int | None:
+  def stops_now(self) -> int | None:
     """The signal after which training ends with this step, or None; all processes ask, once for each step."""
-    if self._several and multihost_utils.reached_preemption_sync_point(step):
+    if self._several and multihost_utils.reached_preemption_sync_point(next(_questions)):
       return self._received or signal.SIGTERM
     return None if self._several else self._received
 

@@ -87,7 +87,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
         recorder.later(step, metrics)
         start_row += settings.batch_size
         is_last = step == settings.num_steps
-        signal_number = watch.stops_after(step)
+        signal_number = watch.stops_now()
         stops = is_last or signal_number is not None
         evaluates = is_last or is_due(step, settings.eval.every_steps)
         if evaluates or stops or is_due(step, settings.checkpoint.every_steps):

@@ -82,6 +82,7 @@ def taking_part(
     cluster_detection_method='deactivate',
     initialization_timeout=max(round(initialization_timeout), 1),
     heartbeat_timeout_seconds=round(10 * heartbeat_timeout) + 600,  # stands by, see `roll_call`
+    shutdown_timeout_seconds=max(round(heartbeat_timeout), 1),  # all come to it at the same time
   )
   _roll_call = roll_call
   try:

@@ -43,7 +43,8 @@ class _Connection:
     self.socket, self._read, self._lock = connected, b'', threading.Lock()
     connected.settimeout(10.0)  # of one write: a peer that is stopped reads nothing
     self.member: Member | None = None
-    self.heard, self.ticks, self.leaving = 0.0, 0, False
+    self.heard, self.ticks = 0.0, 0
+    self.leaving, self.may_close = False, False
 
   def send(self, message: Mapping[str, Any]) -> None:
     """Raises OSError where the other end is gone."""
@@ -242,13 +243,13 @@ class RollCall:
           except OSError:
             selector.unregister(peer.socket)
             self._peers.remove(peer)
-            if not peer.leaving:
+            if not peer.may_close:
               self._lose(f'{self._name(peer)} was lost: it was killed or its machine went away')
         if self._clock - spoken >= self._interval:
           spoken = self._clock
           self._tell({'alive': self._ticks})
         for peer in self._peers:
-          if self._clock - peer.heard > self._heartbeat and not peer.leaving:
+          if self._clock - peer.heard > self._heartbeat and not peer.may_close:
             self._lose(f'{self._name(peer)} was lost: nothing was heard of it for {self._heartbeat:g} s')
         if self.me.process_id == 0:
           self._look_for_stall()
@@ -261,14 +262,14 @@ class RollCall:
     if 'alive' in message:
       peer.ticks = message['alive']
     elif 'leaving' in message:
-      peer.leaving |= self.me.process_id == 0
-    elif 'goodbye' in message:
       peer.leaving = True
+    elif 'goodbye' in message:
+      peer.may_close = True
       self._all_left.set()
     elif 'lost' in message:
       self._end(message['lost'], False)
     elif 'failed' in message:
-      peer.leaving = True
+      peer.may_close = True
       self._tell({'failed': message['failed']}, but=peer)
       self._end(message['failed'], True)
 
@@ -277,7 +278,7 @@ class RollCall:
     least, last = min(((peer.ticks, self._name(peer)) for peer in self._peers), default=(self._ticks, ''))
     if self._ticks < least:
       least, last = self._ticks, str(self.me)
-    if least != self._advanced[0] or self._leaving:
+    if least != self._advanced[0]:
       self._advanced = least, self._clock
     elif self._stall and self._clock - self._advanced[1] > self._stall:
       self._lose(f'no step was finished for {self._stall:g} s, and the last to get further was {last}')

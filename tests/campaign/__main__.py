@@ -5,71 +5,69 @@ damage to the newest checkpoint, a killed data worker, a clock that jumps. Whate
 the same call, until it is trained; then its parameters, optimizer, average and losses must be bit-equal to those of a
 run that nothing happened to, and no start may have lost a step that was saved. Ends with code 0 if all of that held.
 
-Faults that need root (a small file system of their own for the full disk) are skipped without it, and counted. A run
-is forked from this process, which has imported everything and started nothing, so that a start takes seconds.
+  python -m tests.campaign --config=configs/quickstart.py --config.num_steps=60 --config.checkpoint.every_steps=10 \\
+    --kinds=1/0 --faults=10
+
+does it to a config of your own. Faults that need root (a small file system of their own for the full disk) are skipped
+without it, and counted. A run is forked from this process, which has imported everything and started nothing, so that
+a start takes seconds.
 """
 
-import argparse
-import contextlib
 import os
 import pathlib
-import shutil
-import subprocess
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
+from absl import flags
+from ml_collections import config_flags
 
 from tests.campaign.faults import Campaign, table
 from tests.campaign.runs import Kind
+from training import command_line
 
-DISK = 24  # MiB of the file system that is filled
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train; without it, a tiny model.', lock_config=True)
+_MINUTES = flags.DEFINE_float('minutes', 5.0, 'After so many, the training under way is brought to its end.')
+_FAULTS = flags.DEFINE_integer('faults', 10**9, 'The same, after so many faults.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the faults and their moments.')
+_KINDS = flags.DEFINE_list('kinds', ['1/0', '2/0', '1/1'], 'Of training: processes/data workers in each.')
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description='Trains small models while everything goes wrong.')
-  parser.add_argument('--minutes', type=float, default=5.0)
-  parser.add_argument('--faults', type=float, default=float('inf'), help='end earlier, after so many')
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--kinds', default='1/0,2/0,1/1', help='of training: processes/data workers in each')
-  options = parser.parse_args()
-  kinds = tuple(Kind(*map(int, kind.split('/'))) for kind in options.kinds.split(','))
-  began = time.monotonic()
-  with tempfile.TemporaryDirectory(prefix='campaign-') as name, small_disk(pathlib.Path(name)) as disk:
+def main(_: list[str]) -> None:
+  """Runs the campaign and prints its report; code 1 if something was found."""
+  kinds, began = tuple(map(_kind, _KINDS.value)), time.monotonic()
+  config = _CONFIG.value and _CONFIG.value.to_dict()
+  if config and not 0 < 4 * config['checkpoint']['every_steps'] <= config['num_steps']:
+    raise ValueError(
+      f'checkpoint.every_steps is {config["checkpoint"]["every_steps"]} of {config["num_steps"]} steps: save at least '
+      'four times, or a fault costs the whole run'
+    )
+  with tempfile.TemporaryDirectory(prefix='campaign-') as name:
     directory = pathlib.Path(name)
+    # `command_line.run` has chosen the user's cache, without what compiles fast; a start here compiles nothing.
+    jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-      jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))
-    campaign = Campaign(directory, options.seed, kinds, disk)
+    campaign = Campaign(directory, _SEED.value, kinds, config)
     try:
-      campaign.run(60 * options.minutes, options.faults)
+      campaign.run(60 * _MINUTES.value, _FAULTS.value)
     except KeyboardInterrupt:
       campaign.tally.problems.append('interrupted: what was under way was not brought to its end')
     finally:
       campaign.stop()
-  print(table(campaign.tally, time.monotonic() - began))
+  print(table(campaign.tally, kinds, time.monotonic() - began))
   sys.exit(bool(campaign.tally.problems))
 
 
-@contextlib.contextmanager
-def small_disk(directory: pathlib.Path) -> Iterator[pathlib.Path | None]:
-  """A file system of DISK MiB in memory, mounted for the block; None where that is not allowed."""
-  mounted = directory / 'disk'
-  mounted.mkdir()
-  command = ['mount', '-t', 'tmpfs', '-o', f'size={DISK}m', 'tmpfs', str(mounted)]
-  if shutil.which('mount') is None or subprocess.run(command, capture_output=True).returncode:
-    yield None
-    return
-  try:
-    yield mounted
-  finally:
-    subprocess.run(['umount', '--lazy', str(mounted)], check=False)
+def _kind(text: str) -> Kind:
+  if not re.fullmatch(r'[1-9]\d*/\d+', text):
+    raise ValueError(f"--kinds holds '{text}': write processes/data workers in each, as in 2/0")
+  return Kind(*map(int, text.split('/')))
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main)

@@ -1,4 +1,4 @@
-"""One start of a small training: forked, watched, sent signals."""
+"""One start of a training: forked, watched, sent signals."""
 
 import contextlib
 import dataclasses
@@ -25,31 +25,39 @@ class Kind:
   processes: int
   workers: int
 
-  @property
-  def name(self) -> str:
-    return f'{self.processes} process{"es" if self.processes > 1 else ""}, {self.workers} data workers'
+  def __str__(self) -> str:
+    return f'{self.processes}/{self.workers}'
 
 
 class Run:
-  """The processes of one start of a training, forked from here; their output stands in files."""
+  """The processes of one start of a training, forked from here. They speak through pipes, which take it on full disks,
+  too.
+  """
 
-  def __init__(self, config: dict, kind: Kind, workdir: pathlib.Path, logs: pathlib.Path, clock: int):
-    logs.mkdir(parents=True, exist_ok=True)
-    port = _free_port() if kind.processes > 1 else 0
-    self.logs = [logs / f'{index}.log' for index in range(kind.processes)]
-    self.pids, self.codes = [], {}
-    for index, log in enumerate(self.logs):
-      part = (f'localhost:{port}', kind.processes, index) if kind.processes > 1 else None
-      log.write_text('')
-      self.pids.append(fork(lambda part=part: _train(config, workdir, part, clock), log))
+  def __init__(self, config: dict, kind: Kind, workdir: pathlib.Path, clock: int):
+    """clock: seconds by which SIGUSR1 shifts the clock of a process."""
+    address = f'localhost:{_free_port()}'
+    self.pids, self.codes, self._pipes, self._said = [], {}, [], []
+    for index in range(kind.processes):
+      part = (address, kind.processes, index) if kind.processes > 1 else None
+      pid, pipe = fork(lambda part=part: _train(config, workdir, part, clock))
+      self.pids.append(pid)
+      self._pipes.append(pipe)
+      self._said.append(bytearray())
 
   def output(self) -> str:
     """What the first process has said."""
-    return self.logs[0].read_text(errors='replace')
+    self._listen()
+    return self._said[0].decode(errors='replace')
 
   def last_words(self) -> str:
     """The end of what each process has said."""
-    return '; '.join(f'{log.stem}: {log.read_text(errors="replace")[-400:]}' for log in self.logs)
+    self._listen()
+    return '; '.join(f'{index}: {said[-600:].decode(errors="replace")}' for index, said in enumerate(self._said))
+
+  def failed_saves(self) -> int:
+    """How many checkpoints could not be written, so far."""
+    return self.output().count('could not be written to')
 
   def step(self) -> int:
     """The last step that was logged."""
@@ -63,6 +71,10 @@ class Run:
         if done:
           self.codes[pid] = os.waitstatus_to_exitcode(status)
     return len(self.codes) == len(self.pids)
+
+  def has_failed(self) -> bool:
+    """Whether it has ended without having trained to the end."""
+    return self.has_ended() and set(self.codes.values()) != {0}
 
   def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
     """Waits until the run has ended or something holds; False if nothing happened for PATIENCE seconds, without those
@@ -86,20 +98,40 @@ class Run:
         with contextlib.suppress(ProcessLookupError):
           os.kill(one, number) if pid is not None else os.killpg(one, number)
 
+  def close(self) -> None:
+    """Ends what is left of it."""
+    self.send(signal.SIGKILL)
+    while not self.has_ended():
+      time.sleep(0.02)
+    self._listen()
+    for pipe in self._pipes:
+      os.close(pipe)
+    self._pipes = []
 
-def fork(call: Callable[[], int], log: pathlib.Path) -> int:
-  """The id of a new process, with a group of its own, that ends with the code that `call` returns."""
+  def _listen(self) -> None:
+    for pipe, said in zip(self._pipes, self._said, strict=False):
+      with contextlib.suppress(BlockingIOError):
+        while data := os.read(pipe, 2**16):
+          said += data
+
+
+def fork(call: Callable[[], int]) -> tuple[int, int]:
+  """(id of a new process that ends with the code that `call` returns, pipe from which to read what it says); the
+  process has a group of its own.
+  """
   sys.stdout.flush()
+  ours, theirs = os.pipe()
   if pid := os.fork():
     with contextlib.suppress(PermissionError, ProcessLookupError):
       os.setpgid(pid, pid)  # here, too: whoever comes first
-    return pid
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    return pid, ours
   code = 2
   try:
     os.setpgid(0, 0)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    os.dup2(theirs, 1)
+    os.dup2(theirs, 2)
     code = call()
   except BaseException:
     traceback.print_exc()
@@ -108,6 +140,17 @@ def fork(call: Callable[[], int], log: pathlib.Path) -> int:
       with contextlib.suppress(OSError, ValueError):
         stream.flush()
     os._exit(code)
+
+
+def workers_of(parent: int) -> list[int]:
+  """Data workers of a process: its children, but for the one by which Python keeps account of shared memory."""
+  found = []
+  for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
+    with contextlib.suppress(OSError):
+      fields = path.read_text().rpartition(')')[2].split()
+      if int(fields[1]) == parent and b'resource_tracker' not in path.with_name('cmdline').read_bytes():
+        found.append(int(path.parent.name))
+  return found
 
 
 def _train(config: dict, workdir: pathlib.Path, part: tuple[str, int, int] | None, clock: int) -> int:
@@ -125,19 +168,6 @@ def _train(config: dict, workdir: pathlib.Path, part: tuple[str, int, int] | Non
     print(f'error: {error}')
     return 1
   return 0
-
-
-def children(pid: int) -> list[int]:
-  """Processes started by another one that are Python programs with a module to run, so data workers."""
-  with contextlib.suppress(OSError):
-    found = pathlib.Path(f'/proc/{pid}/task').glob('*/children')
-    return [
-      int(child)
-      for path in found
-      for child in path.read_text().split()
-      if b'resource_tracker' not in pathlib.Path(f'/proc/{child}/cmdline').read_bytes()
-    ]
-  return []
 
 
 def _free_port() -> int:

@@ -1,30 +1,21 @@
 """A run that diverged on a stretch of data, and goes on behind it."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 import training
-from training.trainer import Trainer
+from tests.training import patched
 
 
 @pytest.fixture
 def bad_data(monkeypatch):
-  """Rows 56 to 135 of the stream, the batches of steps 8 to 17, are of a byte that makes the loss nan."""
-  batches = Trainer.batches
-
-  def poisoned(self, corpora, start_row=0):
-    for batch in batches(self, corpora, start_row):
-      yield dataclasses.replace(batch, bytes=np.where(56 <= start_row < 136, np.uint8(1), batch.bytes))
-      start_row += self.settings.batch_size
-
-  monkeypatch.setattr(Trainer, 'batches', poisoned)
+  patched.bad_data(monkeypatch.setattr)
 
 
 def test_a_run_goes_back_and_passes_over_the_data_on_which_it_diverged(bad_data, make_config, tmp_path, capsys):
-  config = make_config(**{'model.poison_byte': 1, 'checkpoint.rollbacks': 1, 'checkpoint.keep_latest': 3})
+  config = make_config(**{'model.poison_byte': 1, 'checkpoint.rollbacks': 1, 'checkpoint.keep_latest': 1})
   values = training.train(config, tmp_path)
   said = capsys.readouterr().out
   assert 'up to step 17, had a non-finite loss' in said

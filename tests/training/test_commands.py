@@ -2,14 +2,13 @@
 
 import json
 import pathlib
-import random
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from training import kill_test, load
+from training import load
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -56,12 +55,3 @@ def test_a_signal_ends_the_run_with_its_step_saved_and_says_how_to_go_on(source,
   step = load(tmp_path / 'run').step
   assert f'SIGTERM: stopped after step {step}, which is saved' in error and f'--workdir={tmp_path}/run' in error
   assert step >= 5 and f'step {step}/100000' in out
-
-
-def test_a_killed_run_ends_bit_equal_to_a_whole_one(source, tmp_path):
-  arguments = command(source, '--config.num_steps=60', '--config.optimizer.ema=0.9')
-  done = run(*arguments, f'--workdir={tmp_path}/whole')
-  assert done.returncode == 0, done.stderr[-2000:]
-  killed = [*arguments, f'--workdir={tmp_path}/killed']
-  assert kill_test.kill_repeatedly(killed, tmp_path / 'killed', 60, 1, random.Random(0)) == []
-  assert kill_test.compare(tmp_path / 'whole', tmp_path / 'killed', 60) == []

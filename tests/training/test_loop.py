@@ -16,8 +16,8 @@ import byte_models
 import hnet
 import training
 from evaluation import bits_per_byte
-from tests.training import tiny
-from training import checkpoint, kill_test
+from tests.training import comparison, tiny
+from training import checkpoint
 from training import workdir as workdir_lib
 from training.state import flatten
 
@@ -80,7 +80,7 @@ def test_a_run_leaves_config_metrics_checkpoints_and_a_model(whole, make_config)
 
 def test_a_loaded_model_has_the_averaged_parameters_and_scores_what_training_said(whole, source):
   model = training.load(whole).model
-  arrays = kill_test.saved_arrays(whole / 'checkpoints' / '20')
+  arrays = comparison.saved_arrays(whole / 'checkpoints' / '20')
   np.testing.assert_array_equal(model.head.bias[...], arrays['ema/head.bias'])
   assert not np.array_equal(arrays['ema/head.bias'], arrays['params/head.bias'])
   corpus = training.loop.text.open_corpus(source, 'validation')
@@ -98,7 +98,7 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_exactly_and_logs_each_step_once(
     file.write('{"step": 12, "loss": 1.0}\n{"step": 13, "lo')  # what a kill leaves behind
   training.train(config, tmp_path)
   assert [line['step'] for line in lines(tmp_path)] == list(range(1, 21))
-  assert kill_test.compare(whole, tmp_path, 20) == []
+  assert comparison.differences(whole, tmp_path, 20) == []
 
 
 def test_a_run_in_a_hurry_is_killed_by_the_second_signal(make_config, tmp_path, monkeypatch):
@@ -170,7 +170,7 @@ def test_training_goes_on_from_the_newest_whole_checkpoint(damage, stopped, tmp_
   training.train(config, workdir)
   assert 'checkpoints/10 is damaged' in (said := capsys.readouterr().out) and 'training goes on from step 5' in said
   assert steps(workdir) == [5, 10] and (workdir / 'checkpoints' / '10.damaged').is_dir()
-  assert kill_test.compare(stopped, workdir, 10) == []
+  assert comparison.differences(stopped, workdir, 10) == []
 
 
 def test_a_directory_without_a_whole_checkpoint_is_an_error(stopped, tmp_path):
@@ -303,7 +303,7 @@ def test_a_full_disk_harms_no_earlier_checkpoint_and_training_goes_on(
   said = capsys.readouterr().out
   assert 'the checkpoint of step 10 could not be written' in said and 'metrics cannot be written' in said
   assert 10 not in steps(tmp_path) and {5, 20} <= set(steps(tmp_path)) and training.load(tmp_path, 5).step == 5
-  assert kill_test.compare(whole, tmp_path, 20) == []
+  assert comparison.differences(whole, tmp_path, 20) == []
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(make_config, tmp_path, monkeypatch, capsys):

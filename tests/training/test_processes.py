@@ -1,31 +1,36 @@
 """train.py as a cluster starts it: several processes on this machine."""
 
+import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
 import training
-from tests.training import tiny
-from training import checkpoint, kill_test, processes, sharding
+from tests.campaign import disk
+from tests.training import comparison, tiny
+from training import checkpoint, interrupt, processes, sharding
 
 ROOT = pathlib.Path(__file__).parents[2]
-ENVIRONMENT = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
+ENVIRONMENT = {'GLIBC_TUNABLES': '', 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
 
 
-def start(source, workdir, number, *arguments):
-  """The processes of one run."""
+def start(source, workdir, number, *arguments, patch=None):
+  """The processes of one run; patch: what is wrong in them."""
   with socket.create_server(('', 0)) as free:
     address = f'localhost:{free.getsockname()[1]}'
-  command = [sys.executable, 'train.py', f'--config=tests/training/tiny.py:{source}', f'--workdir={workdir}']
+  program = ['train.py'] if patch is None else ['-m', 'tests.training.patched', patch]
+  command = [sys.executable, *program, f'--config=tests/training/tiny.py:{source}', f'--workdir={workdir}']
   command += [f'--coordinator_address={address}', f'--num_processes={number}', *arguments]
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
   return [
@@ -40,9 +45,11 @@ def finish(started):
   return [(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
 
 
-def train_in_processes(source, workdir, number, *arguments):
-  ends = finish(start(source, workdir, number, *arguments))
+def train_in_processes(source, workdir, number, *arguments, patch=None):
+  """What the first says."""
+  ends = finish(start(source, workdir, number, *arguments, patch=patch))
   assert [code for code, _, _ in ends] == [0] * number, [error[-1500:] for _, _, error in ends]
+  return ends[0][1]
 
 
 def when_at_step(step, started):
@@ -52,8 +59,20 @@ def when_at_step(step, started):
       return
 
 
+def when_said(text, started):
+  """Reads what process 0 prints up to a line with this text, which must not take long."""
+  began = time.monotonic()
+  line = next(line for line in started[0].stdout if text in line)
+  assert time.monotonic() - began < 100.0
+  return line
+
+
+def metrics(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
 def values(workdir, name):
-  found = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  found = metrics(workdir)
   assert [line['step'] for line in found] == list(range(1, 21))
   return [line[name] for line in found if name in line]
 
@@ -83,7 +102,7 @@ def config(source):
 def assert_same_training(workdir, one):
   for name in ('loss', 'gradient_norm', 'validation_bpb'):
     np.testing.assert_allclose(values(workdir, name), values(one, name), rtol=1e-5, err_msg=name)
-  ours, theirs = (kill_test.saved_arrays(path / 'checkpoints' / '20') for path in (workdir, one))
+  ours, theirs = (comparison.saved_arrays(path / 'checkpoints' / '20') for path in (workdir, one))
   assert ours.keys() == theirs.keys()
   for path in theirs:
     np.testing.assert_allclose(ours[path], theirs[path], atol=1e-5, err_msg=path)
@@ -117,6 +136,37 @@ def test_four_processes_with_another_mesh_go_on_from_two(source, one, two, tmp_p
   assert_same_training(copy, one)
 
 
+def test_a_save_that_fails_in_one_process_fails_in_all_at_once_and_the_run_goes_on(source, tmp_path):
+  (tmp_path / 'checkpoints').mkdir()
+  (tmp_path / 'checkpoints' / '10.orbax-checkpoint-tmp').symlink_to('nowhere')  # process 0 cannot make that directory
+  started = start(source, tmp_path, 2, '--config.num_steps=60')
+  failed = when_said('could not be written', started)
+  assert 'of step 10 could not be written' in failed and 'File exists' in failed
+  for process, sentence in ((1, r'\(process 1: .*File too large\)'), (0, r'\(File too large\)')):
+    with disk.full_for(started[process].pid):
+      assert re.search(sentence, failed := when_said('could not be written', started)), failed
+  assert [code for code, _, _ in finish(started)] == [0, 0]
+  assert [line['step'] for line in metrics(tmp_path)] == list(range(1, 61))
+  assert checkpoint.all_steps(tmp_path / 'checkpoints')[-1] == 60 and training.load(tmp_path).step == 60
+
+
+def test_damage_that_one_process_sees_is_damage_for_all(source, one, two, tmp_path):
+  copy = pathlib.Path(shutil.copytree(two, tmp_path / 'copy'))
+  flags = ['--config.checkpoint.keep_latest=9', '--config.optimizer.ema=0.9']
+  said = train_in_processes(source, copy, 2, *flags, patch='bad_reader')
+  assert 'checkpoints/20 is damaged (Input/output error)' in said and 'goes on from step 10 of 20' in said
+  assert 'checkpoints/15 is damaged (params/' in said
+  assert_same_training(copy, one)
+
+
+def test_two_processes_go_back_together_and_pass_over_the_data_on_which_they_diverged(source, tmp_path):
+  flags = ['--config.model.poison_byte=1', '--config.checkpoint.rollbacks=1']
+  said = train_in_processes(source, tmp_path, 2, *flags, patch='bad_data')
+  assert 'rollback 1 of 1: the run goes on from step 5 with the data behind that of step 17' in said
+  assert values(tmp_path, 'rollbacks') == [0.0] * 5 + [1.0] * 15 and values(tmp_path, 'skipped')[-1] == 0
+  assert checkpoint.read_record(tmp_path / 'checkpoints', 20)['position']['start_row'] == 17 * 8 + 15 * 8
+
+
 def test_a_signal_to_one_process_stops_all_after_the_same_step_with_it_saved(source, two, tmp_path):
   # init_from: parameters of another run, read by all
   started = start(source, tmp_path / 'run', 2, '--config.num_steps=100000', f'--config.init_from={two}')
@@ -127,6 +177,16 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_with_it_saved(sou
   for number, (code, _, error) in enumerate(ends):
     assert code == 128 + signal.SIGTERM, error[-1500:]
     assert f'SIGTERM: stopped after step {step}, which is saved in' in error and f'--process_id={number}' in error
+
+
+def test_a_run_that_goes_back_asks_with_new_numbers_whether_there_was_a_signal(monkeypatch):
+  asked = []
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(interrupt.multihost_utils, 'reached_preemption_sync_point', asked.append)
+  for _ in range(2):
+    with interrupt.SignalWatch() as watch:
+      assert [watch.stops_now() for _ in range(3)] == [None] * 3
+  assert all(second > first for first, second in itertools.pairwise(asked)) and len(asked) == 6
 
 
 def test_a_killed_process_ends_the_other_with_one_sentence_and_the_lock_is_free(source, tmp_path):

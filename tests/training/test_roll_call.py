@@ -3,6 +3,7 @@
 import queue
 import socket
 import threading
+import time
 
 import pytest
 
@@ -119,6 +120,16 @@ def test_a_killed_process_is_told_to_all_others_by_its_name(address):
   calls, ended = running(address, 3)
   calls[1]._peers[0].socket.shutdown(socket.SHUT_RDWR)  # what the kernel does for a killed process
   told = dict(ended.get()[:2] for _ in range(3))
+  assert told[0] == told[2] and told[0].startswith('process 1 (pid ') and 'was lost: it was killed' in told[0]
+
+
+def test_a_process_that_is_killed_while_it_waits_for_the_end_of_all_is_lost_too(address):
+  calls, ended = running(address, 3)
+  threading.Thread(target=calls[1].leave, daemon=True).start()
+  while not any(peer.leaving for peer in calls[0]._peers):
+    time.sleep(0.01)
+  calls[1]._peers[0].socket.shutdown(socket.SHUT_RDWR)
+  told = dict(ended.get(timeout=60)[:2] for _ in range(3))
   assert told[0] == told[2] and told[0].startswith('process 1 (pid ') and 'was lost: it was killed' in told[0]
 
 

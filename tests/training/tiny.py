@@ -90,7 +90,7 @@ def get_config(source: str = 'python_docs') -> ml_collections.ConfigDict:
       'init_from': '',
       'loss_weights': {'ratio': 0.03},
       'data': {'source': source, 'validation': '', 'workers': 0, 'prefetch': 2},
-      'model': {'family': 'tiny', 'width': 8},
+      'model': {'family': 'tiny', 'width': 8, 'poison_byte': -1},
       'optimizer': {
         'name': 'adamw',
         'learning_rate': 1e-2,
@@ -105,7 +105,7 @@ def get_config(source: str = 'python_docs') -> ml_collections.ConfigDict:
         'ema': 0.0,
       },
       'mesh': {'shape': (-1,), 'axes': ('data',)},
-      'checkpoint': {'every_steps': 5, 'keep_latest': 2, 'keep_best': 1},
+      'checkpoint': {'every_steps': 5, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0},
       'eval': {'every_steps': 10, 'max_bytes': 2000},
       'log': {'every_steps': 1},
     }

@@ -1,5 +1,6 @@
 """What is in a directory of checkpoints: records, arrays, and whether they are what was saved."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -39,15 +40,18 @@ def half_written(directory: pathlib.Path) -> list[str]:
   return sorted(path.name for pattern in ('*.orbax-checkpoint-tmp*', f'*{REMOVED}') for path in directory.glob(pattern))
 
 
-def scores(directory: pathlib.Path) -> dict[int, float]:
-  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read."""
+def records(directory: pathlib.Path) -> dict[int, dict[str, Any]]:
+  """{step: record} of the saved steps whose record can be read, ascending."""
   found = {}
   for step in all_steps(directory):
-    try:
-      found[step] = read_record(directory, step)[METRIC]
-    except DamagedCheckpoint:
-      continue
-  return {step: score for step, score in found.items() if score is not None}
+    with contextlib.suppress(DamagedCheckpoint):
+      found[step] = read_record(directory, step)
+  return found
+
+
+def scores(directory: pathlib.Path) -> dict[int, float]:
+  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read."""
+  return {step: record[METRIC] for step, record in records(directory).items() if record[METRIC] is not None}
 
 
 def best_step(directory: pathlib.Path) -> int:
@@ -172,13 +176,21 @@ def _restore_items(directory, step, items: Mapping[str, Flat], mesh) -> tuple[di
     problem = str(_damaged(path, (damage(directory, step) or [reason(error)])[0]))
   except DamagedCheckpoint as error:
     problem = str(error)
-  if problems := from_all(problem):
-    raise DamagedCheckpoint(problems[0])
+  _raise_in_all(problem)
+  found = []
   for name, flat in flats.items():
     expected = sums_of(record)[name]
-    if found := _differences(name, array_store.checksums(flat, isinstance(expected, int)), expected):
-      raise _damaged(path, found[0] if len(found) == 1 else f'{found[0]}, nor are {len(found) - 1} others')
+    found += _differences(name, array_store.checksums(flat, isinstance(expected, int)), expected)
+  # Of an array that all hold whole, each process has read, and checked, a copy of its own.
+  also = f', nor are {len(found) - 1} others' if len(found) > 1 else ''
+  _raise_in_all(str(_damaged(path, found[0] + also)) if found else '')
   return record, flats
+
+
+def _raise_in_all(problem: str) -> None:
+  """Raises DamagedCheckpoint in all processes if one has a problem."""
+  if problems := from_all(problem):
+    raise DamagedCheckpoint(problems[0])
 
 
 def _refuse_others(path: pathlib.Path, name: str, abstract: Flat, sums: dict[str, int] | int | None) -> None:

@@ -12,8 +12,11 @@ import orbax.checkpoint as ocp
 
 from training import processes
 from training.checkpoint import array_store, reading
+from training.checkpoint.peers import Peers
 from training.checkpoint.reading import METRIC, DamagedCheckpoint, all_steps, half_written
 from training.state import COUNTERS, TrainState
+
+_FOR_EVER = 10**9  # seconds. Orbax's time-outs go by a clock that may jump; what hangs is the roll call's to notice.
 
 
 class Checkpoints:
@@ -25,6 +28,7 @@ class Checkpoints:
     """report: takes one sentence for the user, where something went wrong that training survives."""
     self._directory, self._keep, self._report = directory.absolute(), (keep_latest, keep_best), report
     self._writer: ocp.AsyncCheckpointer | None = None
+    self._peers = Peers()
     self._saved: int | None = None  # the newest step that was handed to the writer and has not failed
     self._thread: threading.Thread | None = None  # waits for the step being written, and checks it
     self._error: Exception | None = None  # what came of that
@@ -82,8 +86,12 @@ class Checkpoints:
     arguments['record'] = ocp.args.JsonSave(reading.sealed(record))
     self._saved, self._error = step, None
     try:
-      self._open().save(self._directory / str(step), args=ocp.args.Composite(**arguments))
+      self._open()
+      self._peers.begin()
+      self._writer.save(self._directory / str(step), args=ocp.args.Composite(**arguments))
     except Exception as error:  # whatever prevents a save must not end the training
+      if self._writer is not None and jax.process_count() > 1:
+        raise  # the others are in the middle of it and would wait for ever
       self._error = error
     self._thread = threading.Thread(target=self._settle, args=(step,), name='checkpoint', daemon=True)
     self._thread.start()
@@ -148,23 +156,34 @@ class Checkpoints:
           self._remove_old(step)
     except Exception as error:
       self._error = error
+      with contextlib.suppress(Exception):  # without its coordinator a run ends anyway
+        self._peers.fail(reading.reason(error))
 
   def _remove_old(self, newest: int) -> None:
     latest, best = self._keep
     steps, scores = all_steps(self._directory), reading.scores(self._directory)
-    keep = {newest, *steps[-latest:], *sorted(scores, key=scores.get)[:best]}
+    good = [step for step, record in reading.records(self._directory).items() if _is_good(record)]
+    keep = {newest, *steps[-latest:], *good[-1:], *sorted(scores, key=scores.get)[:best]}
     for step in steps:
       if step not in keep:
         with contextlib.suppress(OSError):  # what cannot be removed now may go after the next save
           _remove(self._directory / str(step))
 
-  def _open(self) -> ocp.AsyncCheckpointer:
-    if self._writer is None:
-      if processes.is_main():  # the others wait for it in the writer's `save`
+  def _open(self) -> None:
+    """In all processes or, with an OSError, in none."""
+    if self._writer is not None:
+      return
+    problem = ''
+    if processes.is_main():
+      try:
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._clear()
-      self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-    return self._writer
+      except OSError as error:
+        problem = reading.reason(error)
+      self._clear()
+    if problems := reading.from_all(problem):
+      raise OSError(problems[0])
+    options = ocp.AsyncOptions(timeout_secs=_FOR_EVER, barrier_sync_fn=self._peers.meet)
+    self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
 
   def _close_writer(self) -> None:
     writer, self._writer = self._writer, None
@@ -189,12 +208,9 @@ def roll_back(directory: pathlib.Path, failed_step: int, batch_size: int, allowe
 
 
 def _roll_back(directory, failed_step, batch_size, allowed) -> str | None:
-  records = {}
-  for step in all_steps(directory):
-    with contextlib.suppress(DamagedCheckpoint):
-      records[step] = reading.read_record(directory, step)
+  records = reading.records(directory)
   count = 1 + max((record['position'].get('rollbacks', 0) for record in records.values()), default=0)
-  good = [step for step in records if not records[step]['skipped_in_a_row'] and not reading.damage(directory, step)]
+  good = [step for step in records if _is_good(records[step]) and not reading.damage(directory, step)]
   if not good or count > allowed:
     return None
   target = good[-1]
@@ -207,6 +223,11 @@ def _roll_back(directory, failed_step, batch_size, allowed) -> str | None:
   return (
     f'rollback {count} of {allowed}: the run goes on from step {target} with the data behind that of step {failed_step}'
   )
+
+
+def _is_good(record: Mapping[str, Any]) -> bool:
+  """Whether a run that diverges after this step may go back to it."""
+  return not record.get('skipped_in_a_row')
 
 
 def _set_aside(path: pathlib.Path) -> pathlib.Path:
