@@ -77,7 +77,7 @@ def official_family(values: Mapping[str, Any]) -> str | None:
 
 
 def _family(name: str | None) -> Family:
-  if name not in families:
+  if not isinstance(name, str) or name not in families:
     raise ValueError(f'model.family {name!r} is not known; families: {", ".join(sorted(families))}.')
   return _module(families[name])
 

@@ -2,7 +2,9 @@
 the tokenizer inside. Needs the libraries of requirements-gguf.txt.
 """
 
+import mmap
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ _LAYER_TENSORS = {
   'ffn_up': 'mlp.up_proj',
   'ffn_down': 'mlp.down_proj',
 }
+_STRING, _ARRAY = 8, 9  # kinds of metadata, and the bytes of the others
+_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _SIZES = {
   'hidden_size': 'embedding_length',
   'intermediate_size': 'feed_forward_length',
@@ -112,10 +116,59 @@ def _open(path: str | os.PathLike) -> tuple[Any, _Metadata]:
   if not Path(path).is_file():
     raise FileNotFoundError(f'{path} is missing: give a .gguf file.')
   try:
+    _check_counts(path)
     reader = gguf.GGUFReader(path)
-  except (ValueError, IndexError, KeyError, OSError) as error:  # also what numpy says of a truncated file
+  # also what numpy says of a truncated file, and of sizes that no file has
+  except (ValueError, IndexError, KeyError, OSError, TypeError, OverflowError, struct.error) as error:
     raise ValueError(f'{path} is not a whole GGUF file: {error}.') from None
   return reader, _Metadata(reader.fields)
+
+
+def _check_counts(path: str | os.PathLike) -> None:
+  """Walks over metadata and names of tensors. Raises ValueError for a count that the file has no room for, which the
+  gguf library would follow past the end of the file for ever.
+  """
+  with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    order = '>' if len(data) > 6 and data[4:6] == b'\0\0' else '<'  # as the library finds it: a version is small
+    at = 8
+
+    def take(form: str) -> int:
+      nonlocal at
+      (value,) = struct.unpack_from(order + form, data, at)
+      at += struct.calcsize(form)
+      return value
+
+    def skip(count: int, size: int) -> None:
+      nonlocal at
+      if count * size > len(data) - at:
+        raise ValueError(f'it claims {count} values where {len(data) - at} bytes are left')
+      at += count * size
+
+    def value(kind: int, depth: int) -> None:
+      if kind == _STRING:
+        skip(take('Q'), 1)
+      elif kind == _ARRAY:
+        inner, count = take('I'), take('Q')
+        if depth or count > len(data) - at:
+          raise ValueError(f'it has an array of {count} values, or of arrays')
+        if inner in _WIDTHS:
+          skip(count, _WIDTHS[inner])
+        else:
+          for _ in range(count):
+            value(inner, depth + 1)
+      elif kind in _WIDTHS:
+        skip(1, _WIDTHS[kind])
+      else:
+        raise ValueError(f'it has a value of kind {kind}')
+
+    tensors, pairs = take('Q'), take('Q')
+    for _ in range(pairs):
+      skip(take('Q'), 1)
+      value(take('I'), 0)
+    for _ in range(tensors):
+      skip(take('Q'), 1)
+      skip(take('I'), 8)
+      skip(1, 12)
 
 
 def _config(path: str | os.PathLike, metadata: _Metadata) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from byte_models import llama_weights
-from layers import weights
+from layers import checks, weights
 from layers.attention import AttentionCache
 from layers.linear import Linear, normal
 from layers.paths import flatten, rebuild
@@ -98,7 +98,10 @@ def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
   Raises ValueError for a missing or unknown key, and for a value that this code does not compute.
   """
   values = dict(values)
-  rotary = dict(values.pop('rope_parameters', None) or {})  # where transformers 5 keeps base and scaling
+  rotary = values.pop('rope_parameters', None) or {}  # where transformers 5 keeps base and scaling
+  if not isinstance(rotary, Mapping):
+    raise ValueError(f'rope_parameters {rotary!r:.50} must be a mapping with rope_theta and rope_type.')
+  rotary = dict(rotary)
   values |= {'rope_theta': rotary.pop('rope_theta')} if 'rope_theta' in rotary else {}
   values |= {'rope_scaling': rotary} if rotary else {}
   for key, supported in _FIXED.items():
@@ -116,8 +119,10 @@ def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
       raise ValueError(f'{key} is missing: a Llama needs {", ".join(_SIZES)}.')
   for key in (*_SIZES, 'num_key_value_heads', 'head_dim'):
     value = values.setdefault(key, None)
-    if (isinstance(value, bool) or not isinstance(value, int) or value < 1) and (key in _SIZES or value is not None):
-      raise ValueError(f'{key} {value!r} must be a whole number of at least 1.')
+    if (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= checks.MOST) and (
+      key in _SIZES or value is not None
+    ):
+      raise ValueError(f'{key} {value!r:.50} must be a whole number of at least 1 (and at most {checks.MOST}).')
   heads = values['num_attention_heads']
   shared = values['num_key_value_heads'] = values['num_key_value_heads'] or heads
   if heads % shared or (values['head_dim'] is None and values['hidden_size'] % heads):

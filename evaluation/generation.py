@@ -14,6 +14,7 @@ from layers.stack import apart
 from text import BOS, EOS, Batch
 from text.words import mark_for
 
+MOST_BYTES = 2**30  # positions are int32, and room for all of them is made at the beginning
 STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
 _LENGTH_MULTIPLE = 128  # prompts of similar length share one compilation
 
@@ -40,8 +41,8 @@ def generate(
   key made of (seed, r) alone, so what else is in the batch changes nothing. A row ends at its first EOS if
   `stop_at_eos`; otherwise EOS is a byte like the others, as a generated BOS always is.
 
-  Raises ValueError if there is no prompt, a prompt is not bytes, max_bytes < 1, temperature < 0, top_p is outside (0,
-  1], or the seed outside [0, 2³²).
+  Raises ValueError if there is no prompt, a prompt is not bytes, max_bytes is outside [1, MOST_BYTES], temperature
+  < 0, top_p is outside (0, 1], or the seed outside [0, 2³²).
   """
   pieces = zip(*stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos), strict=True)
   return [b''.join(row) for row in pieces]
@@ -70,6 +71,8 @@ def check(prompts: Sequence[bytes], max_bytes: int, temperature: float, top_p: f
       raise ValueError(f'prompts are bytes, got the {type(prompt).__name__} {prompt!r:.50}')
   if max_bytes < 1:
     raise ValueError(f'max_bytes must be at least 1, got {max_bytes}')
+  if max_bytes > MOST_BYTES:
+    raise ValueError(f'max_bytes must be at most {MOST_BYTES}, got {max_bytes}')
   if not (temperature >= 0 and math.isfinite(temperature)):
     raise ValueError(f'temperature must be a number ≥ 0 (0 is greedy), got {temperature}')
   if not 0 < top_p <= 1:

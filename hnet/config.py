@@ -91,6 +91,7 @@ _OPTIONAL = {
   'scan_layers': False,
   'ssd_tile': 64,
 }
+_MOST_STAGES = 16
 _REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
 
 
@@ -189,15 +190,17 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   )
 
 
-def _layout_stacks(layout: Any) -> list[tuple[str, ...]]:
+def _layout_stacks(layout: Any, depth: int = 0) -> list[tuple[str, ...]]:
   """[enc, [inner], dec] nested -> [(enc, dec), ..., (main,)], outermost first."""
+  if depth == _MOST_STAGES:
+    raise ValueError(f'arch_layout has more than {_MOST_STAGES} stages, one inside the other.')
   if not isinstance(layout, str) and isinstance(layout, Sequence):
     if len(layout) == 1 and isinstance(layout[0], str):
       height(layout[0])
       return [(layout[0],)]
     if len(layout) == 3 and isinstance(layout[0], str) and isinstance(layout[2], str):
       height(layout[0]), height(layout[2])
-      return [(layout[0], layout[2]), *_layout_stacks(layout[1])]
+      return [(layout[0], layout[2]), *_layout_stacks(layout[1], depth + 1)]
   raise ValueError(
     f'arch_layout {layout!r}: a stage is [encoder, [inner], decoder] or, innermost, [main], such as '
     '["m4", ["T22"], "m4"].'

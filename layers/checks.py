@@ -3,18 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MOST = 2**24  # no size of a model is above it, and products of some such sizes can still be counted
+
 
 def integer(value: Any, name: str, least: int) -> int:
-  """A whole number of at least `least`."""
+  """A whole number from `least` to MOST."""
   if isinstance(value, bool) or not isinstance(value, int) or value < least:
     raise ValueError(f'{name} {value!r} must be an integer of at least {least}.')
+  if value > MOST:
+    raise ValueError(f'{name} {value!r:.50} must be an integer of at most {MOST}.')
   return value
 
 
 def number(value: Any, name: str) -> float:
-  """A number, as a float."""
+  """A finite number, as a float."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     raise ValueError(f'{name} {value!r} must be a number.')
+  if not -1e300 < value < 1e300:  # integers of JSON may be above every float
+    raise ValueError(f'{name} {value!r:.50} must be a finite number.')
   return float(value)
 
 

@@ -21,6 +21,7 @@ from layers.mamba2 import HEAD_DIM, Mamba2
 from layers.mlp import SwiGLU
 from layers.rotary import RotaryScaling
 
+MOST_BLOCKS = 9_999  # of a stack; more is a mistake, or somebody's who wants the memory
 Module = TypeVar('Module', bound=nnx.Module)
 
 
@@ -88,7 +89,10 @@ def parse_layout(layout: str) -> tuple[tuple[str, int], ...]:
     raise ValueError(
       f'arch_layout {layout!r}: a stack is written as letters m, M, t or T, each followed by a count, such as "T1m4".'
     )
-  return tuple((kind, int(count)) for kind, count in re.findall(r'([mMtT])(\d+)', layout))
+  runs = re.findall(r'([mMtT])(\d+)', layout)
+  if len(runs) > MOST_BLOCKS or any(len(count) > 6 for _, count in runs) or sum(int(n) for _, n in runs) > MOST_BLOCKS:
+    raise ValueError(f'arch_layout {layout!r:.50}: a stack has at most {MOST_BLOCKS} blocks.')
+  return tuple((kind, int(count)) for kind, count in runs)
 
 
 def height(layout: str) -> int:

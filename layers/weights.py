@@ -198,6 +198,7 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
 def replace(file: Path, fill: Callable[[Path], Any]) -> None:
   """Has `fill` write a file beside it and puts that in its place once it is whole; a failure changes nothing."""
   partial = file.with_name(f'{file.name}.partial')
+  partial.unlink(missing_ok=True)  # a link of that name would be followed
   try:
     fill(partial)
     os.replace(partial, file)

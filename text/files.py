@@ -17,6 +17,8 @@ from text.splitting import is_chosen
 VALIDATION = 0.05  # of the documents
 RECORDS = ('.jsonl', '.parquet')  # many documents a file, the text in a field
 NOT_TEXT = ('.zip', '.tar', '.tgz', '.bz2', '.xz', '.npy', '.npz', '.array_record', '.tfrecord')
+MOST_UNPACKED = 200  # times the size of a packed file or a Parquet file, beyond
+FREE_UNPACKED = 100_000_000  # bytes, which any may have: a few bytes of .zst can stand for gigabytes
 BATCH_ROWS = 1024  # of a Parquet file, decoded at a time
 
 
@@ -110,6 +112,8 @@ def _groups(spec: str) -> list[FileGroup]:
 
 
 def _match(pattern: str) -> list[str]:
+  if '\0' in pattern:
+    raise ValueError(f'data glob {pattern!r:.200} has a zero byte, which no path has: check the path')
   matches = glob.glob(os.path.expanduser(pattern), recursive=True)
   folders = [path for path in matches if os.path.isdir(path)]
   files = [path for path in matches if not os.path.isdir(path)]
@@ -148,11 +152,39 @@ def _opened(path: str):
     if _packing(path) == '.zst':
       import pyarrow  # its stream, unlike that of `zstandard`, tells a cut file from a whole one
 
-      with pyarrow.input_stream(path, compression='zstd') as stream, io.BufferedReader(stream, 1 << 20) as file:
-        yield file
+      with pyarrow.input_stream(path, compression='zstd') as stream:
+        yield io.BufferedReader(_Unpacked(stream, path), 1 << 20)
+    elif _packing(path):
+      with gzip.open(path, 'rb') as stream:
+        yield io.BufferedReader(_Unpacked(stream, path), 1 << 20)
     else:
-      with gzip.open(path, 'rb') if _packing(path) else open(path, 'rb') as file:
+      with open(path, 'rb') as file:
         yield file
+
+
+class _Unpacked(io.RawIOBase):
+  """A stream that ends with a ValueError where it gives more than its file can honestly hold."""
+
+  def __init__(self, stream, path: str):
+    self._stream, self._path, self._given = stream, path, 0
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer) -> int:
+    data = self._stream.read(len(buffer))
+    buffer[: len(data)] = data
+    self._given += len(data)
+    _refuse_bomb(self._path, self._given)
+    return len(data)
+
+
+def _refuse_bomb(path: str, unpacked: int) -> None:
+  if unpacked > max(FREE_UNPACKED, MOST_UNPACKED * os.path.getsize(path)):
+    raise ValueError(
+      f"data file '{path}' unpacks to more than {MOST_UNPACKED} times its size: if that is right, unpack it "
+      'yourself, a Parquet file into JSON lines'
+    )
 
 
 def _jsonl(group: FileGroup) -> Iterator[bytes]:
@@ -181,25 +213,40 @@ def _parquet(group: FileGroup) -> Iterator[bytes]:
 
   with _opened(group.path) as file:
     try:
-      table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if _packing(group.path) else file)
+      source = io.BytesIO(file.read()) if _packing(group.path) else file
+      metadata = pyarrow.parquet.read_metadata(source)
+      # As dictionaries: a value that stands in every row is in memory once, however large the rows become with it.
+      columns = {metadata.schema.column(index).path for index in range(metadata.num_columns)}
+      table = pyarrow.parquet.ParquetFile(source, read_dictionary=sorted({group.field} & columns))
       if group.field not in table.schema_arrow.names:
         raise ValueError(
           f"data file '{group.path}' has no column '{group.field}' (it has: "
           f'{", ".join(table.schema_arrow.names):.200}): name another column'
         )
+      if table.schema_arrow.names.count(group.field) > 1:
+        raise ValueError(f"data file '{group.path}' has several columns '{group.field}': rename them")
       kind = table.schema_arrow.field(group.field).type
+      kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
       if not any(check(kind) for check in _TEXT_COLUMNS):
         raise ValueError(f"data file '{group.path}': column '{group.field}' is {kind}, not text: name another column")
-      number = 0
+      groups = range(table.num_row_groups)
+      _refuse_bomb(group.path, sum(table.metadata.row_group(index).total_byte_size for index in groups))
+      number = size = 0
       for batch in table.iter_batches(BATCH_ROWS, columns=[group.field]):
-        for value in batch.column(0).cast(pyarrow.large_binary()):
+        column = batch.column(0).dictionary_encode()
+        words = column.dictionary.cast(pyarrow.large_binary())
+        for place in column.indices.to_pylist():
           number += 1
-          if not value.is_valid:
+          value = None if place is None else words[place].as_py()
+          if value is None:
             raise ValueError(
               f"data file '{group.path}': column '{group.field}' is empty (null) in row {number}: name another column "
               'or fill it'
             )
-          yield value.as_py()
+          size += len(value)
+          if size > FREE_UNPACKED:
+            _refuse_bomb(group.path, size)
+          yield value
     except pyarrow.ArrowException as error:
       if isinstance(error, OSError):
         raise

@@ -178,6 +178,9 @@ class Noise:
     return _PERTURBATIONS[self.kind][0](document, rng, **dict(self.arguments), **more)
 
 
+_MOST_COPIES = 1000
+
+
 def parse(spec: str, *, pairs: Iterable[tuple[bytes, ...]] | None = None) -> Noise:
   """The noise that a string like 'drop(rate=0.1,seed=1)' names.
 
@@ -190,6 +193,8 @@ def parse(spec: str, *, pairs: Iterable[tuple[bytes, ...]] | None = None) -> Noi
   for name, least in (('most', 1), ('seed', 0)):
     if values.get(name, least) < least:
       raise ValueError(f"noise '{spec}': {name}={values[name]} must be at least {least}")
+  if values.get('most', 1) > _MOST_COPIES:
+    raise ValueError(f"noise '{spec:.99}': 'most' must be at most {_MOST_COPIES}, text is held in memory")
   if kind == 'misspell' and pairs is None:
     from text.sources import open_gold
 

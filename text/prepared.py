@@ -43,6 +43,9 @@ def open_prepared(directory: str | os.PathLike, split: str, kind: str = 'text') 
   _check_sizes(directory, files)
   if sum(file['size'] for file in files) <= VERIFIED_BYTES:
     _check_digests(directory, files)
+    lengths, most = corpus.lengths, sum(file['size'] for file in files)
+    if len(lengths) and not (lengths.min() > 0 and lengths.max() <= most):
+      raise ValueError(f"'{Path(directory, index_file('lengths', split))}' has impossible lengths: {_REMEDY}")
   return corpus
 
 
@@ -72,13 +75,35 @@ def read_metadata(directory: str | os.PathLike) -> dict[str, Any]:
       f"'{directory}' is not a prepared directory (it has no {METADATA}): make one with `python -m text.prepare "
       f'--source=... --out={directory}`'
     ) from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"'{path}' is not JSON ({error}): it is damaged, prepare again into another directory") from error
   if not isinstance(metadata, dict) or metadata.get('format') != FORMAT:
     raise ValueError(f'\'{path}\' does not have "format": {FORMAT}: prepare again with this version of the code')
   if metadata.get('metadata_sha256') != metadata_digest(metadata):
     raise ValueError(f"'{path}' does not fit its own SHA-256: it was changed by hand or damaged, prepare again")
+  if not _is_complete(metadata):
+    raise ValueError(f"'{path}' does not say what each split consists of: it was changed by hand, prepare again")
   return metadata
+
+
+def _is_complete(metadata: dict[str, Any]) -> bool:
+  """Whether all that is read of the metadata is there: whoever changes them can also make the checksum fit."""
+
+  def is_file(file: Any) -> bool:  # beside the metadata, wherever its name comes from
+    name = file.get('file') if isinstance(file, dict) else None
+    is_name = isinstance(name, str) and name == os.path.basename(name) and name.strip('.') and name.isprintable()
+    return bool(is_name) and isinstance(file.get('size'), int) and isinstance(file.get('sha256'), str)
+
+  def is_split(split: Any) -> bool:
+    if not isinstance(split, dict) or not all(isinstance(split.get(key), list) for key in ('index', 'shards')):
+      return False
+    counts = [shard.get('documents') for shard in split['shards'] if isinstance(shard, dict)]
+    is_counted = all(isinstance(count, int) and 0 <= count < 2**40 for count in counts)
+    return is_counted and all(map(is_file, (*split['index'], *split['shards']))) and 'fingerprint' in split
+
+  splits = metadata.get('splits')
+  is_named = all(isinstance(metadata.get(key), str) for key in ('name', 'kind'))
+  return is_named and isinstance(splits, dict) and all(map(is_split, splits.values()))
 
 
 def metadata_digest(metadata: dict[str, Any]) -> str:
@@ -117,7 +142,7 @@ class PreparedCorpus(Corpus):
       array = np.asarray(np.load(path, mmap_mode='r'))
     except FileNotFoundError as error:
       raise FileNotFoundError(f"'{path}' is missing: {_REMEDY}") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # of numpy's parser of headers, errors of many kinds
       raise ValueError(f"'{path}' is not an array ({error}): {_REMEDY}") from error
     if array.shape != (self._firsts[-1],) or array.dtype != np.int64:
       raise ValueError(f"'{path}' is {array.dtype} {array.shape}, not int64 ({self._firsts[-1]},): {_REMEDY}")
@@ -135,14 +160,20 @@ class PreparedCorpus(Corpus):
     offset = self._offset(document) + start
     block, within = divmod(offset, USABLE_BYTES)
     if within + stop - start > USABLE_BYTES:
-      return read_at(buffer, offset, stop - start)
-    offset += BLOCK_HEADER * (block + 1)  # as in read_at; a call less
-    return buffer[offset : offset + stop - start]
+      content = read_at(buffer, offset, stop - start)
+    else:
+      offset += BLOCK_HEADER * (block + 1)  # as in read_at; a call less
+      content = buffer[offset : offset + stop - start]
+    if len(content) < stop - start:
+      raise ValueError(f"'{self._directory / self._shards[shard]}' ends before document {document}: {_REMEDY}")
+    return content
 
   def _open(self, shard: int) -> mmap.mmap:
     with self._lock, open(self._directory / self._shards[shard], 'rb') as file:
       while len(self._buffers) >= OPEN_SHARDS:
         self._buffers.pop(next(iter(self._buffers)))  # closed when no thread reads from it any more
+      if not os.fstat(file.fileno()).st_size:
+        raise ValueError(f"'{file.name}' is empty: {_REMEDY}")
       return self._buffers.setdefault(shard, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
   def __reduce__(self):

@@ -20,6 +20,7 @@ from text.corpus import Corpus, Group, Joined, MemoryCorpus
 from text.files import Files
 from text.python_docs import PythonDocs
 
+MOST_NOISES = 20
 SPLITS = ('train', 'validation', 'test')
 
 
@@ -147,6 +148,8 @@ class _Noisy:
     perturbation, separator, inner = self.spec.partition(':')
     if not separator:
       raise ValueError(f"data source 'noise:{self.spec}' names no text: write noise:NAME(...):SOURCE")
+    if inner.count('noise:') >= MOST_NOISES:
+      raise ValueError(f"data source 'noise:{self.spec:.50}…' has more than {MOST_NOISES} noises, one upon the other")
     return noise.parse(perturbation), parse(inner)
 
 

@@ -43,6 +43,7 @@ _LIMITS = {
   'length': (1, 2**20),
 }
 _DENSE_CONTEXTS = 2**20
+_LARGEST = 2**30  # bytes or words of a split
 _DEFAULTS = {
   'markov': {
     'order': 2,
@@ -69,6 +70,11 @@ def parse(spec: str) -> 'Synthetic':
     least, most = _LIMITS.get(name, (value, value))
     if value is not None and not least <= value <= most:
       raise ValueError(f"synthetic source '{spec}': {name}={value} must be from {least} to {most}")
+  if values['documents'] * values['length'] > _LARGEST:
+    raise ValueError(
+      f"synthetic source '{spec}': documents={values['documents']} of length={values['length']} are too much "
+      f'for memory: their product must be at most {_LARGEST}'
+    )
   if kind == 'markov':
     if values['dense'] and values['states'] ** values['order'] > _DENSE_CONTEXTS:
       raise ValueError(

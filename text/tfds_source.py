@@ -6,6 +6,7 @@ ArrayRecord. NAME may also be the directory of a prepared data set.
 """
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ class Tfds:
     except (KeyError, ValueError) as error:
       raise ValueError(
         f"data source 'tfds:{self.spec}' has no split '{wanted}' (it has: {', '.join(splits)}): name one of these, "
-        f"e.g. 'tfds:{name}:{next(iter(splits))}'"
+        f"e.g. 'tfds:{name}:{next(iter(splits), 'train')}'"
       ) from error
     directory = str(builder.data_dir)
     return [
@@ -91,6 +92,7 @@ class Tfds:
     tfds = _tfds()
     try:
       if os.path.isfile(os.path.join(os.path.expanduser(name), 'dataset_info.json')):
+        _refuse_foreign_classes(os.path.join(os.path.expanduser(name), 'features.json'))
         return tfds.builder_from_directory(os.path.expanduser(name))
       builder = tfds.builder(f'{name}:{version}' if version else name)
       if not builder.info.splits:
@@ -119,6 +121,23 @@ class Tfds:
       f"data source 'tfds:{self.spec}' has {len(texts)} text features ({', '.join(texts)}) among its features "
       f'({", ".join(features)}): name one that is text, as #feature'
     )
+
+
+def _refuse_foreign_classes(path: str) -> None:
+  """tensorflow_datasets imports whatever module a features.json names: only its own may be."""
+
+  def names(value: Any) -> Iterator[Any]:
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+      if str(key).replace('_', '').lower() in ('pythonclassname', 'type'):
+        yield item
+      if isinstance(item, dict | list):
+        yield from names(item)
+
+  if os.path.isfile(path):
+    with open(path, 'rb') as file:
+      for name in names([json.load(file)]):
+        if not str(name).startswith('tensorflow_datasets.core.features.'):
+          raise ValueError(f'features.json has a feature of the foreign class {name!r:.99}')
 
 
 def _tfds() -> Any:

@@ -160,8 +160,9 @@ def _subwords(spec: str, path: str, digest: str) -> Units:
     raise FileNotFoundError(
       f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"
     ) from None
-  except OSError as error:
-    raise OSError(f"{name}: '{path}' cannot be read ({error.strerror}): name a tokenizer.json") from error
+  except (OSError, ValueError) as error:  # of a path that no file can have
+    reason = getattr(error, 'strerror', None) or error
+    raise OSError(f"{name}: '{path}' cannot be read ({reason}): name a tokenizer.json") from error
   found = hashlib.sha256(content).hexdigest()[:16]
   if digest and digest != found:
     raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
@@ -174,7 +175,10 @@ def _subwords(spec: str, path: str, digest: str) -> Units:
 
   @functools.lru_cache(_KEPT_WORDS)
   def split(word: bytes) -> tuple[int, ...]:
-    return tuple(numbers[token.value] for part in parts(word) for token in model.tokenize(written(part)))
+    found = tuple(numbers[token.value] for part in parts(word) for token in model.tokenize(written(part)))
+    if b''.join(map(table.__getitem__, found)) != word:
+      raise ValueError(f"{name}: the units of '{path}' do not spell {word!r:.50}: make it again, or name another")
+    return found
 
   return Units(f'subword(file={path},digest={found})', tuple(table), split)
 
@@ -185,7 +189,9 @@ def _tokenizer(name: str, path: str, content: bytes) -> tuple[Any, dict[str, int
 
   try:
     settings, tokenizer = json.loads(content), Tokenizer.from_str(content.decode())
-  except Exception as error:  # `tokenizers` raises nothing more special
+  except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+      raise
     raise ValueError(
       f"{name}: '{path}' is damaged or no tokenizer.json ({error!s:.100}): make it again, or name another"
     ) from None

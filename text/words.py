@@ -48,6 +48,7 @@ def uax29(characters: str) -> np.ndarray:
 
 
 _RULES = {'hat': hat, 'whitespace': whitespace, 'uax29': uax29}
+_LONGEST = 2**16
 _DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
 _HAT = HATSplitter()
 _HAT_CUT = re.compile('(?<= )(?=[\t\xa0\u2007\u202f])|(?<=[^ ])(?=\u2044)')
@@ -105,6 +106,8 @@ def parse(spec: str) -> Splitter:
   ((key, limit),) = values.items()
   if limit < 1:
     raise ValueError(f"splitter '{spec}': {key}={limit} must be at least 1, words have bytes")
+  if limit > _LONGEST:
+    raise ValueError(f"splitter '{spec:.99}': {key} must be at most {_LONGEST}: models have room for the longest word")
   return Splitter(canonical(kind, values), kind, limit)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax._src import clusters  # what `jax.distributed.initialize` itself asks, here to be asked before it
 from jax.experimental import multihost_utils
 
-from text.command_line import is_sentence
+from text.command_line import is_sentence, sentence
 from training.interrupt import Interrupted
 from training.recorder import Diverged
 from training.roll_call import RollCall
@@ -173,7 +173,7 @@ def _fail(error: BaseException) -> None:
     # A collective operation fails when its partner is lost: then the roll call ends this process, at once where the
     # partner was killed, and with a better sentence.
     time.sleep(5.0)
-  _roll_call.fail(' '.join(str(error).split())[:2000] or type(error).__name__)
+  _roll_call.fail(sentence(error) or type(error).__name__)
   atexit.register(_exit, 1)
 
 

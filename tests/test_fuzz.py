@@ -1,0 +1,288 @@
+"""A short run of every target of tests.fuzz, its own instruments, and what it has found once."""
+
+import ast
+import gzip
+import json
+import os
+import pathlib
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+import byte_models
+import hnet
+from byte_models import gguf_file, llama
+from evaluation import generation
+from layers import checks, weights
+from layers.stack import parse_layout
+from tests.fuzz import mutation, running, sandbox
+from text import command_line, files, noise, open_corpus, prepare, prepared, sources, synthetic, units, words
+from training import command_line as training_command_line
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Those that compile nothing; the rest takes minutes.
+QUICK = 'config,overrides,strings,tokenizer,gguf,files,parquet,prepared,tfds,splitting'
+
+
+def test_a_short_run_leaves_nothing_uncaught(tmp_path):
+  command = [sys.executable, '-m', 'tests.fuzz', '--cases=15', f'--targets={QUICK}', f'--keep={tmp_path}', '--seed=7']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+  assert '| all | 150 |' in done.stdout
+
+
+# --- the instruments
+
+
+def target(run, **more):
+  return running.Target('probe', lambda seeds: seeds.mkdir(exist_ok=True), lambda *_: None, run, **more)
+
+
+def outcome(run, tmp_path, **more):
+  tally = running.Tally()
+  running.run(target(run, **more), tmp_path, 0, 0, seconds=30, cases=1, keep=None, tally=tally)
+  return tally
+
+
+def test_what_works_and_what_is_refused_is_counted(tmp_path):
+  tally = outcome(lambda case: None, tmp_path)
+  assert (tally.worked, tally.refused, tally.problems) == (1, 0, [])
+
+
+@pytest.mark.parametrize(
+  ('run', 'found'),
+  [
+    (lambda case: [][1], 'IndexError'),
+    (lambda case: int('x'), 'ValueError'),
+    (lambda case: os.abort(), 'died'),
+    (lambda case: time.sleep(20), 'no end'),
+    (lambda case: np.ones(5 * 10**7), 'MB of memory'),
+    (lambda case: open(case.parent / 'elsewhere', 'w').close(), 'elsewhere'),
+    (lambda case: os.system('true'), 'os.system'),
+    (lambda case: eval('1 + 1'), 'compile'),
+    (lambda case: pickle.loads(b'cos\nsystem\n.'), 'pickle.find_class'),
+    (lambda case: socket.create_connection(('localhost', 9)), 'socket'),
+  ],
+)
+def test_each_instrument_sees_what_it_is_there_for(run, found, tmp_path):
+  [(_, problem)] = outcome(run, tmp_path, seconds=2.0 if found == 'no end' else 60.0).problems
+  assert found in problem
+
+
+def test_a_case_is_the_same_whatever_was_run_before():
+  draw = lambda number: mutation.edit(running.generator(3, 'config', number), {'a': [1, 2], 'b': {'c': 'm4'}})
+  assert str(draw(5)) == str(draw(5)) != str(draw(6))
+
+
+def test_an_error_of_the_system_counts_where_it_names_the_file(tmp_path):
+  with pytest.raises(OSError) as raised:
+    (tmp_path / 'absent').read_bytes()
+  assert sandbox.told(raised.value)[1] == 'refused'
+
+
+# --- defects that it found
+
+
+def test_a_sentence_is_one_short_line_without_what_a_terminal_obeys():
+  told = command_line.sentence(ValueError('tensor \x1b]0;x\x07 of\n\na\ud800 \u202ename' + 'y' * 10**6 + ' remedy'))
+  assert told.isprintable() and len(told) < 1500 and told.endswith('remedy')
+  assert told.startswith('tensor \\x1b]0;x\\x07 of a\\ud800 \\u202ename')
+
+
+@pytest.mark.parametrize('family', [{}, [], None, 3])
+def test_a_family_that_is_no_name_is_refused(family):
+  with pytest.raises(ValueError, match='family'):
+    byte_models.parse({'family': family})
+
+
+@pytest.mark.parametrize(
+  'call',
+  [
+    lambda: checks.integer(10**12, 'd_model', 1),
+    lambda: checks.number(10**400, 'rope_theta'),
+    lambda: checks.number(float('nan'), 'rope_theta'),
+    lambda: parse_layout('T1000000000'),
+    lambda: parse_layout('m1' * 10**5),
+    lambda: words.parse('hat(max_bytes=1000000000000)'),
+    lambda: synthetic.parse('markov(documents=1000000,length=1048576)'),
+    lambda: sources.parse('noise:drop:' * 3000 + 'python_docs').open('train'),
+    lambda: units.parse('subword(file=a\0b)'),
+    lambda: noise.parse('repeat(most=1000000000000)'),
+    lambda: open_corpus('files:a\0b', 'train'),
+    lambda: noise.parse('\x1b\ue000' * 3000),
+    lambda: llama.parse({'rope_parameters': 3}),
+    lambda: llama.parse({key: 10**12 for key in llama._SIZES}),
+    lambda: generation.check([b'a'], 10**12, 1.0, 1.0, 0),
+  ],
+)
+def test_sizes_and_names_that_no_model_has_are_refused_before_anything_is_made(call):
+  with pytest.raises((ValueError, OSError)) as raised:
+    call()
+  assert sandbox.told(raised.value)[1] == 'refused'
+
+
+def test_stages_inside_each_other_are_counted():
+  layout = ['T1']
+  for _ in range(900):
+    layout = ['m1', layout, 'm1']
+  with pytest.raises(ValueError, match='more than 16 stages'):
+    hnet.parse({'family': 'hnet', 'arch_layout': layout, 'd_model': [8], 'd_intermediate': [8]})
+
+
+@pytest.mark.parametrize('ending', ['gz', 'zst'])
+def test_a_small_file_that_unpacks_without_end_is_refused(ending, tmp_path, monkeypatch):
+  monkeypatch.setattr(files, 'FREE_UNPACKED', 10**6)
+  zeros = bytes(3 * 10**6)
+  packed = gzip.compress(zeros) if ending == 'gz' else pyarrow.Codec('zstd').compress(zeros, asbytes=True)
+  (tmp_path / f'a.txt.{ending}').write_bytes(packed)
+  with pytest.raises(ValueError, match='unpacks to more than 200 times its size'):
+    open_corpus(f'files:{tmp_path}/a.txt.{ending}@all', 'train')
+
+
+def test_a_value_in_every_row_of_a_parquet_file_is_held_once_and_counted(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, 'FREE_UNPACKED', 10**7)
+  column = pyarrow.DictionaryArray.from_arrays(np.zeros(1000, np.int32), ['a' * 100_000])
+  pyarrow.parquet.write_table(pyarrow.table({'text': column}), tmp_path / 'a.parquet', compression='zstd')
+  with pytest.raises(ValueError, match='unpacks to more than'):
+    open_corpus(f'files:{tmp_path}/a.parquet#text@all', 'train')
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+  table = pyarrow.Table.from_arrays([pyarrow.array(['a']), pyarrow.array(['b'])], ['text', 'text'])
+  pyarrow.parquet.write_table(table, tmp_path / 'a.parquet')
+  with pytest.raises(ValueError, match='several columns'):
+    open_corpus(f'files:{tmp_path}/a.parquet#text@all', 'train')
+
+
+class Documents:
+  key = 'documents'
+
+  def __iter__(self):
+    return iter([b'one', b'two and more', b'three'])
+
+
+@pytest.fixture
+def directory(tmp_path):
+  prepare.prepare([Documents()], tmp_path / 'some', source='memory', splits=prepare.ByHash(0, 0))
+  return tmp_path / 'some'
+
+
+def reseal(directory, change):
+  """Metadata that were changed by somebody who knows how to make the checksums fit."""
+  metadata = json.loads((directory / prepared.METADATA).read_bytes())
+  change(metadata)
+  for split in metadata['splits'].values():
+    for file in (*split['index'], *split['shards']):
+      if isinstance(file, dict) and (directory / str(file.get('file'))).exists():
+        file |= prepared.describe_file(directory / file['file'])
+  metadata['metadata_sha256'] = prepared.metadata_digest(metadata)
+  (directory / prepared.METADATA).write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda metadata: metadata['splits']['train']['shards'].append(3),
+    lambda metadata: metadata['splits']['train']['shards'][0].pop('file'),
+    lambda metadata: metadata['splits']['train']['shards'][0].update(documents='2'),
+    lambda metadata: metadata['splits']['train']['shards'][0].update(documents=-1),
+    lambda metadata: metadata.update(name=3),
+  ],
+)
+def test_resealed_metadata_of_another_form_are_refused(directory, change):
+  reseal(directory, change)
+  with pytest.raises(ValueError, match='does not say what each split consists of'):
+    prepared.open_prepared(directory, 'train')
+
+
+@pytest.mark.parametrize('name', ['../../secret', '/etc/passwd', '..', ''])
+def test_a_prepared_directory_names_only_files_of_its_own(directory, name):
+  def change(metadata):
+    metadata['splits']['train']['shards'][0]['file'] = name
+
+  metadata = json.loads((directory / prepared.METADATA).read_bytes())
+  change(metadata)
+  metadata['metadata_sha256'] = prepared.metadata_digest(metadata)
+  (directory / prepared.METADATA).write_text(json.dumps(metadata))
+  with pytest.raises(ValueError, match='does not say what each split consists of'):
+    prepared.open_prepared(directory, 'train')
+
+
+@pytest.mark.parametrize('length', [-1, 0, 2**62])
+def test_lengths_that_cannot_be_are_refused(directory, length):
+  file = directory / prepared.index_file('lengths', 'train')
+  lengths = np.load(file)
+  lengths[0] = length
+  np.save(file, lengths)
+  reseal(directory, lambda metadata: None)
+  with pytest.raises(ValueError, match='impossible lengths'):
+    prepared.open_prepared(directory, 'train')
+
+
+def test_an_offset_behind_the_end_is_refused_where_it_is_read(directory):
+  file = directory / prepared.index_file('offsets', 'train')
+  offsets = np.load(file)
+  offsets[0] = 2**40
+  np.save(file, offsets)
+  reseal(directory, lambda metadata: None)
+  with pytest.raises(ValueError, match='ends before document 0'):
+    list(prepared.open_prepared(directory, 'train'))
+
+
+@pytest.mark.parametrize('key', ['pythonClassName', 'python_class_name', 'type'])
+def test_a_data_set_does_not_say_what_is_imported(directory, key):
+  (directory / 'features.json').write_text(json.dumps({key: 'antigravity.Text'}))
+  with pytest.raises(ValueError, match="foreign class 'antigravity.Text'"):
+    open_corpus(f'tfds:{directory}', 'train')
+  assert 'antigravity' not in sys.modules
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'GGUF\x03\0\0\0' + struct.pack('<QQ', 0, 2**62),  # pairs
+    b'GGUF\x03\0\0\0' + struct.pack('<QQQ', 0, 1, 1) + b'x' + struct.pack('<IIQ', 9, 0, 2**62),  # an array
+  ],
+)
+def test_a_gguf_file_cannot_claim_more_than_it_has(content, tmp_path):
+  pytest.importorskip('gguf')
+  (tmp_path / 'a.gguf').write_bytes(content)
+  with pytest.raises(ValueError, match='is not a whole GGUF file'):
+    gguf_file.read(tmp_path / 'a.gguf')
+
+
+def test_deep_json_is_a_sentence(tmp_path):
+  (tmp_path / 'config.json').write_text('[' * 100_000)
+  with pytest.raises(ValueError, match='is not JSON'):
+    weights.read_json(tmp_path / 'config.json')
+  (tmp_path / prepared.METADATA).write_text('[' * 100_000)
+  with pytest.raises(ValueError, match='is not JSON'):
+    prepared.read_metadata(tmp_path)
+
+
+def test_an_override_below_a_value_is_a_sentence(capsys):
+  argv = ['train.py', '--config.data.source.x=1']
+  with pytest.raises(SystemExit):
+    training_command_line._guarded(
+      lambda argv: config_flags.DEFINE_config_dict(
+        'config', config_dict.ConfigDict({'data': {'source': 'a'}}), flag_values=flags.FlagValues(), sys_argv=argv
+      ),
+      argv,
+    )
+  assert capsys.readouterr().err.startswith('error: a --config. key leads into a value that has no keys')
+
+
+def test_an_override_that_is_not_utf8_is_a_sentence(capsys):
+  with pytest.raises(SystemExit):  # what ml_collections does with the value of an override
+    training_command_line._guarded(lambda argv: ast.literal_eval(argv[0]), ['"\udcff"'])
+  assert capsys.readouterr().err.startswith('error: a value in the command cannot be read')
