@@ -19,7 +19,8 @@ RECORDS = ('.jsonl', '.parquet')  # many documents a file, the text in a field
 NOT_TEXT = ('.zip', '.tar', '.tgz', '.bz2', '.xz', '.npy', '.npz', '.array_record', '.tfrecord')
 MOST_UNPACKED = 200  # times the size of a packed file or a Parquet file, beyond
 FREE_UNPACKED = 100_000_000  # bytes, which any may have: a few bytes of .zst can stand for gigabytes
-BATCH_ROWS = 1024  # of a Parquet file, decoded at a time
+BATCH_ROWS = 1024  # of a Parquet file, decoded at a time, at most
+BATCH_BYTES = 2**30  # that these may be, if each were as large as a column can make it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +215,7 @@ def _parquet(group: FileGroup) -> Iterator[bytes]:
   with _opened(group.path) as file:
     try:
       source = io.BytesIO(file.read()) if _packing(group.path) else file
-      metadata = pyarrow.parquet.read_metadata(source)
-      # As dictionaries: a value that stands in every row is in memory once, however large the rows become with it.
-      columns = {metadata.schema.column(index).path for index in range(metadata.num_columns)}
-      table = pyarrow.parquet.ParquetFile(source, read_dictionary=sorted({group.field} & columns))
+      table = pyarrow.parquet.ParquetFile(source)
       if group.field not in table.schema_arrow.names:
         raise ValueError(
           f"data file '{group.path}' has no column '{group.field}' (it has: "
@@ -226,18 +224,20 @@ def _parquet(group: FileGroup) -> Iterator[bytes]:
       if table.schema_arrow.names.count(group.field) > 1:
         raise ValueError(f"data file '{group.path}' has several columns '{group.field}': rename them")
       kind = table.schema_arrow.field(group.field).type
-      kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-      if not any(check(kind) for check in _TEXT_COLUMNS):
+      is_shared = pyarrow.types.is_dictionary(kind)  # values that stand once, and numbers of them in the rows
+      if not any(check(kind.value_type if is_shared else kind) for check in _TEXT_COLUMNS):
         raise ValueError(f"data file '{group.path}': column '{group.field}' is {kind}, not text: name another column")
-      groups = range(table.num_row_groups)
-      _refuse_bomb(group.path, sum(table.metadata.row_group(index).total_byte_size for index in groups))
+      sizes = [table.metadata.row_group(index).total_byte_size for index in range(table.num_row_groups)]
+      _refuse_bomb(group.path, sum(sizes))
+      # A value that stands in the file once may be that of every row.
+      longest = max(1, *sizes, min(MOST_UNPACKED * os.path.getsize(group.path), FREE_UNPACKED))
+      plain = pyarrow.large_binary()
+      wanted = pyarrow.dictionary(kind.index_type, plain) if is_shared else plain
       number = size = 0
-      for batch in table.iter_batches(BATCH_ROWS, columns=[group.field]):
-        column = batch.column(0).dictionary_encode()
-        words = column.dictionary.cast(pyarrow.large_binary())
-        for place in column.indices.to_pylist():
+      for batch in table.iter_batches(max(1, min(BATCH_ROWS, BATCH_BYTES // longest)), columns=[group.field]):
+        for scalar in batch.column(0).cast(wanted):
           number += 1
-          value = None if place is None else words[place].as_py()
+          value = scalar.as_py()
           if value is None:
             raise ValueError(
               f"data file '{group.path}': column '{group.field}' is empty (null) in row {number}: name another column "

@@ -305,7 +305,7 @@ def _run_splitting(case: pathlib.Path) -> None:
 TARGETS = (
   # All text is held in memory, twice while it is joined, and characters of JSON take up to four bytes.
   Target('files', _prepare_files, _make_files, _run_file, factor=12),
-  Target('parquet', _prepare_parquet, _make_parquet, _run_file, factor=12),
+  Target('parquet', _prepare_parquet, _make_parquet, _run_file, factor=12, constant=500),
   Target('prepared', _prepare_prepared, _make_prepared, _run_prepared),
   Target('tfds', _prepare_tfds, _make_tfds, _run_tfds),
   Target('splitting', _prepare_splitting, _make_splitting, _run_splitting),
