@@ -47,6 +47,8 @@ official: dict[str, str | Official] = {
 
 def parse(branch: Mapping[str, Any]) -> Any:
   """The frozen configuration of a `model` branch; ValueError with one sentence on what is wrong."""
+  if not isinstance(branch, Mapping):
+    raise ValueError(f'model {branch!r:.50} must have keys and values, of which family is one.')
   return _family(branch.get('family')).parse(branch)
 
 

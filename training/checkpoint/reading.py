@@ -73,12 +73,21 @@ def read_record(directory: pathlib.Path, step: int) -> dict[str, Any]:
     record = json.loads(record_path(directory, step).read_bytes())
     # Earlier records have one digest for each item, and their own among them.
     seal = record['digests'].pop('record') if 'digests' in record else record.pop('checksum')
-    whole = seal == _checksum(record) and record['step'] == step
+    whole = seal == _checksum(record) and record['step'] == step and _has_sums(record)
   except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
     raise _damaged(path, f'its record cannot be read: {reason(error)}') from None
   if not whole:
     raise _damaged(path, 'its record is not what was saved')
   return record
+
+
+def _has_sums(record: Mapping[str, Any]) -> bool:
+  """Whether a record says of each item what is needed to check it: anybody can seal another one."""
+  sums = sums_of(record)
+  is_sum = lambda value: isinstance(value, int)
+  of_arrays = lambda value: isinstance(value, dict) and all(map(is_sum, value.values()))
+  is_item = lambda name: name in ('params', 'optimizer', 'ema')
+  return isinstance(sums, dict) and all(is_item(n) and (is_sum(v) or of_arrays(v)) for n, v in sums.items())
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
