@@ -5,10 +5,10 @@
   python -m benchmarks.ladder runs/target_6 runs/target_2
 
 Forward and backward on batches of the run's own text, packed as in training, for each run with one choosing stage. A
-row is a rung: the run's own, as its boundaries choose it, and then every larger one of the first run, forced. `fill` is
-the share of the rung that chunks fill; FLOPs are the model's own count with the rung's positions in place of chunks,
-and `GFLOP/s` is what the step then does: it is the same in all rows if time follows the rung. The last column compares
-it with the middle one of the rows. Medians over turns.
+row is a rung: the run's own, as its boundaries choose it, with all rows at once and in --row_groups; then every larger
+one of the first run, forced. `fill` is the share of the rung (of the groups' mean rung) that chunks fill; FLOPs are the
+model's own count with the rung's positions in place of chunks, and `GFLOP/s` is what the step then does: it is the same
+in all rows if time follows the rung. The last column compares it with the middle one of the rows. Medians over turns.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Contestant:
   step: Any
   flat: Any
   batches: list[text.Batch]
-  rung: int
+  rung: float
   fill: float
   bytes_per_chunk: float
   flops_per_byte: float
@@ -56,8 +56,8 @@ class Contestant:
     self.seconds.append(time.perf_counter() - began)
 
 
-def contestants(workdir: pathlib.Path, count: int, forced: bool) -> list[Contestant]:
-  """The run at its own rung and, if `forced`, at each larger one.
+def contestants(workdir: pathlib.Path, count: int, row_groups: int, forced: bool) -> list[Contestant]:
+  """The run at its own rung, with all rows at once and in groups, and, if `forced`, at each larger one.
 
   Batches are those, of the first 8 x count, that run at the most frequent rung. Raises ValueError for a run whose model
   has not one choosing stage.
@@ -66,16 +66,18 @@ def contestants(workdir: pathlib.Path, count: int, forced: bool) -> list[Contest
   branch = loaded.config['model']
   trainer = Trainer.of(loaded.config)
   batches = [trainer.put(b) for b in itertools.islice(_batches(trainer), 8 * count)]
-  found = _contestant(workdir.name, loaded.model, branch, batches)
+  found = _contestant(workdir.name, _with_ladder(loaded.model, branch, row_groups=1), batches)
   if found is None:
     raise ValueError(f'{workdir}: its model has no stage that chooses chunks, or several; name a run with one')
-  runs = [found]
+  grouped = _with_ladder(loaded.model, branch, row_groups=row_groups)
+  runs = [found, _contestant(f'{workdir.name}, {row_groups} groups', grouped, found.batches)]
   length = batches[0].bytes.shape[1]
   for fraction in LadderConfig.from_dict(branch.get('ladder', {})).fractions if forced else ():
     (rung,) = LadderConfig((fraction,)).rungs(length)
     if rung > found.rung:
-      model = _with_ladder(loaded.model, branch, fraction)
-      runs.append(_contestant(f'{workdir.name}, forced', model, branch, found.batches))
+      only = [fraction] if fraction == 1 else [fraction, 1.0]
+      model = _with_ladder(loaded.model, branch, row_groups=1, fractions=only)
+      runs.append(_contestant(f'{workdir.name}, forced', model, found.batches))
   for run in runs:
     run.batches = run.batches[:count]
   return runs
@@ -85,12 +87,12 @@ def _batches(trainer: Trainer):
   return trainer.batches(text.open_mixture(trainer.settings.data.source))
 
 
-def _with_ladder(model: Any, branch: dict, fraction: float) -> Any:
-  ladder = {**branch.get('ladder', {}), 'fractions': [fraction] if fraction == 1 else [fraction, 1.0]}
+def _with_ladder(model: Any, branch: dict, **values: Any) -> Any:
+  ladder = {**branch.get('ladder', {}), **values}
   return rebuild(description.abstract_model({**branch, 'ladder': ladder}), flatten(model))
 
 
-def _contestant(name: str, model: Any, branch: dict, batches: list[text.Batch]) -> Contestant | None:
+def _contestant(name: str, model: Any, batches: list[text.Batch]) -> Contestant | None:
   step, flat, _ = subject.compiled_step(model, batches[0])
   outputs = [step(flat, batch)[0][1] for batch in batches]
   if len(outputs[0].segmentations) != 1:
@@ -98,12 +100,15 @@ def _contestant(name: str, model: Any, branch: dict, batches: list[text.Batch]) 
   rows, length = batches[0].bytes.shape
   rungs = model.config.ladder.rungs(length)
   of = lambda output: next(r for r in rungs if r >= int(output.segmentations[0].sum(1).max()))
-  rung = statistics.mode(map(of, outputs))
-  kept = [(batch, output) for batch, output in zip(batches, outputs, strict=True) if of(output) == rung]
+  usual = statistics.mode(map(of, outputs))
+  kept = [(batch, output) for batch, output in zip(batches, outputs, strict=True) if of(output) == usual]
   chunks = statistics.mean(float(output.segmentations[0].sum()) for _, output in kept)
-  flops = sum(model.flops_per_byte(length, [length / rung]).values())
+  ran = statistics.mean(
+    float(output.segmentations[0].sum() / output.metrics['ladder_fill_1']) / rows for _, output in kept
+  )
+  flops = sum(model.flops_per_byte(length, [length / ran]).values())
   return Contestant(
-    name, step, flat, [batch for batch, _ in kept], rung, chunks / (rows * rung), rows * length / chunks, flops
+    name, step, flat, [batch for batch, _ in kept], ran, chunks / (rows * ran), rows * length / chunks, flops
   )
 
 
@@ -111,13 +116,18 @@ def main(arguments: list[str]) -> None:
   """The command."""
   parser = command_line.Parser(prog='python -m benchmarks.ladder', description=__doc__)
   parser.add_argument('workdirs', nargs='+', type=pathlib.Path, metavar='WORKDIR', help='of trained models')
+  parser.add_argument('--row_groups', type=int, default=4, help='(%(default)s)')
   parser.add_argument('--turns', type=int, default=9, help='(%(default)s)')
   parser.add_argument('--batches', type=int, default=4, help='of a turn (%(default)s)')
   flags = parser.parse_args(arguments)
-  if min(flags.turns, flags.batches) < 1:
-    raise ValueError(f'--turns={flags.turns} and --batches={flags.batches} must be at least 1')
+  if min(flags.turns, flags.batches, flags.row_groups) < 1:
+    raise ValueError(
+      f'--turns={flags.turns}, --batches={flags.batches} and --row_groups={flags.row_groups} must be at least 1'
+    )
   playing = [
-    one for index, path in enumerate(flags.workdirs) for one in contestants(path, flags.batches, forced=index == 0)
+    one
+    for index, path in enumerate(flags.workdirs)
+    for one in contestants(path, flags.batches, flags.row_groups, forced=index == 0)
   ]
   for turn in range(flags.turns):
     for one in playing:
@@ -130,7 +140,7 @@ def main(arguments: list[str]) -> None:
     {
       'run': one.name,
       'bytes/chunk': f'{one.bytes_per_chunk:.2f}',
-      'rung': one.rung,
+      'rung': f'{one.rung:.0f}',
       'fill': f'{one.fill:.2f}',
       'MFLOP/byte at the rung': f'{one.flops_per_byte / 1e6:.2f}',
       'bytes/s': f'{speed:,.0f}',

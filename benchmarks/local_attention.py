@@ -55,7 +55,7 @@ def measure(cap: int) -> tuple[str, ...]:
   starts = word_starts(model.config, batch)
   count, k = int(starts.sum(1).max()), model.config.num_vectors
   rungs = model.config.ladder.rungs(_SEQ_LEN.value)
-  words = Words.of(starts, jnp.asarray(batch.segment_ids), k, rungs[int(ladder.rung_index(rungs, starts.sum(1)))])
+  words = Words.of(starts, jnp.asarray(batch.segment_ids), k, rungs[int(ladder.rungs_of(rungs, starts.sum(1)).max())])
   x = jax.random.normal(jax.random.key(0), (*starts.shape, model.config.decoder.width))
 
   def packed(model, x):

@@ -12,9 +12,9 @@ from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
 from hnet.losses import ratio_loss, ratio_loss_per_document
+from layers import ladder
 from layers.chunks import Level
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
-from layers.ladder import rung_index
 from layers.linear import Linear, normal
 from text.batch import Batch
 
@@ -64,7 +64,8 @@ class HNet(nnx.Module):
       metrics[f'bytes_per_chunk_{index}'] = jnp.sum(routings[0].level.count_B) / jnp.maximum(drawn, 1)
       count_B = jnp.sum(routing.b_BxC, 1)
       rungs = self.config.ladder.rungs(level.segment_ids.shape[1])
-      metrics[f'ladder_fill_{index + 1}'] = jnp.mean(count_B) / jnp.array(rungs)[rung_index(rungs, count_B)]
+      rung_B = ladder.rungs_of(rungs, count_B)
+      metrics[f'ladder_fill_{index + 1}'] = ladder.fill(self.config.ladder, rungs, rung_B, count_B)
       if self.config.ladder.fractions[-1] < 1:
         metrics[f'dropped_boundaries_{index}'] = routing.dropped
       if target is not None:

@@ -61,10 +61,10 @@ class Innermost(nnx.Module):
   def __call__(self, parent_BxCxD: Array, level: Level, bytes_BxL: Array) -> tuple[Array, tuple[Routing, ...]]:
     """Values of the level above -> (values of this level [B, C, d_in], no routing)."""
     del bytes_BxL
-    rungs, rung = _rungs(self.config, self.index, level)
+    rungs, rung_B = _rungs(self.config, self.index, level)
     rows, indices = {'parent': parent_BxCxD}, _slots(level)
     fn = functools.partial(_main_forward, self.config.stages[self.index])
-    return ladder.on_ladder(fn, self.config.ladder, rungs, rung, _parts(self, 'pad', 'main'), rows, indices), ()
+    return ladder.on_ladder(fn, self.config.ladder, rungs, rung_B, _parts(self, 'pad', 'main'), rows, indices), ()
 
   def init_cache(self, batch_size: int, max_length: int) -> Any:
     """Empty caches for rows of at most `max_length` positions."""
@@ -107,12 +107,12 @@ class Stage(nnx.Module):
   def __call__(self, parent_BxCxD: Array, level: Level, bytes_BxL: Array) -> tuple[Array, tuple[Routing, ...]]:
     """Values of the level above -> (values of this level [B, C, d_in], routing of this stage and of those inside)."""
     stage, config = self.config.stages[self.index], self.config
-    rungs, rung = _rungs(config, self.index, level)
+    rungs, rung_B = _rungs(config, self.index, level)
     # Level 0 is the only one where slots are bytes, and the only one whose boundary may read them.
     indices = {**_slots(level), 'bytes': bytes_BxL}
     if not self.index:
       del indices['parent']  # every slot is its own
-    run = functools.partial(ladder.on_ladder, config=config.ladder, rungs=rungs, rung=rung)
+    run = functools.partial(ladder.on_ladder, config=config.ladder, rungs=rungs, rung_B=rung_B)
     e_BxCxD, p_BxC = run(
       functools.partial(_enter, stage),
       parameters=_parts(self, 'pad', 'encoder', 'boundary'),
@@ -281,4 +281,4 @@ def _rungs(config: HNetConfig, index: int, level: Level) -> tuple[tuple[int, ...
   """Stage 0 runs at full length; deeper stages on the ladder."""
   length = level.segment_ids.shape[1]
   rungs = (length,) if index == 0 else config.ladder.rungs(length)
-  return rungs, ladder.rung_index(rungs, level.count_B)
+  return rungs, ladder.rungs_of(rungs, level.count_B)

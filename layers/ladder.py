@@ -1,8 +1,8 @@
 """The capacity ladder: exact dynamic lengths under static shapes.
 
 How many chunks a batch has is known only when it runs; XLA wants lengths when it compiles. A function is compiled for
-a few lengths, the rungs, and a switch runs the smallest that holds the fullest row. No chunk is ever dropped, and the
-cost follows the chunks and not the padding.
+a few lengths, the rungs, and a switch runs the smallest that holds the fullest row, of the batch or of each of several
+groups of rows with like counts. No chunk is ever dropped, and the cost follows the chunks and not the padding.
 """
 
 import dataclasses
@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from layers.checks import boolean, known, number
+from layers import partition
+from layers.checks import boolean, integer, known, number
 
 # (rung, parameters, rows, indices) -> outputs whose shapes do not depend on the rung
 RungFunction = Callable[[int, Any, Any, Any], Any]
@@ -26,19 +27,18 @@ class LadderConfig:
   """fractions: rungs as parts of the full length, the last 1 unless chunks may be dropped.
 
   keep_residuals: the backward pass reads what the forward pass saved (padded to the largest rung) instead of running
-  the rung again. row_budget: rungs above this fraction run groups of rows one after the other, which bounds memory.
+  the rung again. row_groups: rows are sorted by need and run in so many groups, one after the other, each at its own
+  rung and in its own part of the memory; where a device's rows do not divide by it, in as many as divide both.
   """
 
   fractions: tuple[float, ...] = (0.125, 0.1875, 0.25, 0.375, 0.5, 1.0)
   keep_residuals: bool = False
-  row_budget: float = 1.0
+  row_groups: int = 1
 
   def __post_init__(self):
     increasing = all(a < b for a, b in zip(self.fractions, self.fractions[1:], strict=False))
     if not self.fractions or not increasing or self.fractions[0] <= 0 or self.fractions[-1] > 1:
       raise ValueError(f'ladder.fractions {self.fractions} must increase within (0, 1], such as (0.25, 0.5, 1.0).')
-    if not 0 < self.row_budget <= 1:
-      raise ValueError(f'ladder.row_budget {self.row_budget} must lie in (0, 1]; 1 runs all rows at once.')
 
   @staticmethod
   def from_dict(values: Any, may_drop: bool = True) -> 'LadderConfig':
@@ -50,8 +50,8 @@ class LadderConfig:
       values['fractions'] = tuple(number(fraction, 'ladder.fractions') for fraction in values['fractions'])
     if 'keep_residuals' in values:
       boolean(values['keep_residuals'], 'ladder.keep_residuals')
-    if 'row_budget' in values:
-      number(values['row_budget'], 'ladder.row_budget')
+    if 'row_groups' in values:
+      integer(values['row_groups'], 'ladder.row_groups', 1)
     config = LadderConfig(**values)
     if not may_drop and config.fractions[-1] != 1:
       raise ValueError(f'ladder.fractions {config.fractions} must end in 1: this model never drops words.')
@@ -63,25 +63,45 @@ class LadderConfig:
     return tuple(sorted(rounded))
 
 
-def rung_index(rungs: tuple[int, ...], count_B: Array) -> Array:
-  """Index of the smallest rung that holds the fullest row (the last, if none does)."""
-  return jnp.minimum(jnp.searchsorted(jnp.array(rungs), count_B.max()), len(rungs) - 1)
+def rungs_of(rungs: tuple[int, ...], count_B: Array) -> Array:
+  """[B]: index of the smallest rung that holds each row (the last, if none does)."""
+  return jnp.minimum(jnp.searchsorted(jnp.array(rungs), count_B), len(rungs) - 1)
 
 
 def on_ladder(
-  fn: RungFunction, config: LadderConfig, rungs: tuple[int, ...], rung: Array, parameters: Any, rows: Any, indices: Any
+  fn: RungFunction,
+  config: LadderConfig,
+  rungs: tuple[int, ...],
+  rung_B: Array,
+  parameters: Any,
+  rows: Any,
+  indices: Any,
 ) -> Any:
-  """Runs fn(rungs[rung], parameters, rows, indices); differentiable in `parameters` and `rows`.
+  """Runs fn(rungs[i], parameters, rows, indices), i the largest of rung_B; differentiable in `parameters` and `rows`.
 
-  Leaves of `rows` (float) and `indices` (integer or bool) have the batch axis first; fn slices what it needs of them
-  and pads what it returns, so that every rung gives the same shapes. fn closes over no traced value.
+  With config.row_groups, i is the largest in a group of rows. Leaves of `rows` (float), `indices` (integer or bool) and
+  outputs have the batch axis first; fn slices what it needs and pads what it returns, so that every rung gives the same
+  shapes. fn closes over no traced value, and no row's output depends on another row.
   """
   if len(rungs) == 1:
     return fn(rungs[0], parameters, rows, indices)
-  batch_size = jax.tree.leaves(rows)[0].shape[0]
-  groups = [_groups(length / rungs[-1], config.row_budget, batch_size) for length in rungs]
-  branches = tuple(_in_groups(fn, length, count) for length, count in zip(rungs, groups, strict=True))
-  return _switch(branches, config.keep_residuals, rung, (parameters, rows), indices)
+  branches = tuple(functools.partial(_at_rung, fn, length) for length in rungs)
+  deck = _Deck(config.row_groups, rung_B)
+  if deck.groups == 1:
+    return _switch(branches, config.keep_residuals, jnp.max(rung_B), (parameters, rows), indices)
+
+  def one(group):
+    rung_G, rows, indices = group
+    return _switch(branches, config.keep_residuals, jnp.max(rung_G), (parameters, rows), indices)
+
+  return jax.tree.map(deck.gather, jax.lax.map(one, jax.tree.map(deck.deal, (rung_B, rows, indices))))
+
+
+def fill(config: LadderConfig, rungs: tuple[int, ...], rung_B: Array, count_B: Array) -> Array:
+  """Chunks, as a share of the positions that the ladder runs for them."""
+  deck = _Deck(config.row_groups, rung_B)
+  ran = jnp.array(rungs)[jnp.max(deck.deal(rung_B), 1)] if deck.groups > 1 else jnp.array(rungs)[jnp.max(rung_B)]
+  return jnp.mean(count_B) / jnp.mean(ran)
 
 
 def pad_to(x: Array, length: int) -> Array:
@@ -89,27 +109,43 @@ def pad_to(x: Array, length: int) -> Array:
   return jnp.pad(x, ((0, 0), (0, length - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
 
 
-def _groups(fraction: float, budget: float, batch_size: int) -> int:
-  """The smallest number of equal groups of rows that keeps `fraction` of the positions within the budget."""
-  return next(
-    g for g in range(1, batch_size + 1) if batch_size % g == 0 and (fraction / g <= budget or g == batch_size)
-  )
+def _at_rung(fn: RungFunction, rung: int, inputs: Any, indices: Any) -> Any:
+  return fn(rung, *inputs, indices)
 
 
-def _in_groups(fn: RungFunction, rung: int, groups: int) -> Callable[[Any, Any], Any]:
-  """fn at one rung, on all rows at once or on `groups` groups in turn, each recomputed in the backward pass."""
-  if groups == 1:
-    return lambda inputs, indices: fn(rung, *inputs, indices)
+class _Deck:
+  """Rows sorted by need and dealt to groups. Every device sorts its own rows and deals them to all groups."""
 
-  def run(inputs, indices):
-    parameters, rows = inputs
-    # Every groups-th row goes together: a device's block of consecutive rows is shared by all groups.
-    split = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // groups, groups, *x.shape[1:]), 1, 0)
-    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-    one = jax.checkpoint(lambda part: fn(rung, parameters, *part))
-    return jax.tree.map(join, jax.lax.map(one, jax.tree.map(split, (rows, indices))))
+  def __init__(self, most: int, rung_B: Array):
+    self.devices = partition.row_shards(rung_B.shape[0])
+    self.groups = math.gcd(most, rung_B.shape[0] // self.devices)
+    self.order = jnp.argsort(rung_B.reshape(self.devices, -1), axis=1)
+    self.inverse = jnp.argsort(self.order, axis=1)
 
-  return run
+  def deal(self, x: Array) -> Array:
+    """[B, ...] -> [groups, B / groups, ...]."""
+    x = _rearranged(x.reshape(self.devices, -1, *x.shape[1:]), self.order, self.inverse)
+    x = jnp.moveaxis(x.reshape(self.devices, self.groups, -1, *x.shape[2:]), 1, 0)
+    return x.reshape(self.groups, -1, *x.shape[3:])
+
+  def gather(self, x: Array) -> Array:
+    """The inverse of deal."""
+    x = jnp.moveaxis(x.reshape(self.groups, self.devices, -1, *x.shape[2:]), 0, 1)
+    x = _rearranged(x.reshape(self.devices, -1, *x.shape[3:]), self.inverse, self.order)
+    return x.reshape(-1, *x.shape[2:])
+
+
+@jax.custom_vjp
+def _rearranged(x: Array, order: Array, inverse: Array) -> Array:
+  """x[device, order[device]]. Its gradient gathers too: derived, it would be a scatter."""
+  del inverse
+  return jax.vmap(lambda x, order: x.at[order].get(mode='promise_in_bounds', unique_indices=True))(x, order)
+
+
+_rearranged.defvjp(
+  lambda x, order, inverse: (_rearranged(x, order, inverse), (order, inverse)),
+  lambda saved, cotangent: (_rearranged(cotangent, saved[1], saved[0]), None, None),
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -45,7 +45,7 @@ class TFreeHAT(nnx.Module):
     z_BxSxD = self.backbone(self.pool(a_BxLxD, words), words)
     y_BxLxD = self.decode(a_BxLxD, self.predictive(z_BxSxD, words), words, batch)
     logits = self.by_byte(self.head(y_BxLxD))
-    rungs, rung = self._rungs(words)
+    rungs, rung_B = self._rungs(words)
     count = jnp.sum(words.level.count_B)
     return ModelOutput(
       nll=next_byte_nll(logits, batch),
@@ -54,7 +54,7 @@ class TFreeHAT(nnx.Module):
       boundary_probabilities=(words.starts_BxL.astype(jnp.float32),),
       metrics={
         'bytes_per_chunk_0': (jnp.sum(words.valid_BxL) / jnp.maximum(count, 1)).astype(jnp.float32),
-        'ladder_fill_1': count / words.level.count_B.shape[0] / jnp.array(rungs, jnp.float32)[rung],
+        'ladder_fill_1': ladder.fill(self.config.ladder, rungs, rung_B, words.level.count_B),
       },
     )
 
@@ -124,12 +124,12 @@ class TFreeHAT(nnx.Module):
 
   def _rungs(self, words: Words) -> tuple[tuple[int, ...], Array]:
     rungs = self.config.ladder.rungs(words.slot_BxL.shape[1])
-    return rungs, ladder.rung_index(rungs, words.level.count_B)
+    return rungs, ladder.rungs_of(rungs, words.level.count_B)
 
   def _on_ladder(self, run, words: Words, parts: dict, x_BxSxD: Array) -> Array:
-    rungs, rung = self._rungs(words)
+    rungs, rung_B = self._rungs(words)
     indices = {'segment_ids': words.level.segment_ids}
-    return ladder.on_ladder(run, self.config.ladder, rungs, rung, parts, {'x': x_BxSxD}, indices)
+    return ladder.on_ladder(run, self.config.ladder, rungs, rung_B, parts, {'x': x_BxSxD}, indices)
 
   def init_cache(self, batch_size: int, max_bytes: int) -> decoding.Cache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""

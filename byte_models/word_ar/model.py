@@ -129,17 +129,17 @@ class WordAR(nnx.Module):
     return places.spread(is_right_BxL), places.at_last(behind_BxL, -1), places.at_last(nats_BxL)
 
   def _on_ladder(self, symbols: Symbols, read: Callable) -> tuple[Any, Array]:
-    """(what `read` makes of the smallest rung that holds the fullest row, mean words / rung)."""
+    """(what `read` makes of the words on the ladder, its fill)."""
     config, length = self.config, symbols.ids_BxL.shape[1]
     count_B, rungs = jnp.sum(symbols.starts_BxL, 1), config.ladder.rungs(length)
-    rung = ladder.rung_index(rungs, count_B)
+    rung_B = ladder.rungs_of(rungs, count_B)
     if self.units:
       rooms = tuple(config.unit_capacity(words, length) for words in rungs)
-      rung = jnp.maximum(rung, ladder.rung_index(rooms, jnp.sum(symbols.segment_ids_BxL > 0, 1)))
+      rung_B = jnp.maximum(rung_B, ladder.rungs_of(rooms, jnp.sum(symbols.segment_ids_BxL > 0, 1)))
     rows, indices = {'x': self.embed(symbols.ids_BxL)}, {'symbols': symbols}
     run = functools.partial(_at_rung, read)
-    values = ladder.on_ladder(run, config.ladder, rungs, rung, self, rows, indices)
-    return values, jnp.mean(count_B) / jnp.array(rungs)[rung]
+    values = ladder.on_ladder(run, config.ladder, rungs, rung_B, self, rows, indices)
+    return values, ladder.fill(config.ladder, rungs, rung_B, count_B)
 
   def embed(self, symbols: Array) -> Array:
     """Symbols [...] -> [..., d] in the dtype of the activations."""

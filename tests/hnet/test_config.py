@@ -89,7 +89,7 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'bytes_per_chunk': [4.0, 5.0]}, 'bytes_per_chunk .* a list with one number for each of 1 stages'),
     ({'bytes_per_chunk': [0.5]}, 'bytes_per_chunk .* at least one byte'),
     ({'ladder': {'fractions': (0.5, 0.25)}}, r'ladder\.fractions'),
-    ({'ladder': {'row_budget': 0}}, r'ladder\.row_budget'),
+    ({'ladder': {'row_groups': 0}}, r'ladder\.row_groups'),
   ],
 )
 def test_inconsistent_values_are_named(changes, message):

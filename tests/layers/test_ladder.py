@@ -1,13 +1,16 @@
 """The capacity ladder: the same result and gradients as full capacity at every fill, from a flat switch."""
 
-import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from layers.ladder import LadderConfig, on_ladder, pad_to, rung_index
+from layers import ladder, partition
+from layers.ladder import LadderConfig, on_ladder, pad_to, rungs_of
 from tests.layers.common import equations, jit, random
 
 LENGTH, ROWS, WIDTH = 20, 4, 3
@@ -27,8 +30,8 @@ def value_and_gradients(config, rungs=None):
   def loss(inputs, count_B):
     valid = jnp.arange(LENGTH) < count_B[:, None]
     lengths = config.rungs(LENGTH) if rungs is None else rungs
-    rung = rung_index(lengths, count_B)
-    outputs = on_ladder(toy, config, lengths, rung, inputs['parameters'], inputs['rows'], {'valid': valid})
+    rung_B = rungs_of(lengths, count_B)
+    outputs = on_ladder(toy, config, lengths, rung_B, inputs['parameters'], inputs['rows'], {'valid': valid})
     weight = jnp.cos(jnp.arange(outputs[0].size).reshape(outputs[0].shape))
     return jnp.sum(outputs[0] * weight) + jnp.sum(jnp.sin(outputs[1])), outputs
 
@@ -43,8 +46,8 @@ LADDER = LadderConfig((0.2, 0.5, 1.0))
 VARIANTS = {
   'recompute': LADDER,
   'keep_residuals': LadderConfig(LADDER.fractions, keep_residuals=True),
-  'groups': LadderConfig(LADDER.fractions, row_budget=0.3),
-  'groups_keep_residuals': LadderConfig(LADDER.fractions, keep_residuals=True, row_budget=0.3),
+  'groups': LadderConfig(LADDER.fractions, row_groups=2),
+  'groups_keep_residuals': LadderConfig(LADDER.fractions, keep_residuals=True, row_groups=2),
 }
 
 
@@ -72,10 +75,51 @@ def test_rungs_are_multiples_of_eight_within_the_length():
   assert LadderConfig((0.25,)).rungs(1) == (1,)
 
 
-def test_the_smallest_rung_that_holds_the_fullest_row_runs():
-  index = lambda *counts: int(rung_index((8, 16, 20), jnp.array(counts)))
-  assert [index(0, 8), index(9, 3), index(16, 16), index(17, 0), index(20, 20)] == [0, 1, 1, 2, 2]
-  assert index(99, 0) == 2  # a hard capacity
+def test_the_rung_of_a_row_is_the_smallest_that_holds_it():
+  assert rungs_of((8, 16, 20), jnp.array([0, 8, 9, 16, 17, 20])).tolist() == [0, 0, 1, 1, 2, 2]
+  assert rungs_of((8, 16, 20), jnp.array([99])).tolist() == [2]  # a hard capacity
+
+
+def runs(count_B, row_groups):
+  """(rung of each row as it ran, fill) of a ladder of 8, 16 and 20."""
+  config, rungs, rung_B = LadderConfig(row_groups=row_groups), (8, 16, 20), rungs_of((8, 16, 20), jnp.array(count_B))
+  tell = lambda rung, parameters, rows, indices: rows['x'] + rung
+  told = on_ladder(tell, config, rungs, rung_B, {}, {'x': jnp.zeros(len(count_B))}, {})
+  return told.tolist(), float(ladder.fill(config, rungs, rung_B, jnp.array(count_B)))
+
+
+def test_all_rows_run_at_the_rung_of_the_fullest():
+  assert runs([3, 20, 9, 4], 1) == ([20] * 4, pytest.approx(36 / 80))
+
+
+def test_groups_of_like_rows_run_at_rungs_of_their_own():
+  assert runs([3, 20, 9, 4], 2) == ([8, 20, 20, 8], pytest.approx(36 / 56))
+  assert runs([3, 20, 9, 4], 4) == ([8, 20, 16, 8], pytest.approx(36 / 52))
+  assert runs([3, 20, 9], 3) == ([8, 20, 16], pytest.approx(32 / 44))
+
+
+def test_as_many_groups_as_divide_the_rows():
+  assert runs([3, 20, 9, 4], 6) == runs([3, 20, 9, 4], 2)
+  assert runs([3, 20, 9], 2) == runs([3, 20, 9], 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+  count_B=st.lists(st.integers(0, 20), min_size=1, max_size=12),
+  groups=st.integers(1, 6),
+  devices=st.sampled_from([1, 2, 4]),
+)
+def test_a_deck_gives_back_what_it_dealt(count_B, groups, devices):
+  count_B = jnp.array(count_B * devices)
+  with mock.patch.object(partition, 'row_shards', lambda rows: devices):
+    deck = ladder._Deck(groups, count_B)
+  dealt = deck.deal(count_B)
+  assert deck.gather(dealt).tolist() == count_B.tolist()
+  assert sorted(dealt.ravel().tolist()) == sorted(count_B.tolist())
+  # A device finds its own rows in every group.
+  of_device = jnp.repeat(jnp.arange(devices), len(count_B) // devices)
+  for group in deck.deal(of_device):
+    assert group.tolist() == jnp.repeat(jnp.arange(devices), group.size // devices).tolist()
 
 
 @pytest.mark.parametrize('fractions', [(), (0.5, 0.25), (0.5, 0.5), (0.0, 1.0), (-0.5, 1.0), (0.5, 1.5)])
@@ -84,10 +128,10 @@ def test_fractions_that_do_not_rise_to_one_are_refused(fractions):
     LadderConfig(fractions)
 
 
-@pytest.mark.parametrize('budget', [0.0, -1.0, 1.5])
-def test_a_row_budget_is_a_fraction(budget):
-  with pytest.raises(ValueError, match=r'ladder\.row_budget .* must lie in \(0, 1\]'):
-    LadderConfig(row_budget=budget)
+@pytest.mark.parametrize('groups', [0, -1, 1.5, True])
+def test_rows_are_dealt_to_a_whole_number_of_groups(groups):
+  with pytest.raises(ValueError, match=r'ladder\.row_groups'):
+    LadderConfig.from_dict({'row_groups': groups})
 
 
 def program(variant):
@@ -103,17 +147,3 @@ def test_kept_residuals_save_the_second_run():
   count = lambda variant: sum(name == 'tanh' for name, _ in program(variant))
   assert count('recompute') == 2 * len(LADDER.rungs(LENGTH))
   assert count('keep_residuals') == len(LADDER.rungs(LENGTH))
-
-
-@pytest.mark.parametrize('budget, sizes', [(1.0, [4, 4, 4]), (0.5, [4, 2, 2]), (0.45, [4, 2, 1]), (0.01, [1, 1, 1])])
-def test_rungs_above_the_budget_run_groups_of_rows(budget, sizes):
-  seen = []
-
-  def spy(rung, parameters, rows, indices):
-    seen.append((rung, rows['x'].shape[0]))
-    return toy(rung, parameters, rows, indices)
-
-  config = LadderConfig((0.4, 0.8, 1.0), row_budget=budget)
-  call = functools.partial(on_ladder, spy, config, config.rungs(LENGTH))
-  jax.eval_shape(call, jnp.int32(0), INPUTS['parameters'], INPUTS['rows'], {'valid': jnp.ones((ROWS, LENGTH), bool)})
-  assert sorted(set(seen)) == sorted(zip((8, 16, 20), sizes, strict=True))

@@ -14,7 +14,7 @@ from studies import equal_losses
 from tests.layers import common
 
 for name, meshes in (('hnet', [(2, 2, 2)]), ('tfree_hat', [(8, 1, 1)])):
-  model = equal_losses.MODELS[name] | {'ladder': {'fractions': (0.5, 1.0)}}
+  model = equal_losses.MODELS[name] | {'ladder': {'fractions': (0.5, 1.0), 'row_groups': 2}}
   found = equal_losses.study(model, 20, meshes, common._options)
   reference = found['losses'][1, 1, 1]
   assert reference[-1] < reference[0] and found['closest'] >= equal_losses.MARGIN, name
