@@ -86,6 +86,21 @@ def xla_peak() -> float:
   return peak(lambda: product(left, right).block_until_ready())
 
 
+def copy_speed() -> float:
+  """Bytes a second, read and written, of a product and a sum over arrays of 64 MB: the best of many within a second."""
+  import jax
+  import jax.numpy as jnp
+
+  size = 2**24
+  add, x, y = jax.jit(lambda x, y: 2 * x + y, donate_argnums=0), jnp.ones(size), jnp.ones(size)
+  best, end = float('inf'), time.perf_counter() + 1.0
+  while time.perf_counter() < end:
+    began = time.perf_counter()
+    x = add(x, y).block_until_ready()
+    best = min(best, time.perf_counter() - began)
+  return 3 * 4 * size / best
+
+
 def peak(product: Callable[[], object]) -> float:
   """FLOP/s of a product of 4096 x 256 x 768 that the function computes: the best of many within a second."""
   best, end = float('inf'), time.perf_counter() + 1.0

@@ -3,13 +3,18 @@
   pip install -r requirements-torch.txt
   python -m benchmarks.train_step
   python -m benchmarks.train_step --weights=DIR --batch_size=8 --seq_len=256
+  python -m benchmarks.train_step --contestants=ours,torch,h-net-dynamic-chunking    # after pip install of the last
 
 Prints bytes a second (medians over turns), the ratio to the better of PyTorch with and without torch.compile, and the
 share of the machine's matmul peak, as each library reaches it on 4096 x 256 x 768 (float32). --weights is a directory
 of official weights (`hnet.save_pretrained`), whose boundaries on real text decide how many chunks there are; without it
-the model is fresh. Both sides compute the loss of the same rows; they must agree to 1e-4.
+the model is fresh. Both sides compute the loss of the same rows; they must agree to 1e-4. The last line says what XLA
+counts in a step that knows its rung and keeps its residuals: how long its products take at the peak, and its traffic at
+the speed of large copies. Operations run one after the other, so the two overlap only within a product.
 """
 
+import dataclasses
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -19,14 +24,14 @@ from absl import app, flags
 
 from benchmarks import subject, turns
 
-CONTESTANTS = ('ours', 'torch', 'torch.compile')
+CONTESTANTS = ('ours', 'torch', 'torch.compile', 'h-net-dynamic-chunking')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Directory with official weights; none: a fresh model.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Rows.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', 512, 'Bytes of a row.')
 _SOURCE = flags.DEFINE_string('source', 'python_docs', 'Text of the rows.')
 _TURNS = flags.DEFINE_integer('turns', 9, 'How often each contestant runs.')
 _STEPS = flags.DEFINE_integer('steps', 4, 'Steps of a turn.')
-_NAMES = flags.DEFINE_list('contestants', list(CONTESTANTS), 'Who takes part.')
+_NAMES = flags.DEFINE_list('contestants', list(CONTESTANTS[:3]), 'Who takes part.')
 _CONTESTANT = flags.DEFINE_string('contestant', None, 'Used by the benchmark itself.')
 
 
@@ -38,6 +43,8 @@ def main(_: list[str]) -> None:
   for name in _NAMES.value:
     if name not in CONTESTANTS:
       raise app.UsageError(f'--contestants={name} is unknown: use some of {", ".join(CONTESTANTS)}')
+    if name == 'h-net-dynamic-chunking' and importlib.util.find_spec('h_net_dynamic_chunking') is None:
+      raise app.UsageError(f'--contestants={name} needs its package: pip install {name}')
   with tempfile.TemporaryDirectory() as fresh:
     weights = _WEIGHTS.value or subject.fresh_model(fresh)
     arguments = [
@@ -48,9 +55,10 @@ def main(_: list[str]) -> None:
       f'--steps={_STEPS.value}',
     ]
     facts, seconds = turns.play('benchmarks.train_step', _NAMES.value, arguments, _TURNS.value)
-  losses = [fact['loss'] for fact in facts.values()]
-  if max(losses) - min(losses) > 1e-4:
-    raise RuntimeError(f'the contestants do not compute the same: losses {losses}')
+  for name, most in (('loss', 1e-4), ('chunks', 0)):
+    values = [fact[name] for fact in facts.values() if name in fact]
+    if values and max(values) - min(values) > most:
+      raise RuntimeError(f'the contestants do not compute the same: {name} {values}')
   print(_table(facts, seconds))
 
 
@@ -58,21 +66,28 @@ def _table(facts, seconds) -> str:
   done = _STEPS.value * _BATCH_SIZE.value * _SEQ_LEN.value
   speed = {name: done / statistics.median(values) for name, values in seconds.items()}
   peer = max((value for name, value in speed.items() if name != 'ours'), default=float('nan'))
-  lines = [f'loss {facts[name]["loss"]:.4f}' for name in list(facts)[:1]]
+  lines = [f'loss {loss:.4f}' for loss in [fact['loss'] for fact in facts.values() if 'loss' in fact][:1]] or ['']
   if 'ours' in facts:
     ours = facts['ours']
     lines[0] += f', bytes per chunk {ours["bytes_per_chunk"]}, {ours["flops"] / 1e6:.2f} MFLOP per byte forward'
-  lines.append(f'{"":14} {"bytes/s":>9} {"of best torch":>14} {"GFLOP/s peak":>13} {"of peak":>8}')
+  lines.append(f'{"":22} {"bytes/s":>9} {"of best torch":>14} {"GFLOP/s peak":>13} {"of peak":>8}')
   for name, value in speed.items():
     peak = facts[name]['peak']
     work = 3 * facts['ours']['flops'] * value / peak if 'ours' in facts else float('nan')
-    lines.append(f'{name:14} {value:9,.0f} {value / peer:14.2f} {peak / 1e9:13.0f} {work:8.1%}')
+    lines.append(f'{name:22} {value:9,.0f} {value / peer:14.2f} {peak / 1e9:13.0f} {work:8.1%}')
+  if 'ours' in facts:
+    products, traffic = ours['counted_flops'] / ours['peak'], ours['counted_bytes'] / ours['copy_speed']
+    lines.append(
+      f'\nat a fixed rung XLA counts {ours["counted_flops"] / 1e9:.1f} GFLOP ({1e3 * products:.0f} ms at the peak) '
+      f'and {ours["counted_bytes"] / 1e9:.1f} GB ({1e3 * traffic:.0f} ms at {ours["copy_speed"] / 1e9:.0f} GB/s); '
+      f'a step of ours takes {1e3 * done / _STEPS.value / speed["ours"]:.0f} ms'
+    )
   return '\n'.join(lines)
 
 
 def _prepare(name: str):
   """(facts, run) of a contestant."""
-  return _prepare_ours() if name == 'ours' else _prepare_torch(name == 'torch.compile')
+  return _prepare_ours() if name == 'ours' else _prepare_torch(name)
 
 
 def _prepare_ours():
@@ -86,11 +101,17 @@ def _prepare_ours():
   step, flat, compiled = subject.compiled_step(model, batch)
   (value, output), _ = step(flat, batch)
   sizes = [float(rows.size / jnp.sum(starts)) for starts in output.segmentations]
+  chunks = int(max(output.segmentations[0].sum(1)))
+  counted = _at_a_fixed_rung(model, batch, chunks).cost_analysis()
   facts = {
     'loss': float(value),
+    'chunks': chunks,
     'bytes_per_chunk': ', '.join(f'{size:.2f}' for size in sizes),
     'flops': sum(model.flops_per_byte(_SEQ_LEN.value, sizes or None).values()),
     'peak': subject.xla_peak(),
+    'copy_speed': subject.copy_speed(),
+    'counted_flops': counted['flops'],
+    'counted_bytes': counted['bytes accessed'],
     'compile_seconds': compiled,
   }
 
@@ -104,15 +125,36 @@ def _prepare_ours():
   return facts, run
 
 
-def _prepare_torch(compiled: bool):
+def _at_a_fixed_rung(model, batch, chunks: int):
+  """The compiled step of the same model with the one rung that holds so many chunks."""
+  import jax
+  from flax import nnx
+
+  import hnet
+  from layers.ladder import LadderConfig
+  from layers.paths import flatten, rebuild
+
+  length = batch.bytes.shape[1]
+  rung = next(rung for rung in model.config.ladder.rungs(length) if rung >= chunks)
+  config = dataclasses.replace(model.config, ladder=LadderConfig((rung / length,)))
+  fixed = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(model))
+  return subject.compiled_step(fixed, batch)[0]
+
+
+def _prepare_torch(name: str):
   import torch
 
   from benchmarks.peers import hnet_torch
 
-  model = hnet_torch.load(_WEIGHTS.value)
+  if name == 'h-net-dynamic-chunking':
+    from benchmarks.peers import dynamic_chunking
+
+    model = dynamic_chunking.load(_WEIGHTS.value)
+  else:
+    model = hnet_torch.load(_WEIGHTS.value)
   symbols = torch.tensor(subject.rows(_SOURCE.value, _BATCH_SIZE.value, _SEQ_LEN.value).astype(np.int64))
-  loss = torch.compile(model.loss) if compiled else model.loss
-  left, right = torch.ones(4096, 256), torch.ones(256, 768)
+  loss = torch.compile(model.loss) if name == 'torch.compile' else model.loss
+  left, right, product = torch.ones(4096, 256), torch.ones(256, 768), torch.empty(4096, 768)
 
   def step() -> None:
     model.zero_grad(set_to_none=True)
@@ -126,7 +168,9 @@ def _prepare_torch(compiled: bool):
     return time.perf_counter() - began
 
   run()
-  return {'loss': float(loss(symbols).detach()), 'peak': subject.peak(lambda: left @ right)}, run
+  value = float(loss(symbols).detach())
+  counted = {'chunks': model.backbone.num_chunks} if name == 'h-net-dynamic-chunking' else {'loss': value}
+  return {'peak': subject.peak(lambda: torch.mm(left, right, out=product)), **counted}, run
 
 
 if __name__ == '__main__':
