@@ -5,10 +5,11 @@
   python -m benchmarks.ladder runs/target_6 runs/target_2
 
 Forward and backward on batches of the run's own text, packed as in training, for each run with one choosing stage. A
-row is a rung: the run's own, as its boundaries choose it, with all rows at once and in --row_groups; then every larger
-one of the first run, forced. `fill` is the share of the rung (of the groups' mean rung) that chunks fill; FLOPs are the
-model's own count with the rung's positions in place of chunks, and `GFLOP/s` is what the step then does: it is the same
-in all rows if time follows the rung. The last column compares it with the middle one of the rows. Medians over turns.
+row is a rung: the run's own, as its boundaries choose it, with all rows at once, and in --row_groups on sixteen rungs;
+then every larger one of the first run, forced. `fill` is the share of the rung (of the groups' mean rung) that chunks
+fill; FLOPs are the model's own count with the rung's positions in place of chunks. Outside the rung a step does the
+same work in every row, at a rate of its own; so time should lie on a line over FLOPs. The last column compares it with
+the line that fits all rows best. Medians over turns.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 import text
 import training
@@ -69,7 +71,8 @@ def contestants(workdir: pathlib.Path, count: int, row_groups: int, forced: bool
   found = _contestant(workdir.name, _with_ladder(loaded.model, branch, row_groups=1), batches)
   if found is None:
     raise ValueError(f'{workdir}: its model has no stage that chooses chunks, or several; name a run with one')
-  grouped = _with_ladder(loaded.model, branch, row_groups=row_groups)
+  sixteenths = [(i + 1) / 16 for i in range(16)]
+  grouped = _with_ladder(loaded.model, branch, row_groups=row_groups, fractions=sixteenths)
   runs = [found, _contestant(f'{workdir.name}, {row_groups} groups', grouped, found.batches)]
   length = batches[0].bytes.shape[1]
   for fraction in LadderConfig.from_dict(branch.get('ladder', {})).fractions if forced else ():
@@ -134,8 +137,8 @@ def main(arguments: list[str]) -> None:
       one.run()
     print(f'turn {turn + 1} of {flags.turns}', file=sys.stderr)
   done = [one.batches[0].bytes.size * len(one.batches) / statistics.median(one.seconds) for one in playing]
-  rates = [3 * one.flops_per_byte * speed for one, speed in zip(playing, done, strict=True)]
-  middle = statistics.median(rates)
+  flops, taken = [one.flops_per_byte for one in playing], 1 / np.array(done)
+  slope, fixed = np.polyfit(flops, taken, 1)
   rows = [
     {
       'run': one.name,
@@ -144,10 +147,10 @@ def main(arguments: list[str]) -> None:
       'fill': f'{one.fill:.2f}',
       'MFLOP/byte at the rung': f'{one.flops_per_byte / 1e6:.2f}',
       'bytes/s': f'{speed:,.0f}',
-      'GFLOP/s': f'{rate / 1e9:.1f}',
-      'of the middle': f'{rate / middle:.2f}',
+      'us/byte': f'{1e6 / speed:.1f}',
+      'of the line': f'{1 / speed / (fixed + slope * one.flops_per_byte):.2f}',
     }
-    for one, speed, rate in zip(playing, done, rates, strict=True)
+    for one, speed in zip(playing, done, strict=True)
   ]
   print(report.markdown(rows))
 
