@@ -33,9 +33,10 @@ def play(
   Raises RuntimeError if a contestant ends early; what it printed stands on standard error.
   """
   with contextlib.ExitStack() as stack:
-    players = {name: stack.enter_context(_contestant(module, name, arguments)) for name in names}
-    facts = {name: _answer(name, player) for name, player in players.items()}
-    seconds = {name: [] for name in names}
+    players, facts, seconds = {}, {}, {name: [] for name in names}
+    for name in names:  # each prepares alone: it may measure what the machine can do at most
+      players[name] = stack.enter_context(_contestant(module, name, arguments))
+      facts[name] = _answer(name, players[name])
     for turn in range(turns + 1):
       for name, player in players.items():
         player.stdin.write('go\n')
