@@ -14,12 +14,13 @@ from kernels.dechunk import dechunk
 from kernels.route import route
 from kernels.ssd import ssd
 
-OPERATIONS = ('route', 'chunk', 'dechunk', 'ssd', 'attention')
-OURS = OPERATIONS[:-1]  # attention's kernels are those of libraries, whose calls do not say what they move
+OPERATIONS = ('route', 'chunk', 'dechunk', 'ssd', 'attention', 'local_attention')
+OURS = OPERATIONS[:4]  # attention's kernels are those of libraries, whose calls do not say what they move
 WIDTHS = (1024, 1536, 2048)
 DTYPES = ('float32', 'bfloat16')
 LENGTH = 8192
-HEAD_DIM, STATES = 64, 128
+HEAD_DIM, STATES = 64, 128  # of the scan
+HEADS, WINDOW = 16, 1023  # of attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +118,15 @@ def _ssd(case: Case, implementation: str | None) -> tuple:
   return fn, (x, dt, a, b, b), (x, dt, a, b, b, ids), (ids,)
 
 
-def _attention(case: Case, implementation: str | None) -> tuple:
+def _attention(case: Case, implementation: str | None, window: int = -1) -> tuple:
   _, _, _, ids = _arrays(case)
-  shape = (case.batch, case.length, max(case.width // HEAD_DIM, 1), HEAD_DIM)
-  q = jax.ShapeDtypeStruct(shape, jnp.dtype(case.dtype))
-  fn = lambda q, k, v, ids: attention(q, k, v, ids, -1, implementation=implementation)
+  q = jax.ShapeDtypeStruct((case.batch, case.length, HEADS, case.width // HEADS), jnp.dtype(case.dtype))
+  fn = lambda q, k, v, ids: attention(q, k, v, ids, window, implementation=implementation)
   return fn, (q, q, q), (q, q, q, ids), (ids,)
+
+
+def _local_attention(case: Case, implementation: str | None) -> tuple:
+  return _attention(case, implementation, WINDOW)
 
 
 def _arrays(case: Case) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -29,7 +29,7 @@ _DEVICES = flags.DEFINE_integer('devices', 1, 'Devices that share the rows; they
 _JOBS = flags.DEFINE_integer('jobs', 1, 'Compilers that run side by side.')
 _ONE = flags.DEFINE_string('one', None, 'Compiles one case in this process: [target, case, devices] as JSON.')
 
-COLUMNS = '{:<9} {:>5} {:<9} {:<10} {:<9} {}'
+COLUMNS = '{:<15} {:>5} {:<9} {:<10} {:<9} {}'
 
 
 def main(_: list[str]) -> int:
@@ -49,6 +49,7 @@ def main(_: list[str]) -> int:
     for operation, width, dtype, gradient, target in itertools.product(
       _OPERATIONS.value, _WIDTHS.value, _DTYPES.value, (False, True), _TARGETS.value
     )
+    if operation != 'local_attention' or not aot.is_gpu(target)  # JAX's GPU kernel has no window
   ]
   print(COLUMNS.format('operation', 'width', 'dtype', 'target', 'pass', 'result'), flush=True)
   failed = 0
