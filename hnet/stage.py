@@ -16,6 +16,7 @@ from jax import Array
 from hnet import boundary as boundary_lib
 from hnet.config import HNetConfig, StageConfig
 from hnet.smoothing import ema_step
+from kernels.chunk import chunk
 from kernels.dechunk import dechunk
 from layers import ladder
 from layers.chunks import Level, pick
@@ -74,7 +75,7 @@ class Innermost(nnx.Module):
     """Parallel form from an empty cache; one document a row."""
     del bytes_BxL
     stage = self.config.stages[self.index]
-    x = _widen(stage, getattr(self, 'pad', None), pick(x_BxCxD, level.parent_BxC))
+    x = _widen(stage, getattr(self, 'pad', None), _picked(x_BxCxD, level.picked_BxC))
     y, cache = self.main.prefill(x, level.count_B, cache)
     return _narrow(stage, y), cache
 
@@ -111,7 +112,7 @@ class Stage(nnx.Module):
     # Level 0 is the only one where slots are bytes, and the only one whose boundary may read them.
     indices = {**_slots(level), 'bytes': bytes_BxL}
     if not self.index:
-      del indices['parent']  # every slot is its own
+      del indices['picked']  # every slot is its own
     run = functools.partial(ladder.on_ladder, config=config.ladder, rungs=rungs, rung_B=rung_B)
     e_BxCxD, p_BxC = run(
       functools.partial(_enter, stage),
@@ -148,7 +149,7 @@ class Stage(nnx.Module):
   def prefill(self, x_BxCxD: Array, level: Level, bytes_BxL: Array, cache: StageCache) -> tuple[Array, StageCache]:
     """Parallel form from an empty cache; one document a row, no ladder (a prompt is read once)."""
     stage = self.config.stages[self.index]
-    x = _widen(stage, getattr(self, 'pad', None), pick(x_BxCxD, level.parent_BxC))
+    x = _widen(stage, getattr(self, 'pad', None), _picked(x_BxCxD, level.picked_BxC))
     e, encoder = self.encoder.prefill(x, level.count_B, cache.encoder)
     p = self.boundary(e, level.segment_ids, bytes_BxL)
     b = (p > 0.5) & level.valid
@@ -194,14 +195,14 @@ def make(config: HNetConfig, index: int, *, rngs: nnx.Rngs) -> Stage | Innermost
 
 
 def _main_forward(stage: StageConfig, rung: int, parameters: dict, rows: dict, indices: dict) -> Array:
-  x = _widen(stage, parameters.get('pad'), pick(rows['parent'], indices['parent'][:, :rung]))
+  x = _widen(stage, parameters.get('pad'), _picked(rows['parent'], indices['picked'], rung))
   y = parameters['main'](x, indices['segment_ids'][:, :rung])
-  return ladder.pad_to(_narrow(stage, y), indices['parent'].shape[1])
+  return ladder.pad_to(_narrow(stage, y), indices['picked'].shape[1])
 
 
 def _enter(stage: StageConfig, rung: int, parameters: dict, rows: dict, indices: dict) -> tuple[Array, Array]:
   segment_ids = indices['segment_ids'][:, :rung]
-  x = rows['parent'] if 'parent' not in indices else pick(rows['parent'], indices['parent'][:, :rung])
+  x = _picked(rows['parent'], indices['picked'], rung) if 'picked' in indices else rows['parent']
   e = parameters['encoder'](_widen(stage, parameters.get('pad'), x), segment_ids)
   p = parameters['boundary'](e, segment_ids, indices['bytes'][:, :rung])
   capacity = indices['segment_ids'].shape[1]
@@ -226,11 +227,11 @@ def _expand(stage: StageConfig, inner: Array, p: Array, b: Array, chunk_ids: Arr
   inner = inner.astype(jnp.float32)
   if stage.unpool == 'ema':
     return dechunk(inner, p, b, segment_ids)
-  chunk = jnp.maximum(jnp.cumsum(b, 1) - 1, 0)
+  index = jnp.maximum(jnp.cumsum(b, 1) - 1, 0)
   # Under a hard capacity a position may have no chunk of its own document.
-  own = jnp.take_along_axis(chunk_ids, chunk, 1) == segment_ids
+  own = jnp.take_along_axis(chunk_ids, index, 1) == segment_ids
   own &= b if stage.unpool == 'scatter' else True
-  return jnp.where(own[..., None], pick(inner, chunk), 0.0)
+  return jnp.where(own[..., None], pick(inner, index), 0.0)
 
 
 def _combine(stage: StageConfig, residual: Linear | None, u: Array, e: Array, p: Array, b: Array) -> Array:
@@ -266,7 +267,12 @@ def _deviation(stage: StageConfig) -> float:
 
 
 def _slots(level: Level) -> dict[str, Array]:
-  return {'parent': level.parent_BxC, 'segment_ids': level.segment_ids}
+  return {'picked': level.picked_BxC, 'segment_ids': level.segment_ids}
+
+
+def _picked(parent_BxCxD: Array, picked_BxC: Array, capacity: int | None = None) -> Array:
+  """Values of the level above at the slots that became this level's, in order; zero behind them."""
+  return chunk(parent_BxCxD, picked_BxC, capacity or picked_BxC.shape[1]).values_BxMxD
 
 
 def _parts(module: nnx.Module, *names: str) -> dict[str, Any]:

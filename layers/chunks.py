@@ -14,12 +14,12 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Level:
-  """segment_ids [B, C]: document of each slot, 0 for padding. parent_BxC: slot of the level above that a chunk was
-  picked from (for level 0, its own). byte_BxC: byte where it starts, out of range for padding. count_B: chunks.
+  """segment_ids [B, C]: document of each slot, 0 for padding. picked_BxC bool: slots of the level above that became
+  this level's, in order (for level 0, its own). byte_BxC: byte where each starts, out of range for padding. count_B.
   """
 
   segment_ids: Array
-  parent_BxC: Array
+  picked_BxC: Array
   byte_BxC: Array
   count_B: Array
 
@@ -27,7 +27,8 @@ class Level:
   def of_bytes(segment_ids_BxL: Array) -> 'Level':
     """Level 0: every byte is a slot."""
     index_BxL = jnp.broadcast_to(jnp.arange(segment_ids_BxL.shape[1], dtype=jnp.int32), segment_ids_BxL.shape)
-    return Level(segment_ids_BxL, index_BxL, index_BxL, jnp.sum(segment_ids_BxL > 0, 1))
+    present_BxL = segment_ids_BxL > 0
+    return Level(segment_ids_BxL, present_BxL, index_BxL, jnp.sum(present_BxL, 1))
 
   @property
   def valid(self) -> Array:
@@ -42,10 +43,9 @@ class Level:
     place = lambda values, empty: (
       jnp.full_like(values, empty).at[rows_Bx1, target_BxC].set(values, mode='drop', unique_indices=False)
     )
-    index_BxC = jnp.broadcast_to(jnp.arange(capacity, dtype=jnp.int32), boundary_BxC.shape)
     return Level(
       segment_ids=place(self.segment_ids, 0),
-      parent_BxC=place(index_BxC, 0),
+      picked_BxC=boundary_BxC,
       byte_BxC=place(self.byte_BxC, self.byte_BxC.shape[1]),
       count_B=jnp.sum(boundary_BxC, 1),
     )

@@ -15,6 +15,7 @@ from tests.layers.common import jit
 FORMS = {
   'reference': reference.attention,
   'xla': functools.partial(xla.attention, block=16),
+  'xla_looped': functools.partial(xla.attention, block=xla.LOOPED + 1),
   'pallas_tpu': functools.partial(pallas_tpu.attention, interpret=True),
   'pallas_gpu': functools.partial(pallas_gpu.attention, interpret=True),
 }
@@ -70,6 +71,23 @@ def test_splash_attention_and_xla_equal_the_reference(kind, share, padding, seed
 def test_several_blocks_with_a_window_on_both_sides():
   arguments = inputs(1, 300, 2, 2, 24, share=0.01, padding=30)
   assert_equal_the_reference(('xla', 'pallas_tpu'), arguments, 130, False)
+
+
+@pytest.mark.parametrize(('window', 'causal'), [(-1, True), (100, True), (100, False)])
+def test_long_blocks_are_loops_with_a_rest(window, causal):
+  length = 2 * 2 * xla.LOOPED + xla.LOOPED + 40  # two blocks of two turns, one of one turn, and the rest
+  assert_equal_the_reference(['xla_looped'], inputs(1, length, 2, 1, 8, padding=30), window, causal)
+
+
+def test_memory_grows_with_the_length_alone():
+  def temporaries(rows, length):
+    x = jax.ShapeDtypeStruct((rows, length, 2, 8), jnp.float32)
+    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    program = jax.jit(jax.grad(lambda x, ids: jnp.sum(jnp.sin(xla.attention(x, x, x, ids, -1)))))
+    return program.lower(x, ids).compile().memory_analysis().temp_size_in_bytes
+
+  most = 32 * xla.LOOPED  # blocks of two turns
+  assert temporaries(1, 2 * most) < 1.5 * temporaries(2, most)  # twice, if blocks were met whole
 
 
 @pytest.mark.parametrize('causal', [True, False])

@@ -70,7 +70,7 @@ def test_levels_equal_lists_of_chunks(case):
       np.testing.assert_array_equal(valid[row], np.arange(LENGTH) < count)
       columns = np.array(expected, int).reshape(count, 3).T
       np.testing.assert_array_equal(level.segment_ids[row, :count], columns[0])
-      np.testing.assert_array_equal(level.parent_BxC[row, :count], columns[1])
+      np.testing.assert_array_equal(np.flatnonzero(level.picked_BxC[row]), columns[1])
       np.testing.assert_array_equal(level.byte_BxC[row, :count], columns[2])
       assert not level.segment_ids[row, count:].any()
       placed = np.zeros(LENGTH, np.float32)
