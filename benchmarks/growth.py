@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--point', help='used by the benchmark itself')
   flags = parser.parse_args(arguments)
   if flags.point:
-    print(json.dumps(measure(json.loads(flags.point), flags.steps, flags.source)))
+    print(json.dumps(_measure_or_none(json.loads(flags.point), flags.steps, flags.source)))
     return
   if flags.steps < 1:
     raise ValueError(f'--steps={flags.steps} must be at least 1')
@@ -177,8 +177,20 @@ def main(arguments: list[str]) -> None:
     plot(drawn, flags.plot)
 
 
+def _measure_or_none(point: dict[str, int], steps: int, source: str) -> dict[str, float] | None:
+  """A point's figures; None if XLA does not get the memory that the step needs."""
+  import jax
+
+  try:
+    return measure(point, steps, source)
+  except jax.errors.JaxRuntimeError as error:
+    if 'Out of memory' not in str(error):
+      raise
+    return None
+
+
 def _in_a_process(point: dict[str, int], steps: int, source: str) -> dict[str, float] | None:
-  """A point's figures; None if the system ended it, as it does for want of memory."""
+  """A point's figures; None for want of memory: XLA said so, or the system ended the process."""
   print(point, file=sys.stderr, flush=True)
   command = [sys.executable, '-m', 'benchmarks.growth', f'--point={json.dumps(point)}', f'--steps={steps}']
   process = subprocess.run(

@@ -7,12 +7,10 @@ import pathlib
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import rich.console
 import rich.progress
-from tensorboardX import summary as event_summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
 
 
 class Display:
@@ -79,7 +77,7 @@ class MetricsWriter:
     # and the next add_scalar blocks for ever. The writer below it is synchronous.
     self._events_directory = workdir / 'tensorboard'
     self._first_step = resumed_step + 1
-    self._events: EventsWriter | None = None
+    self._events: Any = None  # a tensorboardX EventsWriter
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """values: scalars by name; what is not finite becomes null in the JSON and is left out of TensorBoard."""
@@ -128,6 +126,11 @@ class MetricsWriter:
     self._unwritten = []
 
   def _write_events(self) -> None:
+    # Imported late: tensorboardX imports PyTorch where that is installed, for seconds.
+    from tensorboardX import summary as event_summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
+
     if self._events is None:
       self._events_directory.mkdir(exist_ok=True)
       # The name has the second; the step keeps apart what a quick restart writes within the same one.

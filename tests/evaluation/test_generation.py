@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation import generation
 from evaluation.generation import decode_utf8, generate, nucleus_mask, sample, stream
 
 PROMPTS = [b'', b'abc', b'\xfe\xff\x00', bytes(range(200)), b'x' * 127, b'y' * 128]
@@ -66,6 +67,24 @@ def test_the_stream_adds_up_and_ends_with_the_last_row(two_byte_model):
   assert [b''.join(row) for row in zip(*pieces, strict=True)] == generate(
     model, [b'a', b'bc'], 50, seed=5, stop_at_eos=False
   )
+
+
+@pytest.mark.parametrize(
+  ('max_bytes', 'pieces', 'dispatches'),
+  [(16, 1, [0]), (17, 1, [0, 16]), (40, 1, [0, 16]), (40, 2, [0, 16, 32]), (40, 3, [0, 16, 32])],
+)
+def test_one_dispatch_is_under_way_while_another_is_read_and_none_past_the_last(
+  two_byte_model, monkeypatch, max_bytes, pieces, dispatches
+):
+  model, starts, real = two_byte_model(positional=False), [], generation._continue
+  watched = lambda model, logits, cache, keys, start, *more, **how: (
+    starts.append(start) or real(model, logits, cache, keys, start, *more, **how)
+  )
+  monkeypatch.setattr(generation, '_continue', watched)
+  text = stream(model, [b'a', b'bc'], max_bytes, stop_at_eos=False)
+  for _ in range(pieces):
+    next(text)
+  assert starts == dispatches
 
 
 def test_a_tiny_temperature_is_greedy(two_byte_model):

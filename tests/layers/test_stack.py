@@ -124,6 +124,16 @@ def test_a_run_is_taken_apart_into_its_blocks(reference):
     np.testing.assert_array_equal(block.mixer.qkv.kernel[...], module.runs[0].mixer.qkv.kernel[...][index])
 
 
+def test_taken_apart_for_decoding_every_block_has_its_own_parameters_and_computes_the_same(reference):
+  module, x, *_ = reference
+  separate = jit(stack.apart)({'inner': module})['inner']
+  assert sum(leaf.size for leaf in jax.tree.leaves(separate)) == sum(leaf.size for leaf in jax.tree.leaves(module))
+  assert [len(run) for run in separate.runs] == [2, 2] and module.runs[0].mixer.qkv.kernel[...].shape[0] == 2
+  step = jit(lambda module, x: module.step(x, jnp.ones(len(x), bool), module.init_cache(len(x), 4)))
+  for found, expected in zip(*(jax.tree.leaves(step(one, x[:, 0])) for one in (separate, module)), strict=True):
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_flops_add_up_and_windows_bound_the_span():
   flops = lambda layout, length=100, **changes: stack.flops(config(layout, **changes), 1.0, length)
   assert flops('T3') == pytest.approx(3 * flops('T1'))

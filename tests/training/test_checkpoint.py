@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore
 
 from training import checkpoint
 from training.checkpoint import __main__ as command
@@ -153,6 +154,14 @@ def test_the_damaged_array_is_named(copy):
   assert checkpoint.damage(copy, 10) == ['optimizer/mu.norm.scale is not what was saved']
   with pytest.raises(checkpoint.DamagedCheckpoint, match=r'/10 is damaged \(optimizer/mu\.norm\.scale is not what was'):
     checkpoint.restore(copy, 10, make_state(0), MESH)
+
+
+def test_an_array_that_claims_more_than_its_files_can_hold_is_not_read(copy):
+  item = copy / '10' / 'params'
+  store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{item}/'}}).result()
+  metadata = json.loads(store['table/.zarray'])
+  store['table/.zarray'] = json.dumps(metadata | {'shape': [2**45], 'chunks': [2**45]})
+  assert checkpoint.damage(copy, 10) == [f'params/table claims {2**46:,} bytes, which these files cannot hold']
 
 
 def test_every_flipped_bit_is_found_or_harmless(copy):

@@ -20,6 +20,7 @@ from training.state import COUNTERS, Flat, TrainState, flatten, rebuild
 
 METRIC = 'validation_bpb'
 REMOVED = '.removed'  # suffix of a step on its way out
+FREE_BYTES, BYTES_OF_A_BYTE = 100_000_000, 200  # an array may be as large as this and so many times the step's files
 
 
 class DamagedCheckpoint(ValueError):
@@ -136,13 +137,15 @@ def load_params(directory: pathlib.Path, step: int, abstract: Flat, mesh: jax.sh
 
 def damage(directory: pathlib.Path, step: int) -> list[str]:
   """What is not as it was saved, a phrase for each array; [] for a whole step. Needs no model and no devices, and takes
-  as much memory as the largest array.
+  as much memory as the largest array; one whose metadata claim far more than the step's files can hold is not read.
   """
   try:
     sums = sums_of(read_record(directory, step))
   except DamagedCheckpoint as error:
     return [str(error)]
-  return [phrase for name in sums for phrase in _item_damage(directory / str(step) / name, name, sums[name])]
+  path = directory / str(step)
+  most = FREE_BYTES + BYTES_OF_A_BYTE * sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
+  return [phrase for name in sums for phrase in _item_damage(path / name, name, sums[name], most)]
 
 
 def items_of(state: TrainState) -> dict[str, Flat]:
@@ -215,7 +218,7 @@ def _refuse_others(path: pathlib.Path, name: str, abstract: Flat, sums: dict[str
     )
 
 
-def _item_damage(item: pathlib.Path, name: str, expected: dict[str, int] | int) -> list[str]:
+def _item_damage(item: pathlib.Path, name: str, expected: dict[str, int] | int, most: int) -> list[str]:
   plain = isinstance(expected, int)
   try:
     paths = array_store.names(item) if plain else list(expected)
@@ -224,7 +227,10 @@ def _item_damage(item: pathlib.Path, name: str, expected: dict[str, int] | int) 
   found, sums = [], {}
   for path in paths:
     try:
-      sums[path] = array_store.host_checksum(array_store.read(item, path), plain)
+      if (claimed := array_store.claimed_bytes(item, path)) > most:
+        found.append(f'{name}/{path} claims {claimed:,} bytes, which these files cannot hold')
+      else:
+        sums[path] = array_store.host_checksum(array_store.read(item, path), plain)
     except array_store.Unreadable as error:
       found.append(f'{name}/{path} cannot be read: {reason(error)}')
   return found + ([] if plain and found else _differences(name, sums, expected))
