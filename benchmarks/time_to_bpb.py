@@ -4,9 +4,10 @@
   python -m benchmarks.time_to_bpb
   python -m benchmarks.time_to_bpb --corpora english_wiki --models hnet -- --config.optimizer.learning_rate=0.004
 
-Each run is `train.py --config=configs/compare.py:MODEL` on the corpus, timed from the start of the process (so imports,
-compilation and the evaluations themselves are in it) until validation falls below the compressor's bits per byte on
-the same bytes; what stands behind `--` goes to each. A run ends there, at --max_minutes or when it is trained.
+Each run is `train.py --config=configs/compare.py:MODEL` with a short warm-up (RECIPE) on the corpus, timed from the
+start of the process (so imports, compilation and the evaluations themselves are in it) until validation falls below
+the compressor's bits per byte on the same bytes; what stands behind `--` goes to each. A run ends there, at
+--max_minutes or when it is trained.
 """
 
 import pathlib
@@ -22,6 +23,7 @@ from text import command_line
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'train.py'
 LIMITS = ('gzip -9', 'xz -9')
+RECIPE = ('--config.optimizer.schedule.warmup=0.01',)  # what gets there with the fewest bytes: docs/performance.md
 
 
 def main(arguments: list[str]) -> None:
@@ -44,6 +46,7 @@ def main(arguments: list[str]) -> None:
         f'--config.data.source=corpus:{corpus}',
         f'--config.eval.every_steps={flags.every_steps}',
         f'--config.eval.max_bytes={flags.eval_bytes}',
+        *RECIPE,
         *(forwarded.split('\0') if forwarded else []),
       ]
       print(shlex.join(['python', *command[1:]]), file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@
 `python -m studies.compare --workdir=runs/compare` trains all of them and makes the table.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import (
@@ -45,7 +47,7 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
   module, size = MODELS[arg]
   config = module.get_config()
   matched = flops.match(config, quickstart.get_config(), None if size is None else [size])
-  config.model = matched['model']
+  config.model = _with_tuples(matched['model'])
   config.data.source = 'corpus:english_wiki'
   config.data.validation = ''
   config.num_steps = 11_000
@@ -53,3 +55,10 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
   config.eval.every_steps = 1000
   config.log.every_steps = 50
   return config
+
+
+def _with_tuples(value: Any) -> Any:
+  """Lists as tuples, which the command line can change."""
+  if isinstance(value, dict):
+    return {key: _with_tuples(part) for key, part in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

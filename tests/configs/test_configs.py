@@ -60,6 +60,17 @@ def test_a_fetched_corpus_is_the_only_difference_to_the_quickstart():
   assert corpus.data.source == 'corpus:english_wiki'
 
 
+def lists(value):
+  if isinstance(value, dict):
+    return [found for part in value.values() for found in lists(part)]
+  return [value] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_sequences_are_tuples_which_the_command_line_can_change(name):
+  assert not lists(config_of(name).to_dict())
+
+
 # What two steps of each are compiled and run for elsewhere: tests/test_contract.py has every kind of model.
 SMALL = sorted(set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare'})
 

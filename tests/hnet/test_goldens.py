@@ -1,4 +1,7 @@
-"""Tiny models against the official code: logits, boundaries, gradients, greedy generation (tests/goldens/hnet)."""
+"""Tiny models against the official code: logits, boundaries, gradients, greedy generation (tests/goldens/hnet).
+
+Logits, boundaries and gradients with XLA's operations and with the kernels for TPU and GPU, interpreted.
+"""
 
 import json
 
@@ -10,9 +13,12 @@ from safetensors.numpy import load_file
 
 import hnet
 from hnet import official
+from kernels import choice
 from layers import weights
 from layers.paths import flatten
 from tests.goldens import GOLDENS
+from tests.kernels.common import KERNELS, interpret_kernels
+from tests.layers.common import jit
 from text.batch import Batch
 
 NAMES = ('iso_T2_swa', 'iso_m3', 'stage1_basic', 'stage2_brief')
@@ -26,14 +32,30 @@ def load(name: str, **overrides):
   return hnet.from_pretrained(directory, **overrides), load_file(directory / 'io.safetensors')
 
 
+@pytest.fixture
+def implementation(request, monkeypatch):
+  """Every operation in this form; kernels are interpreted."""
+  if request.param != 'xla':
+    platform = choice.PLATFORM[request.param]
+    monkeypatch.setattr(choice, 'platform', lambda: platform)
+    monkeypatch.setitem(choice.DEFAULTS, platform, tuple(KERNELS))
+    interpret_kernels(request.param, monkeypatch.setattr)
+
+
+WITHOUT_WINDOWS = ('iso_m3', 'stage1_basic')  # which the kernel for attention on a GPU does not have
+FORMS = [
+  (name, form) for name in NAMES for form in choice.IMPLEMENTATIONS if form != 'pallas_gpu' or name in WITHOUT_WINDOWS
+]
+
+
 def whole(ids: np.ndarray) -> Batch:
   return Batch(ids.astype(np.uint8), np.ones(ids.shape, np.int32))
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_logits_and_boundaries_equal_the_official_code(name):
+@pytest.mark.parametrize(('name', 'implementation'), FORMS, indirect=['implementation'])
+def test_logits_and_boundaries_equal_the_official_code(name, implementation):
   model, io = load(name)
-  output = jax.jit(lambda m, b: m(b))(model, whole(io['input_ids']))
+  output = jit(lambda m, b: m(b))(model, whole(io['input_ids']))
   np.testing.assert_allclose(output.logits, io['logits'], atol=2e-4, rtol=0)
   np.testing.assert_allclose(output.logits, io['logits_packed'], atol=2e-4, rtol=0)
   starts = np.ones(io['input_ids'].shape, bool)
@@ -53,7 +75,7 @@ def test_packed_documents_equal_the_official_rows(name):
   model, io = load(name)
   ids = io['input_ids']
   segment_ids = np.repeat([[1, 2]], ids.shape[1], axis=1).reshape(1, -1)
-  output = jax.jit(lambda m, b: m(b))(
+  output = jit(lambda m, b: m(b))(
     model, Batch(ids.reshape(1, -1).astype(np.uint8), np.sort(segment_ids).astype(np.int32))
   )
   np.testing.assert_allclose(output.logits.reshape(io['logits'].shape), io['logits_packed'], atol=2e-4, rtol=0)
@@ -64,17 +86,19 @@ def test_rows_of_different_length_equal_the_official_code(name):
   model, io = load(name)
   ids, lengths = io['varlen.input_ids'], io['varlen.lengths']
   segment_ids = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
-  output = jax.jit(lambda m, b: m(b))(model, Batch(ids.astype(np.uint8), segment_ids))
+  output = jit(lambda m, b: m(b))(model, Batch(ids.astype(np.uint8), segment_ids))
   for row, length in enumerate(lengths):
     np.testing.assert_allclose(output.logits[row, :length], io['varlen.logits'][row, :length], atol=2e-4, rtol=0)
 
 
-# A scan stays inside its stack: two stages, which take longest, tell no more of it than one.
+# A scan stays inside its stack: two stages, which take longest, tell no more of it than one; nor of kernels.
 @pytest.mark.parametrize(
-  ('name', 'scan_layers'),
-  [(name, scan) for name in NAMES for scan in (False, True) if (name, scan) != (NAMES[-1], True)],
+  ('name', 'scan_layers', 'implementation'),
+  [(name, False, form) for name, form in FORMS if name != NAMES[-1] or form == 'xla']
+  + [(name, True, 'xla') for name in NAMES[:-1]],
+  indirect=['implementation'],
 )
-def test_gradients_equal_the_official_code(name, scan_layers):
+def test_gradients_equal_the_official_code(name, scan_layers, implementation):
   rungs = (1.0,) if scan_layers else (0.5, 1.0)  # the ladder's own derivative is asked for once
   model, io = load(name, scan_layers=scan_layers, remat=scan_layers, ladder={'fractions': rungs})
   expected = load_file(GOLDENS / 'hnet' / name / 'grads.safetensors')
@@ -85,7 +109,7 @@ def test_gradients_equal_the_official_code(name, scan_layers):
     cross_entropy = jnp.sum(output.nll) / batch.scored.sum()
     return cross_entropy + 0.03 * output.aux_losses.get('ratio', 0.0), (cross_entropy, output.metrics)
 
-  (total, (cross_entropy, metrics)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
+  (total, (cross_entropy, metrics)), gradient = jit(jax.value_and_grad(loss, has_aux=True))(model)
   np.testing.assert_allclose(total, expected.pop('__loss'), rtol=1e-5)
   np.testing.assert_allclose(cross_entropy, expected.pop('__ce'), rtol=1e-5)
   for stage in range(len(TARGETS.get(name, ()))):
@@ -105,8 +129,8 @@ def test_greedy_generation_equals_the_official_step(name):
   step_logits = load_file(directory / 'generation_logits.safetensors')['step_logits']
   prompt, wanted = expected['prompt_ids'], expected['generated_ids']
   cache = model.init_cache(1, len(prompt) + len(wanted))
-  logits, cache = jax.jit(model.prefill)(np.array([prompt], np.uint8), jnp.array([len(prompt)]), cache)
-  step = jax.jit(model.step, donate_argnums=1)
+  logits, cache = jit(model.prefill)(np.array([prompt], np.uint8), jnp.array([len(prompt)]), cache)
+  step = jit(model.step, donate_argnums=1)
   for index, byte in enumerate(wanted):
     np.testing.assert_allclose(logits[0], step_logits[index], atol=2e-4, rtol=0)
     assert int(jnp.argmax(logits[0])) == byte

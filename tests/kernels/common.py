@@ -1,9 +1,13 @@
-"""Rows of documents and boundaries that the tests of routing, compaction and dechunking share."""
+"""What tests of kernels share: rows of documents and boundaries, and kernels interpreted where models call them."""
+
+import importlib
+import inspect
 
 import numpy as np
 from hypothesis import strategies as st
 
 ROWS, LENGTH, WIDTH = 2, 50, 40  # of a tile of 16: a tail, and tiles that one walk crosses on both sides
+KERNELS = {'route': 'cosines', 'chunk': 'chunk', 'dechunk': 'dechunk', 'ssd': 'ssd', 'attention': 'attention'}
 PATTERNS = ('first only', 'every byte', 'one at the end', 'several documents', 'padding', 'empty row', 'drawn')
 
 
@@ -37,3 +41,21 @@ def assert_close(got, want, tolerance):
   got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
   assert got.shape == want.shape and np.isfinite(got).all()
   assert np.abs(got - want).max(initial=0) <= tolerance * max(np.abs(want).max(initial=0), 1e-3)
+
+
+def interpret_kernels(implementation, setattr=setattr):
+  """From now on the kernels of 'pallas_tpu' or 'pallas_gpu' run on any device; setattr: monkeypatch's, to undo it."""
+  for operation, name in KERNELS.items():
+    module = importlib.import_module(f'kernels.{operation}.{implementation}')
+    setattr(module, name, _interpreted(getattr(module, name)))
+
+
+def _interpreted(kernel):
+  signature = inspect.signature(kernel)
+
+  def run(*arguments, **more):
+    bound = signature.bind(*arguments, **more)
+    bound.arguments['interpret'] = True
+    return kernel(*bound.args, **bound.kwargs)
+
+  return run

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 PROGRAM = """
-import importlib, inspect
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType
 from kernels import choice
@@ -15,22 +14,10 @@ from kernels.chunk import chunk
 from kernels.dechunk import dechunk
 from kernels.route import route
 from kernels.ssd import ssd
-from tests.kernels.common import boundaries
+from tests.kernels.common import boundaries, interpret_kernels
 from tests.layers.common import jit
 
-def interpreted(kernel):
-  signature = inspect.signature(kernel)
-  def run(*arguments, **more):
-    bound = signature.bind(*arguments, **more)
-    bound.arguments['interpret'] = True
-    return kernel(*bound.args, **bound.kwargs)
-  return run
-
-for operation, name in (('route', 'cosines'), ('chunk', 'chunk'), ('dechunk', 'dechunk'), ('ssd', 'ssd'),
-                        ('attention', 'attention')):
-  module = importlib.import_module(f'kernels.{operation}.pallas_tpu')
-  setattr(module, name, interpreted(getattr(module, name)))
-
+interpret_kernels('pallas_tpu')
 rng = np.random.default_rng(0)
 normal = lambda *shape: rng.standard_normal(shape, np.float32)
 mask, ids, p = boundaries('drawn', rows=4, length=16)
