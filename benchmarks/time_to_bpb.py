@@ -10,6 +10,7 @@ the compressor's bits per byte on the same bytes; what stands behind `--` goes t
 --max_minutes or when it is trained.
 """
 
+import os
 import pathlib
 import shlex
 import subprocess
@@ -19,9 +20,11 @@ import time
 
 import evaluation
 import text
+from evaluation import report
 from text import command_line
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'train.py'
+NOTHING_COMPILED = {'JAX_COMPILATION_CACHE_DIR': ''}
 LIMITS = ('gzip -9', 'xz -9')
 RECIPE = ('--config.optimizer.schedule.warmup=0.01',)  # what gets there with the fewest bytes: docs/performance.md
 
@@ -52,6 +55,7 @@ def main(arguments: list[str]) -> None:
       print(shlex.join(['python', *command[1:]]), file=sys.stderr, flush=True)
       reached, last = race(command, limits, 60 * flags.max_minutes)
       for name, bits in limits.items():
+        print(f'{corpus}, {model}, {name}: {reached.get(name, "not reached")}', file=sys.stderr, flush=True)
         elapsed, size = reached.get(name, (None, None))
         rows.append(
           {
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> None:
             'last validation': f'{last:.3f}',
           }
         )
-  print(evaluation.report.markdown(rows))
+  print(report.markdown(rows))
 
 
 def race(command: list[str], limits: dict[str, float], seconds: float) -> tuple[dict[str, tuple[float, int]], float]:
@@ -73,7 +77,8 @@ def race(command: list[str], limits: dict[str, float], seconds: float) -> tuple[
   reached, last, began = {}, float('nan'), time.monotonic()
   with tempfile.TemporaryDirectory() as directory:
     workdir = pathlib.Path(directory, 'run')
-    with subprocess.Popen([*command, f'--workdir={workdir}'], stdout=subprocess.PIPE, text=True) as process:
+    command = [*command, f'--workdir={workdir}']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | NOTHING_COMPILED) as process:
       for line in process.stdout:
         elapsed = time.monotonic() - began
         if 'validation bpb' in line:

@@ -12,8 +12,11 @@ from tests.training import tiny
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
   """Most tests here train the same few programs, in this process and in others: each is compiled once."""
+  # Processes of pytest-xdist have directories side by side.
+  directory = tmp_path_factory.getbasetemp()
+  directory = directory.parent if 'PYTEST_XDIST_WORKER' in os.environ else directory
   options = {
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
+    'jax_compilation_cache_dir': str(directory / 'compiled'),
     'jax_persistent_cache_min_compile_time_secs': 0.0,
     'jax_persistent_cache_min_entry_size_bytes': -1,
   }
