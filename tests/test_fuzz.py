@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import tokenizers
 from absl import flags
 from ml_collections import config_dict, config_flags
 
@@ -237,6 +238,55 @@ def test_an_offset_behind_the_end_is_refused_where_it_is_read(directory):
   reseal(directory, lambda metadata: None)
   with pytest.raises(ValueError, match='ends before document 0'):
     list(prepared.open_prepared(directory, 'train'))
+
+
+def test_a_header_that_python_cannot_parse_is_a_sentence(directory):
+  header = b"{'descr': ('<i8', 'fortran_order': False".ljust(117) + b'\n'  # a bracket that nothing closes
+  file = directory / prepared.index_file('lengths', 'train')
+  file.write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header)
+  reseal(directory, lambda metadata: None)
+  with pytest.raises(ValueError, match='is not an array'):
+    prepared.open_prepared(directory, 'train')
+
+
+def test_an_empty_shard_is_a_sentence(directory):
+  shard = prepared.read_metadata(directory)['splits']['train']['shards'][0]['file']
+  (directory / shard).write_bytes(b'')
+  reseal(directory, lambda metadata: None)
+  with pytest.raises(ValueError, match='is empty'):
+    list(prepared.open_prepared(directory, 'train'))
+
+
+def test_a_data_set_without_splits_is_a_sentence(directory):
+  path = directory / 'dataset_info.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'splits': []}))
+  with pytest.raises(ValueError, match="has no split 'train'"):
+    open_corpus(f'tfds:{directory}', 'train')
+
+
+class PanicException(BaseException):
+  """What a panic in Rust arrives as."""
+
+
+def test_a_panic_of_a_library_in_rust_is_a_sentence(tmp_path, monkeypatch):
+  def panic(text):
+    raise PanicException('index out of bounds')
+
+  (tmp_path / 'a.json').write_text('{}')
+  monkeypatch.setattr('tokenizers.Tokenizer.from_str', panic)
+  with pytest.raises(ValueError, match='is damaged or no tokenizer.json'):
+    units.parse(f'subword(file={tmp_path}/a.json)')
+
+
+def test_units_that_do_not_spell_a_word_are_a_sentence(tmp_path):
+  model = tokenizers.models.BPE({character: index for index, character in enumerate(units.alphabet())}, [])
+  tokenizer = tokenizers.Tokenizer(model)
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  content = json.loads(tokenizer.to_str())
+  content['model']['vocab']['b'] = content['model']['vocab']['a']  # two units of one number
+  (tmp_path / 'a.json').write_text(json.dumps(content))
+  with pytest.raises(ValueError, match='do not spell'):
+    units.parse(f'subword(file={tmp_path}/a.json)')(b'ab')
 
 
 @pytest.mark.parametrize('key', ['pythonClassName', 'python_class_name', 'type'])
