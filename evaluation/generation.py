@@ -73,7 +73,7 @@ def check(prompts: Sequence[bytes], max_bytes: int, temperature: float, top_p: f
     raise ValueError(f'max_bytes must be at least 1, got {max_bytes}')
   if max_bytes > MOST_BYTES:
     raise ValueError(f'max_bytes must be at most {MOST_BYTES}, got {max_bytes}')
-  if not (temperature >= 0 and math.isfinite(temperature)):
+  if not 0 <= temperature < math.inf:
     raise ValueError(f'temperature must be a number ≥ 0 (0 is greedy), got {temperature}')
   if not 0 < top_p <= 1:
     raise ValueError(f'top_p must be above 0 and at most 1, got {top_p}')

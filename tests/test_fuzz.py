@@ -23,12 +23,14 @@ from ml_collections import config_dict, config_flags
 import byte_models
 import hnet
 from byte_models import gguf_file, llama
+from configs import quickstart
 from evaluation import generation
 from layers import checks, weights
 from layers.stack import parse_layout
 from tests.fuzz import mutation, running, sandbox
 from text import command_line, files, noise, open_corpus, prepare, prepared, sources, synthetic, units, words
 from training import command_line as training_command_line
+from training import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Those that compile nothing; the rest takes minutes.
@@ -130,6 +132,13 @@ def test_sizes_and_names_that_no_model_has_are_refused_before_anything_is_made(c
   with pytest.raises((ValueError, OSError)) as raised:
     call()
   assert sandbox.told(raised.value)[1] == 'refused'
+
+
+def test_a_whole_number_above_every_float_is_refused_where_a_config_has_a_number():
+  values = config_lib.resolve(quickstart.get_config())
+  values['loss_weights'] = {'ratio': 10**400}
+  with pytest.raises(ValueError, match='loss_weights.ratio must be a finite number'):
+    config_lib.parse(values)
 
 
 def test_stages_inside_each_other_are_counted():
@@ -336,3 +345,31 @@ def test_an_override_that_is_not_utf8_is_a_sentence(capsys):
   with pytest.raises(SystemExit):  # what ml_collections does with the value of an override
     training_command_line._guarded(lambda argv: ast.literal_eval(argv[0]), ['"\udcff"'])
   assert capsys.readouterr().err.startswith('error: a value in the command cannot be read')
+
+
+def test_a_flag_with_a_name_that_is_no_name_is_a_sentence(capsys):
+  known = flags.FlagValues()
+  flags.DEFINE_string('config', '', '', flag_values=known)
+  with pytest.raises(SystemExit):
+    training_command_line._guarded(known, ['train.py', '--' + 'c' * 2000])
+  assert capsys.readouterr().err.startswith('error: a flag in the command has a name of a thousand characters')
+
+
+GUIDED = """
+import dataclasses, runpy
+from tests.fuzz.targets import TARGETS
+if {broken}:
+  target = TARGETS['splitting']
+  TARGETS['splitting'] = dataclasses.replace(target, run=lambda case: [].pop(), prepare=lambda seeds: None)
+runpy.run_module('tests.fuzz.guided', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('broken', [False, True])
+def test_a_guided_run_keeps_the_input_that_nothing_catches(broken, tmp_path):
+  pytest.importorskip('atheris')
+  code = GUIDED.format(broken=broken)
+  command = [sys.executable, '-c', code, '--target=splitting', '--minutes=0.05', f'--keep={tmp_path}']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert bool(done.returncode) == broken, done.stderr[-3000:]
+  assert [path.name.startswith('splitting-crash') for path in tmp_path.iterdir()] == [True] * broken

@@ -29,8 +29,10 @@ def _guarded(call: Callable, argv: list[str]):
     sys.exit(128 + error.signal_number)
   except (OSError, Diverged) as error:
     _fail(error)
-  except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+  except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError) as error:
     package = raised_by(error)
+    if package == 'absl' and isinstance(error, RecursionError):  # where it looks for flags of a like name
+      _fail('a flag in the command has a name of a thousand characters: `--help` lists those that there are')
     if package == 'ast':  # where ml_collections reads an override
       _fail(f'a value in the command cannot be read ({error}): give it in UTF-8')
     if package == 'ml_collections' and isinstance(error, TypeError | IndexError):

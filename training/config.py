@@ -225,7 +225,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
   if hint is Any:
     return value
   number = isinstance(value, int | float) and not isinstance(value, bool)
-  if hint is float and number and math.isfinite(value):
+  if hint is float and number and abs(value) < 1e300:  # integers may be above every float
     return float(value)
   if hint is int and number and isinstance(value, int):
     return value
