@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from flax import nnx
 
-from layers import weights
+from layers import checks, weights
 from layers.contract import EVAL, Context, ModelOutput
 
 __all__ = [
@@ -49,7 +49,7 @@ def parse(branch: Mapping[str, Any]) -> Any:
   """The frozen configuration of a `model` branch; ValueError with one sentence on what is wrong."""
   if not isinstance(branch, Mapping):
     raise ValueError(f'model {branch!r:.50} must have keys and values, of which family is one.')
-  return _family(branch.get('family')).parse(branch)
+  return _family(branch.get('family')).parse(checks.shallow(branch, 'model'))
 
 
 def build(config: Any, *, rngs: nnx.Rngs) -> nnx.Module:

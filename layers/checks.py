@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+DEEPEST = 64  # levels; a layout has at most 16 stages inside each other
 MOST = 2**24  # no size of a model is above it, and products of some such sizes can still be counted
 
 
@@ -46,3 +47,18 @@ def known(values: Any, names: Sequence[str], where: str) -> dict[str, Any]:
     if key not in names:
       raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(names)}.')
   return dict(values)
+
+
+def shallow(value: Any, name: str) -> Any:
+  """Anything whose lists and mappings lie at most DEEPEST inside each other, so that it can be walked by recursion."""
+  level = [value]
+  for _ in range(DEEPEST):
+    branches = [item.values() if isinstance(item, Mapping) else item for item in level if _is_branch(item)]
+    if not branches:
+      return value
+    level = [item for branch in branches for item in branch]
+  raise ValueError(f'{name} has lists or mappings inside each other at more than {DEEPEST} levels.')
+
+
+def _is_branch(value: Any) -> bool:
+  return isinstance(value, Mapping | list | tuple)

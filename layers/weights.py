@@ -17,6 +17,8 @@ from jax import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from layers import checks
+
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'  # of weights in several files
@@ -172,7 +174,7 @@ def read_json(file: Path) -> dict[str, Any]:
     raise ValueError(f'{file} is not JSON: {error}.') from None
   if not isinstance(values, dict):
     raise ValueError(f'{file} holds a {type(values).__name__} and not a mapping.')
-  return values
+  return checks.shallow(values, str(file))
 
 
 def _missing(file: Path) -> FileNotFoundError:

@@ -149,6 +149,21 @@ def test_stages_inside_each_other_are_counted():
     hnet.parse({'family': 'hnet', 'arch_layout': layout, 'd_model': [8], 'd_intermediate': [8]})
 
 
+def test_lists_inside_each_other_are_counted_before_they_are_walked(tmp_path):
+  deep = []
+  for _ in range(600):
+    deep = [deep]
+  with pytest.raises(ValueError, match='at more than 64 levels'):
+    byte_models.parse({'family': 'tfree_hat', 'rope_scaling': deep})
+  (tmp_path / 'config.json').write_text(json.dumps({'a': deep}))
+  with pytest.raises(ValueError, match='config.json has lists or mappings inside each other at more than 64 levels'):
+    weights.read_json(tmp_path / 'config.json')
+  for _ in range(10_000):
+    deep = [deep]
+  with pytest.raises(ValueError, match='the config holds a value that JSON cannot save'):
+    config_lib.resolve({'model': deep})
+
+
 @pytest.mark.parametrize('ending', ['gz', 'zst'])
 def test_a_small_file_that_unpacks_without_end_is_refused(ending, tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'FREE_UNPACKED', 10**6)

@@ -152,7 +152,7 @@ def resolve(config: Any) -> dict[str, Any]:
   plain = config.to_dict() if hasattr(config, 'to_dict') else config
   try:
     return json.loads(json.dumps(plain, allow_nan=False))
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(
       f'the config holds a value that JSON cannot save ({error}); use numbers, strings, lists, dicts or None'
     ) from None
