@@ -28,7 +28,7 @@ from evaluation import generation
 from layers import checks, weights
 from layers.stack import parse_layout
 from tests.fuzz import mutation, running, sandbox
-from text import command_line, files, noise, open_corpus, prepare, prepared, sources, synthetic, units, words
+from text import command_line, files, mixture, noise, open_corpus, prepare, prepared, sources, synthetic, units, words
 from training import command_line as training_command_line
 from training import config as config_lib
 
@@ -121,6 +121,7 @@ def test_a_family_that_is_no_name_is_refused(family):
     lambda: sources.parse('noise:drop:' * 3000 + 'python_docs').open('train'),
     lambda: units.parse('subword(file=a\0b)'),
     lambda: noise.parse('repeat(most=1000000000000)'),
+    lambda: mixture.parse_sources([('python_docs', 10**400)]),
     lambda: open_corpus('files:a\0b', 'train'),
     lambda: noise.parse('\x1b\ue000' * 3000),
     lambda: llama.parse({'rope_parameters': 3}),

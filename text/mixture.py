@@ -127,7 +127,7 @@ def _content(entry: dict[str, Any]) -> tuple:
 def _counts(names: Sequence[str], weights: Sequence[float]) -> np.ndarray:
   """Rows of each corpus in a block: by the largest remainders, so that they sum to BLOCK."""
   for name, weight in zip(names, weights, strict=True):
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float('inf'):
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e300:
       raise ValueError(f"data source '{name}' has the weight {weight!r}: weights are finite numbers from 0 on")
   total = sum(weights)
   if not total:

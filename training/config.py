@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import functools
 import json
-import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -270,7 +269,7 @@ def _check(config: Config) -> None:
 
 def _are_multipliers(value: Any) -> bool:
   if isinstance(value, Sequence) and not isinstance(value, str):
-    return all(isinstance(item, int | float) and not isinstance(item, bool) and 0 < item < math.inf for item in value)
+    return all(isinstance(item, int | float) and not isinstance(item, bool) and 0 < item < 1e300 for item in value)
   return value is None or value == 'paper'
 
 
