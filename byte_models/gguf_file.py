@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layers import checks
 from layers.rotary import RotaryScaling, frequencies
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
     config['rope_scaling'] = _scaling(path, config, np.asarray(divisors.data, np.float32))
   for projection, heads in (('q_proj', config['num_attention_heads']), ('k_proj', config['num_key_value_heads'])):
     for name, value in values.items():
-      # Another number of rows does not fit the configuration, which the caller says.
-      if name.endswith(f'.{projection}.weight') and len(value) == heads * config['head_dim']:
+      # Another number of rows does not fit the configuration, and an odd head no rotation, which the caller says.
+      is_whole = len(value) == heads * config['head_dim'] and config['head_dim'] % 2 == 0
+      if name.endswith(f'.{projection}.weight') and is_whole:
         values[name] = _half_split(value, heads)
   return config, values
 
@@ -86,9 +88,12 @@ def tokenizer(path: str | os.PathLike) -> 'Tokenizer':
     raise ValueError(
       f'{path} has tokenizer {model!r} with pre-tokenizer {split!r}: only byte-level BPE (gpt2) with {known} is read.'
     )
-  vocabulary = {token: index for index, token in enumerate(metadata['tokenizer.ggml.tokens'])}
-  merges = [tuple(merge.split(' ')) for merge in metadata['tokenizer.ggml.merges']]
-  result = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+  tokens, merges = metadata['tokenizer.ggml.tokens'], metadata['tokenizer.ggml.merges']
+  try:
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    result = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(merge.split(' ')) for merge in merges]))
+  except Exception as error:  # `tokenizers` raises nothing more special
+    raise ValueError(f'{path} has merges that do not fit its tokens ({error}): convert it again.') from None
   result.pre_tokenizer, result.decoder = splits[split], decoders.ByteLevel()
   return result
 
@@ -100,12 +105,15 @@ class _Metadata:
     self._fields = fields
 
   def get(self, key: str, default: Any = None) -> Any:
-    return self._fields[key].contents() if key in self._fields else default
+    return self[key] if key in self._fields else default
 
   def __getitem__(self, key: str) -> Any:
     if key not in self._fields:
       raise ValueError(f'the GGUF file has no metadata {key}: convert the model again with a newer llama.cpp.')
-    return self._fields[key].contents()
+    try:
+      return self._fields[key].contents()
+    except UnicodeDecodeError as error:
+      raise ValueError(f'the GGUF file has metadata {key} that are not UTF-8 ({error}): convert it again.') from None
 
 
 def _open(path: str | os.PathLike) -> tuple[Any, _Metadata]:
@@ -180,7 +188,11 @@ def _config(path: str | os.PathLike, metadata: _Metadata) -> dict[str, Any]:
   heads = config['num_attention_heads']
   if any(isinstance(value, list) for value in (*config.values(), get('attention.head_count_kv'))):
     raise ValueError(f'{path} has layers of different sizes: only equal layers are read.')
+  for ours, theirs in _SIZES.items():
+    if ours != 'rms_norm_eps':
+      checks.integer(config[ours], f'{path}: llama.{theirs}', 1)
   head_dim = get('attention.key_length') or config['hidden_size'] // heads
+  checks.integer(head_dim, f'{path}: llama.attention.key_length', 1)
   for key, plain in (
     ('expert_count', 0),
     ('rope.scaling.type', 'none'),
@@ -190,9 +202,11 @@ def _config(path: str | os.PathLike, metadata: _Metadata) -> dict[str, Any]:
     if (value := get(key, plain)) != plain:
       raise ValueError(f'{path} has llama.{key} {value!r}: only {plain!r} is supported.')
   # the file holds float32, config.json the number that was meant
-  config |= {'rms_norm_eps': _decimal(config['rms_norm_eps']), 'rope_theta': _decimal(get('rope.freq_base', 10000.0))}
+  for ours, value in (('rms_norm_eps', config['rms_norm_eps']), ('rope_theta', get('rope.freq_base', 10000.0))):
+    config[ours] = _decimal(checks.number(value, f'{path}: {ours}'))
   ids = {f'{name}_token_id': metadata.get(f'tokenizer.ggml.{name}_token_id') for name in ('bos', 'eos')}
-  return config | ids | {'num_key_value_heads': get('attention.head_count_kv', heads), 'head_dim': head_dim}
+  groups = checks.integer(get('attention.head_count_kv', heads), f'{path}: llama.attention.head_count_kv', 1)
+  return config | ids | {'num_key_value_heads': groups, 'head_dim': head_dim}
 
 
 def _decimal(value: float) -> float:

@@ -190,6 +190,14 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     open_corpus(f'files:{tmp_path}/a.parquet#text@all', 'train')
 
 
+def test_a_parquet_file_with_a_column_of_no_utf8_name_is_refused(tmp_path):
+  pyarrow.parquet.write_table(pyarrow.table({'texts': ['a']}), tmp_path / 'a.parquet', store_schema=False)
+  content = (tmp_path / 'a.parquet').read_bytes()
+  (tmp_path / 'a.parquet').write_bytes(content.replace(b'texts', b'te\xf8ts'))
+  with pytest.raises(ValueError, match='is not Parquet'):
+    open_corpus(f'files:{tmp_path}/a.parquet#text@all', 'train')
+
+
 class Documents:
   key = 'documents'
 

@@ -247,7 +247,7 @@ def _parquet(group: FileGroup) -> Iterator[bytes]:
           if size > FREE_UNPACKED:
             _refuse_bomb(group.path, size)
           yield value
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # the latter for names of columns
       if isinstance(error, OSError):
         raise
       raise ValueError(f"data file '{group.path}' is not Parquet ({error}): repair it or leave it out") from error

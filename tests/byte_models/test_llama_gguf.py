@@ -150,6 +150,9 @@ def test_files_that_cannot_be_used_are_refused(write, tmp_path):
     ({'expert_count': 8}, r'llama\.expert_count 8: only 0 is supported'),
     ({'rope.scaling.type': 'yarn'}, r"llama\.rope\.scaling\.type 'yarn': only 'none' is supported"),
     ({'rope.dimension_count': 8}, r'llama\.rope\.dimension_count 8: only 16 is supported'),
+    ({'attention.head_count': 0}, r'llama\.attention\.head_count 0 must be an integer of at least 1'),
+    ({'attention.head_count_kv': 0}, r'llama\.attention\.head_count_kv 0 must be an integer of at least 1'),
+    ({'block_count': 'two'}, r"llama\.block_count 'two' must be an integer"),
     ({'block_count': 3}, r'lacks tensor model\.layers\.2\.'),
     ({'extra': {'blk.0.attn_q.bias': (np.zeros(64, np.float32), None)}}, r'the surplus tensor \S+\.q_proj\.bias'),
     ({'extra': {'odd.weight': (np.zeros((1, size), np.uint8), kind)}}, r'odd\.weight is quantised as Q8_K, which'),
@@ -158,13 +161,13 @@ def test_files_that_cannot_be_used_are_refused(write, tmp_path):
       llama.from_gguf(write(**options))
 
 
-def write_tokenizer(path, model='gpt2', pre='smollm'):
+def write_tokenizer(path, model='gpt2', pre='smollm', surplus=()):
   writer = gguf.GGUFWriter(path, 'llama')
   writer.add_tokenizer_model(model)
   writer.add_tokenizer_pre(pre)
   letters = sorted(set('abcdéĠ12Ã©<|>'))
   writer.add_token_list([*letters, 'ab', 'Ġab', '12', 'Ã©', '<|a|>'])
-  writer.add_token_merges(['a b', 'Ġ ab', '1 2', 'Ã ©'])
+  writer.add_token_merges(['a b', 'Ġ ab', '1 2', 'Ã ©', *surplus])
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.close()
@@ -183,3 +186,10 @@ def test_the_tokenizer_in_a_file(tmp_path):
   for wrong in ({'model': 'llama'}, {'pre': 'qwen2'}):
     with pytest.raises(ValueError, match='only byte-level BPE'):
       gguf_file.tokenizer(write_tokenizer(tmp_path / 'b.gguf', **wrong))
+  for surplus in ('a z', 'a', 'a b c'):
+    with pytest.raises(ValueError, match='has merges that do not fit its tokens'):
+      gguf_file.tokenizer(write_tokenizer(tmp_path / 'b.gguf', surplus=[surplus]))
+  content = (tmp_path / 'a.gguf').read_bytes()
+  (tmp_path / 'b.gguf').write_bytes(content.replace('Ġab'.encode(), b'\xc4\xc4ab'))
+  with pytest.raises(ValueError, match=r'metadata tokenizer\.ggml\.tokens that are not UTF-8'):
+    gguf_file.tokenizer(tmp_path / 'b.gguf')
