@@ -200,10 +200,10 @@ def _run_spec(case: pathlib.Path) -> None:
       source = sources.parse(name)
       if isinstance(source, synthetic.Synthetic):
         _draw(source)
-      elif not re.search('tfds:|/dev|/etc|/proc|/sys|~', name) and name.startswith(
+      elif not re.search(r'tfds:|/dev|/etc|/proc|/sys|~|:/\*', name) and name.startswith(
         ('files:', 'prepared:', 'corpus:', 'noise:')
       ):
-        source.open('train')  # what it names on this machine is the user's word; tfds may download
+        source.open('train')  # what it names on this machine is the user's word, also all of it; tfds may download
 
 
 def _draw(source: synthetic.Synthetic) -> None:
