@@ -297,6 +297,14 @@ def test_a_data_set_without_splits_is_a_sentence(directory):
     open_corpus(f'tfds:{directory}', 'train')
 
 
+@pytest.mark.parametrize('template', ['../../{DATASET}-{SPLIT}', '/etc/{DATASET}', 'a\0b'])
+def test_a_data_set_names_only_files_of_its_own(directory, template):
+  path = directory / 'dataset_info.json'
+  path.write_text(path.read_text().replace('{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}', json.dumps(template)[1:-1]))
+  with pytest.raises(ValueError, match='outside its directory'):
+    open_corpus(f'tfds:{directory}', 'train')
+
+
 class PanicException(BaseException):
   """What a panic in Rust arrives as."""
 

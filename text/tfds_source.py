@@ -72,6 +72,9 @@ class Tfds:
         f"e.g. 'tfds:{name}:{next(iter(splits), 'train')}'"
       ) from error
     directory = str(builder.data_dir)
+    for path in (str(item.filename) for item in instructions):  # dataset_info.json may name any
+      if '\0' in path or os.path.dirname(os.path.normpath(path)) != os.path.normpath(directory):
+        raise ValueError(f"data source 'tfds:{self.spec}' names {path!r:.200} outside its directory: repair it")
     return [
       TfdsGroup(
         directory, path, item.skip, item.examples_in_shard if item.take < 0 else item.take, feature,
