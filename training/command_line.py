@@ -1,9 +1,10 @@
 """How a command ends: after a user's error with one sentence and code 1, a bug with its traceback, a signal 128 + n."""
 
+import functools
 import shlex
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, logging
 
@@ -17,8 +18,15 @@ def run(main: Callable[[list[str]], None]) -> None:
   """Parses absl flags and calls `main`; never returns."""
   # Orbax logs every failed write with its traceback, here told in one sentence by `checkpoint.Checkpoints`.
   logging.set_verbosity(logging.FATAL)
+  sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
   compilation_cache.enable()
   app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(app.parse_flags_with_usage, argv))
+
+
+def _show(hook: Callable, unraisable: Any) -> None:
+  """An error that nobody can catch, but for TensorStore's where it calls back a save that failed and is over."""
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    hook(unraisable)
 
 
 def _guarded(call: Callable, argv: list[str]):

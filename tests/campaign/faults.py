@@ -21,11 +21,13 @@ from training import checkpoint
 from training.workdir import CHECKPOINTS
 
 # A run lives on through some faults; others end it; and the last are done to its newest checkpoint when it was killed.
-SURVIVED = ('SIGSTOP', 'clock jump', 'full disk', 'full disk for one')
+FULL = ('full disk', 'full disk for one')
+SURVIVED = ('SIGSTOP', 'clock jump', *FULL)
 ENDING = ('SIGKILL', 'SIGTERM', 'killed data worker')
 DAMAGE = ('flipped byte', 'deleted shard', 'truncated file')
 FAULTS = (*ENDING, *SURVIVED, *DAMAGE)
 
+LAST = 'the last checkpoint'  # what a run says that could not save its end: that alone may end one on a full disk
 SMALLEST_DISK = 24 * 2**20  # bytes
 
 
@@ -128,13 +130,15 @@ class Campaign:
 
     saved: the newest step that this start must not lose; last: the fault that ended the start before.
     """
-    began = None
+    began = fault = None
     while True:
       ends_here = over()
       target = max(run.step(), saved) + self._chance.randrange(1, 3 * self._every)
       if not run.wait(lambda target=target, never=ends_here: not never and run.step() >= target):
         return f'nothing happened for {PATIENCE:.0f} s after {last} in the start before: {run.last_words()}', None
       if run.has_failed():
+        if fault in FULL and LAST in run.output():
+          return None, None  # the disk was full for the very last save, and the run ended when it no longer was
         return f'ended by itself with {run.codes}: {run.last_words()}', None
       if began is None:
         began = _first_step(run.output())
@@ -178,7 +182,7 @@ class Campaign:
       run.send(signal.SIGCONT, one)
     elif fault == 'clock jump':
       run.send(signal.SIGUSR1, one)
-    elif fault in ('full disk', 'full disk for one'):
+    elif fault in FULL:
       return self._fill(run, disk.full(self._disk) if fault == 'full disk' else disk.full_for(one))
     elif fault == 'killed data worker':
       with contextlib.suppress(ProcessLookupError, IndexError):  # the run may have ended
@@ -202,7 +206,7 @@ class Campaign:
     with filled:
       if not run.wait(lambda: run.failed_saves() > failed or run.step() >= step + 2 * self._every):
         return f'nothing happened for {PATIENCE:.0f} s on a full disk: {run.last_words()}'
-    if run.has_failed() and 'the last checkpoint' not in run.output():  # only that must not fail in silence
+    if run.has_failed() and LAST not in run.output():
       return f'ended on a full disk: {run.last_words()}'
     return None
 

@@ -5,10 +5,11 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
-from training import load
+from training import command_line, load
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -55,3 +56,10 @@ def test_a_signal_ends_the_run_with_its_step_saved_and_says_how_to_go_on(source,
   step = load(tmp_path / 'run').step
   assert f'SIGTERM: stopped after step {step}, which is saved' in error and f'--workdir={tmp_path}/run' in error
   assert step >= 5 and f'step {step}/100000' in out
+
+
+def test_what_tensorstore_says_behind_a_failed_save_is_not_shown():
+  shown = []
+  for error in (RuntimeError('Event loop is closed'), RuntimeError('something else')):
+    command_line._show(shown.append, types.SimpleNamespace(exc_value=error))
+  assert [str(unraisable.exc_value) for unraisable in shown] == ['something else']
