@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
   forwarded = forwarded or [f'--{flag}' for flag in SMALL]
   runs = {number: train(options.workdir / str(number), number, forwarded) for number in options.processes}
   first = runs[options.processes[0]]
-  print('| step | ' + ' | '.join(f'{number} processes' for number in runs) + ' |')
+  print('| step | ' + ' | '.join(f'{number} process' + 'es' * (number > 1) for number in runs) + ' |')
   print('|---' * (len(runs) + 1) + '|')
   for index in sorted({*range(0, len(first), max(len(first) // 5, 1)), len(first) - 1}):
     print(f'| {first[index]["step"]} | ' + ' | '.join(f'{run[index]["loss"]:.7f}' for run in runs.values()) + ' |')
