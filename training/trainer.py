@@ -22,12 +22,15 @@ from training.step import make_step
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-  """model: of ShapeDtypeStructs. The step and the state run under `jax.set_mesh(trainer.mesh)`."""
+  """model: of ShapeDtypeStructs. devices: that there are; the mesh may use fewer. The step and the state run under
+  `jax.set_mesh(trainer.mesh)`.
+  """
 
   settings: config_lib.Config
   mesh: jax.sharding.Mesh
   model: Any
   optimizer: Optimizer
+  devices: int
 
   @classmethod
   def of(cls, config: Any, devices: Sequence[jax.Device] | None = None) -> 'Trainer':
@@ -35,10 +38,11 @@ class Trainer:
     one that cannot be trained there.
     """
     settings = config_lib.parse(config)
+    devices = jax.devices() if devices is None else devices
     mesh = sharding.make_mesh(settings, devices)
     model = description.abstract_model(settings.model)
     groups = parameter_groups(model, list(state_lib.flatten(model)), settings.optimizer)
-    return cls(settings, mesh, model, make_optimizer(settings.optimizer, settings.num_steps, *groups))
+    return cls(settings, mesh, model, make_optimizer(settings.optimizer, settings.num_steps, *groups), len(devices))
 
   def abstract_state(self) -> state_lib.TrainState:
     """Shapes and dtypes of the state."""
@@ -90,8 +94,8 @@ class Trainer:
   ) -> jax.stages.Lowered:
     """The step, (state, batch) -> (state, metrics), for the devices of the mesh; the state is donated.
 
-    state, batch: arrays or their shapes. A line goes to `report` for each loss weight without effect, and for what the
-    mesh does not divide.
+    state, batch: arrays or their shapes. A line goes to `report` for each loss weight without effect, for what the mesh
+    does not divide, and for devices that it leaves idle.
     """
     settings = self.settings
     step = make_step(
@@ -110,6 +114,8 @@ class Trainer:
     jitted = jax.jit(step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere))
     with jax.set_mesh(self.mesh):
       lowered = jitted.lower(state, batch)
+    if idle := self.devices - self.mesh.size:
+      report(f'mesh.shape {settings.mesh.shape} leaves {idle} of {self.devices} devices idle: a size of -1 uses all')
     for phrase in sharding.undivided(self.model, state.params, self.mesh):
       report(phrase)
     for name in settings.loss_weights:
