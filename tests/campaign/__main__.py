@@ -6,7 +6,7 @@ the same call, until it is trained; then its parameters, optimizer, average and 
 run that nothing happened to, and no start may have lost a step that was saved. Ends with code 0 if all of that held.
 
   python -m tests.campaign --config=configs/quickstart.py --config.num_steps=60 --config.checkpoint.every_steps=10 \\
-    --kinds=1/0 --faults=10
+    --kinds=1/0 --faults=10 --minutes=30
 
 does it to a config of your own. Faults that need root (a small file system of their own for the full disk) are skipped
 without it, and counted. A run is forked from this process, which has imported everything and started nothing, so that
