@@ -304,7 +304,7 @@ _RULES = (
   ('optimizer.eps', lambda v: v > 0, 'above 0'),
   ('optimizer.clip_norm', lambda v: v >= 0, '0 (no clipping) or more'),
   ('optimizer.skip_norm', lambda v: v == 0 or v > 1, '0 (none is skipped) or above 1'),
-  ('optimizer.lr_multipliers', _are_multipliers, "None, 'paper' or a list of numbers above 0"),
+  ('optimizer.lr_multipliers', _are_multipliers, "None, 'paper' or a list of numbers above 0 and below 1e300"),
   ('optimizer.accumulate', lambda v: v >= 1, 'at least 1'),
   ('optimizer.ema', lambda v: 0 <= v < 1, '0 (no average) or a decay below 1'),
   ('checkpoint.every_steps', lambda v: v >= 0, '0 (only at the end) or more'),

@@ -23,13 +23,19 @@ from training.checkpoint import reading
 from training.state import TrainState
 
 
+def _run_config() -> dict[str, object]:
+  """What the run in `_prepare_run` is resumed with."""
+  from tests.hnet import tiny  # it compiles when it is imported: after the fork only
+
+  return config_lib.resolve(_config('quickstart')) | {'model': config_lib.resolve(tiny.branch(tiny.ONE_STAGE))}
+
+
 def _prepare_run(seeds: pathlib.Path) -> None:
   """A work directory of a tiny model with two checkpoints."""
   if not seeds.exists():
-    from tests.hnet import tiny  # it compiles when it is imported: after the fork only
+    from tests.hnet import tiny
 
-    config = config_lib.resolve(_config('quickstart')) | {'model': config_lib.resolve(tiny.branch(tiny.ONE_STAGE))}
-    workdir.write_config(seeds, config)
+    workdir.write_config(seeds, _run_config())
     number = lambda value: jnp.asarray(value, jnp.int32)
     params = flatten(tiny.build(tiny.ONE_STAGE))
     checkpoints = checkpoint.Checkpoints(seeds / workdir.CHECKPOINTS, 9, 0, print)
@@ -40,6 +46,7 @@ def _prepare_run(seeds: pathlib.Path) -> None:
   training.load(seeds)
   training.load(seeds, 'best')
   checkpoint.damage(seeds / workdir.CHECKPOINTS, 5)
+  assert not workdir.config_changes(seeds, _run_config())
 
 
 def _make_workdir(rng: random.Random, seeds: pathlib.Path, case: pathlib.Path) -> None:
@@ -54,7 +61,7 @@ def _make_workdir(rng: random.Random, seeds: pathlib.Path, case: pathlib.Path) -
 
 def _run_workdir(case: pathlib.Path) -> None:
   training.load(case / 'run')
-  workdir.config_changes(case / 'run', config_lib.resolve(_config('quickstart')))
+  workdir.config_changes(case / 'run', _run_config())
 
 
 def _make_checkpoints(rng: random.Random, seeds: pathlib.Path, case: pathlib.Path) -> None:
