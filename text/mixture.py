@@ -128,7 +128,9 @@ def _counts(names: Sequence[str], weights: Sequence[float]) -> np.ndarray:
   """Rows of each corpus in a block: by the largest remainders, so that they sum to BLOCK."""
   for name, weight in zip(names, weights, strict=True):
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e300:
-      raise ValueError(f"data source '{name}' has the weight {weight!r}: weights are finite numbers from 0 on, below 1e300")
+      raise ValueError(
+        f"data source '{name}' has the weight {weight!r}: weights are finite numbers from 0 on, below 1e300"
+      )
   total = sum(weights)
   if not total:
     raise ValueError(f'all weights of the data sources are 0 ({", ".join(names)}): give at least one a positive weight')
