@@ -87,14 +87,11 @@ def configuration(model: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def study(
-  model: Mapping[str, Any],
-  steps: int,
-  meshes: Sequence[Sequence[int]] = MESHES,
-  options: Mapping[str, Any] | None = None,
+  model: Mapping[str, Any], steps: int, meshes: Sequence[Sequence[int]] = MESHES, place: int = 0
 ) -> dict[str, Any]:
   """Losses of every step by mesh; 'closest', the least distance of a boundary to 1/2; 'disagreements', see the module.
 
-  options: of XLA's compiler. ValueError if there is no place in the stream without a boundary near 1/2.
+  place: of the stream, in batches, that is tried first. ValueError if there is none without a boundary near 1/2.
   """
   config = configuration(model, steps)
   corpora = text.open_mixture(config['data']['source'])
@@ -106,9 +103,9 @@ def study(
     with jax.set_mesh(trainer.mesh):
       if found is None:
         initial = jax.device_get(trainer.state())
-      step = trainer.lower(initial, trainer.abstract_batch(), _silent).compile(compiler_options=options)
+      step = trainer.lower(initial, trainer.abstract_batch(), _silent).compile(compiler_options=FAST)
       if found is None:
-        found = _without_ties(trainer, step, initial, corpora, steps, options)
+        found = _without_ties(trainer, step, initial, corpora, steps, place)
         batches, losses[tuple(shape)], closest, disagreements = found
       else:
         losses[tuple(shape)] = [metrics['loss'] for metrics, _ in _train(trainer, step, initial, batches)]
@@ -124,13 +121,13 @@ def _train(trainer: Trainer, step: Any, initial: Any, batches: Sequence[Any]) ->
     yield {name: float(value) for name, value in metrics.items()}, before
 
 
-def _without_ties(trainer, step, initial, corpora, steps, options) -> tuple[list, list[float], float, int]:
+def _without_ties(trainer, step, initial, corpora, steps, first) -> tuple[list, list[float], float, int]:
   """(batches, losses, closest, disagreements) of the first place without a boundary near one half."""
   forward = jax.jit(
-    lambda params, batch: rebuild(trainer.model, params)(batch).boundary_probabilities, compiler_options=options
+    lambda params, batch: rebuild(trainer.model, params)(batch).boundary_probabilities, compiler_options=FAST
   )
   fractions = trainer.model.config.ladder.fractions
-  for place in range(TRIES):
+  for place in range(first, first + TRIES):
     batches = list(itertools.islice(trainer.batches(corpora, place * DEVICES), steps))
     losses, closest, disagreements = [], np.inf, 0
     for (metrics, params), batch in zip(_train(trainer, step, initial, batches), batches, strict=True):
@@ -173,7 +170,7 @@ def main(command: list[str]) -> None:
   print('closest boundary | rungs differ among rows |\n' + '| --- ' * (5 + len(others)) + '|', flush=True)
   worst = 0.0
   for name in arguments.models:
-    found = study(MODELS[name], arguments.steps, options=FAST)
+    found = study(MODELS[name], arguments.steps)
     reference = found['losses'][MESHES[0]]
     differences = [difference(found['losses'][mesh], reference) for mesh in others]
     worst = max(worst, *differences)

@@ -22,7 +22,6 @@ import byte_models
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, informative
-from tests.layers.common import jit
 from text import BOS, EOS
 from text.batch import Batch
 from text.words import mark
@@ -86,12 +85,12 @@ class Subject:
 
   def __init__(self, model_branch):
     self.make = lambda: byte_models.build(byte_models.parse(model_branch), rngs=nnx.Rngs(0))
-    self.model = informative(jit(self.make)())
-    self.forward = jit(lambda model, batch: model(batch))
-    self.decode = jit(self._decode)
+    self.model = informative(self.make())
+    self.forward = jax.jit(lambda model, batch: model(batch))
+    self.decode = jax.jit(self._decode)
     self.is_bytewise = not hasattr(self.model, 'symbol_logits')
     self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
-    self.symbol_logits = jit(lambda model, batch: model.symbol_logits(batch))
+    self.symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 
   def marked(self, batch):
     """The batch with its words, for a model that needs them."""
@@ -278,7 +277,7 @@ def test_every_array_is_a_float32_parameter_and_has_a_gradient(subject):
     output = model(batch)
     return jnp.sum(output.nll) / batch.scored.sum() + 0.03 * sum(output.aux_losses.values())
 
-  gradient = flatten(jit(jax.grad(loss))(subject.model))
+  gradient = flatten(jax.jit(jax.grad(loss))(subject.model))
   assert {leaf.dtype for leaf in flatten(subject.model).values()} == {jnp.dtype('float32')}
   assert all(np.isfinite(leaf).all() for leaf in gradient.values())
   assert [path for path, leaf in gradient.items() if not np.any(leaf)] == []

@@ -14,7 +14,6 @@ from byte_models import llama
 from layers.paths import flatten, rebuild
 from layers.stack import Stack
 from tests.goldens import GOLDENS
-from tests.layers.common import jit
 
 # transformers 5.23.0: 2 layers, 4 heads of 12 over 2, width 32, Llama 3's rotary scaling beyond 32 positions, 80 tokens
 SOURCE = GOLDENS / 'llama'
@@ -33,7 +32,7 @@ def model():
 
 def fresh(**changes):
   config = llama.parse({**SIZES, **changes})
-  return jit(lambda: llama.Llama(config, rngs=nnx.Rngs(0)))()
+  return llama.Llama(config, rngs=nnx.Rngs(0))
 
 
 def equal(a, b):
@@ -46,7 +45,7 @@ def equal(a, b):
 @pytest.mark.parametrize('scan', [False, True])
 def test_logits_are_those_of_hugging_face(golden, model, scan):
   model = model if not scan else llama.from_pretrained(SOURCE, scan=True)
-  logits = jit(lambda m, t: m(t, jnp.ones_like(t)))(model, golden['tokens'])
+  logits = jax.jit(lambda m, t: m(t, jnp.ones_like(t)))(model, golden['tokens'])
   assert np.std(golden['logits']) > 1
   np.testing.assert_allclose(logits, golden['logits'], atol=5e-5)
 
@@ -54,15 +53,15 @@ def test_logits_are_those_of_hugging_face(golden, model, scan):
 def test_documents_of_a_row_do_not_meet(golden, model):
   tokens = golden['tokens'].reshape(1, -1)
   ids = np.repeat([[1, 2]], golden['tokens'].shape[1], 1)
-  logits = jit(lambda m: m(tokens, ids))(model)
+  logits = jax.jit(lambda m: m(tokens, ids))(model)
   np.testing.assert_allclose(logits.reshape(golden['logits'].shape), golden['logits'], atol=5e-5)
 
 
 def test_decoding_step_by_step_equals_the_parallel_form(golden, model):
   tokens, lengths, total = golden['tokens'], np.array([3, 40]), golden['tokens'].shape[1]
   prompt = np.where(np.arange(40) < lengths[:, None], tokens[:, :40], 0)
-  logits, cache = jit(lambda m: m.prefill(prompt, lengths, m.init_cache(2, total)))(model)
-  step = jit(lambda m, token, cache: m.step(token, cache))
+  logits, cache = jax.jit(lambda m: m.prefill(prompt, lengths, m.init_cache(2, total)))(model)
+  step = jax.jit(lambda m, token, cache: m.step(token, cache))
   for offset in range(6):
     at = lengths + offset
     np.testing.assert_allclose(logits, golden['logits'][[0, 1], at - 1], atol=5e-5)
@@ -70,7 +69,7 @@ def test_decoding_step_by_step_equals_the_parallel_form(golden, model):
 
 
 def test_a_token_outside_the_vocabulary_is_not_another_token(model):
-  logits = jit(lambda m, t: m(t, jnp.ones_like(t)))(model, np.array([[1, 60], [1, 61], [1, -1]]))
+  logits = jax.jit(lambda m, t: m(t, jnp.ones_like(t)))(model, np.array([[1, 60], [1, 61], [1, -1]]))
   assert np.isfinite(logits[0]).all() and np.isnan(logits[1:, 1]).all()
 
 
@@ -82,7 +81,7 @@ def test_the_bare_backbone_is_the_blocks_without_embeddings_head_and_norm(golden
     {path: jnp.asarray(value) for path, value in flat.items()},
   )
   x = model._embed(golden['tokens'])
-  y = jit(lambda s, x: s(x, jnp.ones(x.shape[:2], jnp.int32)))(stack, x)
+  y = jax.jit(lambda s, x: s(x, jnp.ones(x.shape[:2], jnp.int32)))(stack, x)
   np.testing.assert_allclose(model._head(model.backbone.norm(y, y.dtype)), golden['logits'], atol=5e-5)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from safetensors.numpy import load_file
 
 from byte_models import gguf_file, llama
 from layers.paths import flatten
-from tests.layers.common import jit
 
 gguf = pytest.importorskip('gguf', reason='reads GGUF: pip install -r requirements-gguf.txt')
 
@@ -36,7 +36,7 @@ NAMES = {
 
 @pytest.fixture(scope='module')
 def model():
-  return jit(lambda: llama.Llama(CONFIG, rngs=nnx.Rngs(0)))()
+  return llama.Llama(CONFIG, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture(scope='module')
@@ -103,7 +103,7 @@ def test_a_file_in_float32_is_the_model_itself(write, model):
 
 def test_channels_in_the_order_of_the_file_are_another_model(write, model, monkeypatch):
   tokens = np.arange(24)[None] % 7
-  logits = jit(lambda m: m(tokens, jnp.ones_like(tokens)))
+  logits = jax.jit(lambda m: m(tokens, jnp.ones_like(tokens)))
   np.testing.assert_allclose(logits(llama.from_gguf(write())), logits(model), atol=1e-5)
   monkeypatch.setattr(gguf_file, '_half_split', lambda weight, heads: weight)
   assert np.abs(logits(llama.from_gguf(write())) - logits(model)).max() > 1e-3

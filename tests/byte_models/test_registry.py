@@ -17,7 +17,6 @@ from hnet import HNet
 from layers.paths import flatten
 from tests.byte_models.tiny_tfree_hat import branch, build
 from tests.goldens import GOLDENS
-from tests.layers.common import jit
 from text import MemoryCorpus
 from text.batch import Batch
 from text.words import mark
@@ -100,8 +99,8 @@ class TestTFreeHAT:
     """Steps know only what is before them; the published delivery knows more inside the first character of a word."""
     batch = mark(Batch.of([b'\xfe' + TEXT]), 'hat(max_bytes=100)')
     size = int(batch.segment_ids.sum())
-    forward = jit(lambda model, batch: model(batch).logits)
-    step = jit(decoding.step)
+    forward = jax.jit(lambda model, batch: model(batch).logits)
+    step = jax.jit(decoding.step)
     for changes, delivery, equal in (({}, 'causal', True), ({'delivery': 'published'}, 'published', False)):
       model = training.load(copied(TFREE_HAT, **ONE_RUNG, **changes)).model
       assert model.config.delivery == delivery
@@ -121,7 +120,7 @@ class TestTFreeHAT:
     batch = mark(Batch.of([b'\xfe' + text + b'\xff']), model.words)
     assert batch.word_starts[0, [0, 1, ids.shape[1] - 1]].all()
 
-    @jit
+    @jax.jit
     def published(model, ids, starts):
       batch = Batch(ids, np.ones(ids.shape, np.int32), starts)
       words = model.locate(batch)

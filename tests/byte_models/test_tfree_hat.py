@@ -16,7 +16,6 @@ from byte_models.tfree_hat.words import locate, unfinished
 from evaluation.generation import generate
 from layers.paths import flatten
 from tests.byte_models.tiny_tfree_hat import abstract, branch, build
-from tests.layers.common import jit
 from text.batch import Batch
 from text.words import mark
 
@@ -26,7 +25,7 @@ CHARACTERS = st.sampled_from(
 )
 BYTES = st.lists(st.one_of(CHARACTERS, st.binary(max_size=4), st.text(max_size=3).map(str.encode)), max_size=12)
 
-waiting = jit(unfinished)
+waiting = jax.jit(unfinished)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
@@ -60,7 +59,7 @@ def test_only_the_published_delivery_tells_a_byte_what_follows_it(delivery):
   """'a\\xa0b' and 'aµb' begin with the same two bytes, and the second byte begins a word in the first text only."""
   model = build(delivery=delivery)
   batch = mark(Batch.of(['xa\xa0b'.encode(), 'xaµb'.encode()]), model.words)
-  output = jit(lambda model, batch: model(batch))(model, batch)
+  output = jax.jit(lambda model, batch: model(batch))(model, batch)
   np.testing.assert_array_equal(batch.bytes[0, :3], batch.bytes[1, :3])
   np.testing.assert_array_equal(output.logits[0, :2], output.logits[1, :2])
   assert np.allclose(output.logits[0, 2], output.logits[1, 2], atol=1e-5) == (delivery == 'causal')
@@ -117,10 +116,12 @@ def test_steps_equal_the_parallel_form_where_characters_are_whole(delivery):
   model = build(delivery=delivery, window=6)
   batch = mark(Batch.of([text.encode()[:44] for text in TEXTS]), model.words)
   length_B, prompt = batch.segment_ids.sum(1), 9
-  parallel = jit(lambda model, batch: model(batch).logits)(model, batch)
+  parallel = jax.jit(lambda model, batch: model(batch).logits)(model, batch)
   cache = model.init_cache(len(TEXTS), 44)
-  logits, cache = jit(lambda m, b, n, c: m.prefill(b, n, c))(model, batch.bytes[:, :prompt], np.full(3, prompt), cache)
-  step = jit(lambda model, byte_B, cache: model.step(byte_B, cache))
+  logits, cache = jax.jit(lambda m, b, n, c: m.prefill(b, n, c))(
+    model, batch.bytes[:, :prompt], np.full(3, prompt), cache
+  )
+  step = jax.jit(lambda model, byte_B, cache: model.step(byte_B, cache))
   begun = np.maximum.accumulate(np.where(batch.word_starts, np.arange(44), 0), 1)
   inside = np.asarray(unfinished(batch.bytes, batch.segment_ids)) > np.arange(44) - begun
   for index in range(prompt - 1, 44):
@@ -158,7 +159,7 @@ def test_every_rung_and_memory_setting_computes_the_same():
   results = []
   small = {'ladder': {'fractions': (0.75, 0.8, 1.0)}, 'remat': True, 'scan_layers': True}
   for changes in ({'ladder': {'fractions': (1.0,)}}, small):
-    value, gradient = jit(jax.value_and_grad(loss))(build(**changes))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(build(**changes))
     results.append((value, flatten(gradient)))
   (value, gradient), (other, others) = results
   np.testing.assert_allclose(value, other, rtol=1e-5)

@@ -17,7 +17,6 @@ from byte_models.tfree_hat.official import parts
 from layers.paths import flatten
 from layers.weights import scatter
 from tests.goldens import GOLDENS
-from tests.layers.common import jit
 from text.batch import Batch
 from text.words import mark
 
@@ -50,7 +49,7 @@ def both(io):
   return Batch(batch.bytes, batch.segment_ids, starts)
 
 
-@jit
+@jax.jit
 def intermediates(model, batch):
   words = model.locate(batch)
   a = model.encode(batch)
@@ -106,7 +105,7 @@ def test_cross_entropy_and_gradients_equal_the_published_code(name):
     per_text = model(batch).nll.sum(1) / batch.scored.sum(1)
     return per_text.mean(), per_text
 
-  (_, per_text), gradient = jit(jax.value_and_grad(loss, has_aux=True))(load(name))
+  (_, per_text), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(load(name))
   for row, text in enumerate(TEXTS):
     np.testing.assert_allclose(per_text[row], io[f'{text}.mean_cross_entropy'][0], rtol=1e-5)
   flat = {path: np.asarray(value) for path, value in flatten(gradient).items()}
@@ -117,13 +116,13 @@ def test_cross_entropy_and_gradients_equal_the_published_code(name):
     np.testing.assert_allclose(value, expected[tensor], atol=3e-6, rtol=0, err_msg=tensor)
 
 
-@jit
+@jax.jit
 def prefill(model, bytes_BxP, length_B):
   logits, cache = model.prefill(bytes_BxP, length_B, model.init_cache(len(bytes_BxP), LENGTH))
   return model.by_byte(logits), cache  # a swap of columns: again over ids
 
 
-@jit
+@jax.jit
 def step(model, byte_B, cache):
   logits, cache = model.step(byte_B, cache)
   return model.by_byte(logits), cache

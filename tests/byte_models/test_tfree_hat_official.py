@@ -13,7 +13,6 @@ from byte_models.tfree_hat import reference
 from layers.paths import flatten
 from tests.byte_models.tiny_tfree_hat import SCALING, build
 from tests.goldens import GOLDENS
-from tests.layers.common import jit
 from text.batch import Batch
 from text.words import mark
 
@@ -51,7 +50,7 @@ def test_the_model_equals_its_specification(name, tmp_path):
   config = full(json.loads((tmp_path / 'config.json').read_text()))
   expected = reference.forward(config, load_file(tmp_path / 'model.safetensors'), batch.bytes[0], np.diff(starts))
 
-  @jit
+  @jax.jit
   def run(model, batch):
     words, a = model.locate(batch), model.encode(batch)
     g = model.pool(a, words)
@@ -95,7 +94,7 @@ def test_what_is_never_used_may_be_left_out(tmp_path):
   unused = {path for path in flatten(whole) if '.unused.' in path}
   assert flatten(whole).keys() - flatten(lean).keys() == unused and len(unused) == 6
   batch = mark(Batch.of([TEXT]), lean.words)
-  call = jit(lambda model, batch: model(batch).logits)
+  call = jax.jit(lambda model, batch: model(batch).logits)
   np.testing.assert_array_equal(call(lean, batch), call(whole, batch))
   tfree_hat.save_pretrained(lean, tmp_path)
   written, read = load_file(tmp_path / 'model.safetensors'), load_file(DIRECTORY / 'model.safetensors')
@@ -111,7 +110,7 @@ def test_what_is_never_used_may_be_left_out(tmp_path):
 def test_begin_and_end_stand_for_the_published_ids():
   model = load()
   assert (model.config.bos, model.config.eos) == (193, 192)
-  call = jit(lambda model, batch: model(batch))
+  call = jax.jit(lambda model, batch: model(batch))
   ours = call(model, mark(Batch.of([b'\xfeThe end\xff']), model.words))
   theirs = Batch.of([b'\xc1The end\xc0'])
   starts = np.array([[1, 1, 0, 0, 1, 0, 0, 0, 1]], bool)

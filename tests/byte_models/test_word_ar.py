@@ -12,7 +12,7 @@ from byte_models.word_ar.layout import Words, permute, word_starts
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
-from tests.layers.common import jit, random, segment_ids
+from tests.layers.common import random, segment_ids
 from text import BOS, EOS
 from text.batch import Batch
 from text.words import mark
@@ -97,7 +97,7 @@ def test_no_byte_can_be_taken_for_a_pooling_vector():
     words = Words.of(starts, jnp.asarray(batch.segment_ids), 4, 8)
     return jnp.sum(model.encode(model.embed(batch.bytes), words)[:, 4:8] * random(4, 32))  # of the word 'abc'
 
-  gradient = jit(jax.grad(encoded))(model).embeddings[...]
+  gradient = jax.jit(jax.grad(encoded))(model).embeddings[...]
   assert np.flatnonzero(np.abs(gradient).sum(1)).tolist() == [*b'abc']
 
 
@@ -111,7 +111,7 @@ def test_a_word_is_encoded_from_its_own_bytes_and_no_padding(kind):
   spans = tiny.words_of(batch.word_starts[0, : len(row)])
   given = [np.array(part) for part in (batch.bytes, batch.segment_ids, batch.word_starts)]
 
-  @jit
+  @jax.jit
   def encode(bytes_BxL, segment_ids_BxL, starts_BxL):
     words = Words.of(starts_BxL, segment_ids_BxL, k, starts_BxL.shape[1])
     return model.encode(model.embed(bytes_BxL), words)[0]
@@ -167,7 +167,7 @@ def test_rungs_give_the_same_values_and_gradients(hat):
     output = model(batch)
     return jnp.sum(output.nll), output.metrics
 
-  results = [jit(jax.value_and_grad(loss, has_aux=True))(m, batch) for m in (hat, whole)]
+  results = [jax.jit(jax.value_and_grad(loss, has_aux=True))(m, batch) for m in (hat, whole)]
   ((ours, metrics), gradient), ((theirs, _), expected) = results
   count = batch.word_starts.sum(1)
   assert metrics['ladder_fill_1'] == pytest.approx(count.mean() / 32) and count.max() <= 32
@@ -214,7 +214,7 @@ def test_bfloat16_computes_nearly_the_same_and_decodes(kind):
   config = byte_models.parse({**values, 'dtype': 'bfloat16', 'remat': True, 'scan_layers': True})
   low = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(full))
   batch = batch_of(full, b'\xfe' + SENTENCE)
-  ours, expected = (np.asarray(jit(lambda m, b: m(b).nll)(m, batch)) for m in (low, full))
+  ours, expected = (np.asarray(jax.jit(lambda m, b: m(b).nll)(m, batch)) for m in (low, full))
   assert np.abs(ours - expected).max() < 0.2
 
   def decode(model, batch):

@@ -23,7 +23,6 @@ from evaluation.bits_per_byte import evaluate
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
-from tests.layers.common import jit
 from tests.test_contract import ALONE, BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, drawn, segment_ids, texts
 from tests.text import tiny_subwords
 from text import BOS, EOS, MemoryCorpus, words
@@ -105,7 +104,7 @@ def naive_nats(model, batch, row):
   return nats
 
 
-likeliest = jit(lambda model, batch: model.likeliest(batch))
+likeliest = jax.jit(lambda model, batch: model.likeliest(batch))
 
 
 @drawn(max_examples=10)
@@ -119,7 +118,7 @@ def test_causality_later_bytes_change_no_unit_before_them(model, batch, other, l
   np.testing.assert_allclose(ours.nll[same], theirs.nll[same], atol=TOLERANCE, rtol=0)
 
 
-@functools.partial(jit, static_argnames='max_bytes')
+@functools.partial(jax.jit, static_argnames='max_bytes')
 def decode(model, prompts, prompt_B, symbols_BxN, max_bytes):
   """Logits after the prompts and after each symbol behind them: [B, 1 + N, V]."""
   cache = model.init_cache(len(symbols_BxN), max_bytes)
@@ -237,7 +236,7 @@ def test_units_that_do_not_fit_take_a_larger_rung_and_change_nothing(file):
   assert [config.unit_capacity(count, LENGTH) for count in config.ladder.rungs(LENGTH)] == [16, 48]
   whole = tiny.build(branch('subword', file, ladder={'fractions': (1.0,)}))
   small = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(whole))
-  value = jit(jax.value_and_grad(lambda model, batch: jnp.sum(model(batch).nll)))
+  value = jax.jit(jax.value_and_grad(lambda model, batch: jnp.sum(model(batch).nll)))
   for text, rung in (b'\xfethe the the cat', 16), (b'\xfeabcdefg hijklmn opqrstu', 48):
     batch = marked(small, of(text, b'\xfea'))
     assert batch.word_starts.sum(1).max() <= 16 and ((batch.units >= 0).sum(1).max() <= 16) == (rung == 16)

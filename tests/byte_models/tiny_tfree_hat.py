@@ -5,7 +5,6 @@ from flax import nnx
 
 from byte_models import tfree_hat
 from tests.hnet.tiny import informative
-from tests.layers.common import jit
 
 SCALING = {
   'rope_type': 'llama3',
@@ -43,7 +42,7 @@ def branch(*, window=-1, kv_heads=2, qk_norm='', every_layer=True, scaling=None,
 def build(**changes):
   """An informative model of `branch`."""
   config = tfree_hat.parse(branch(**changes))
-  return informative(jit(lambda: tfree_hat.build(config, rngs=nnx.Rngs(0)))())
+  return informative(tfree_hat.build(config, rngs=nnx.Rngs(0)))
 
 
 def abstract(model_branch):

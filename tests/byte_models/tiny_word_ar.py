@@ -10,7 +10,6 @@ from flax import nnx
 import byte_models
 from byte_models.word_ar import WORD_END
 from tests.hnet.tiny import informative
-from tests.layers.common import jit
 from text import BOS
 
 CAP = 8
@@ -42,7 +41,7 @@ KINDS = {
 def build(values):
   """An informative model of a branch."""
   config = byte_models.parse(values)
-  return informative(jit(lambda: byte_models.build(config, rngs=nnx.Rngs(0)))())
+  return informative(byte_models.build(config, rngs=nnx.Rngs(0)))
 
 
 def words_of(starts):
@@ -56,7 +55,7 @@ def is_certain(model, document, begin, end):
   return end - begin == model.config.longest or (begin == 0 and end == 1 and document[0] == BOS)
 
 
-_run = jit(lambda stack, x: stack(x, jnp.ones(x.shape[:2], jnp.int32)))
+_run = jax.jit(lambda stack, x: stack(x, jnp.ones(x.shape[:2], jnp.int32)))
 
 
 def _apply(stack, x_LxD):
@@ -105,11 +104,11 @@ def symbols_of(model, document, starts, first):
   return symbols
 
 
-forward = jit(lambda model, batch: model(batch))
-symbol_logits = jit(lambda model, batch: model.symbol_logits(batch))
+forward = jax.jit(lambda model, batch: model(batch))
+symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 
 
-@functools.partial(jit, static_argnames='max_bytes')
+@functools.partial(jax.jit, static_argnames='max_bytes')
 def decode(model, bytes_BxP, prompt_B, word_starts_BxP, symbols_BxN, max_bytes):
   """Logits after the prompts and after each symbol behind them: [B, 1 + N, V]."""
   cache = model.init_cache(len(bytes_BxP), max_bytes)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hnet import boundary
-from tests.layers.common import jit, random, segment_ids
+from tests.layers.common import random, segment_ids
 
 WIDTH = 8
 
@@ -75,7 +75,7 @@ def starts(text):
   return [t == 0 or (not word(byte) and word(text[t - 1])) for t, byte in enumerate(text)]
 
 
-space_row = jit(lambda data: boundary.SpaceLike()(None, jnp.ones((1, 24), jnp.int32), data[None])[0])
+space_row = jax.jit(lambda data: boundary.SpaceLike()(None, jnp.ones((1, 24), jnp.int32), data[None])[0])
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -127,7 +127,7 @@ def test_steps_equal_the_parallel_form_and_rows_wait_for_their_turn(spec):
   states, data = random(4, 10, WIDTH), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (4, 10))
   expected = np.asarray(module(states, np.ones((4, 10), np.int32), data))
   length = np.array([0, 1, 3, 6])
-  state, step = module.last_state(states, data, length), jit(module.step)
+  state, step = module.last_state(states, data, length), jax.jit(module.step)
   assert jax.tree.structure(state) == jax.tree.structure(module.init_state(4))
   while (length < 10).any():
     unread, here = length < 10, np.minimum(length, 9)

@@ -10,7 +10,7 @@ import hnet
 from layers.ladder import LadderConfig
 from layers.paths import flatten, rebuild
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, build
-from tests.layers.common import equations, jit
+from tests.layers.common import equations
 from text.batch import Batch
 
 ROWS, LENGTH = 3, 48
@@ -45,24 +45,28 @@ def loss(model, batch):
 
 
 @pytest.fixture(scope='module', params=[1, ROWS], ids=['all rows at once', 'rows in groups'])
-def models(request):
-  """(ladder, full): the same parameters under two configurations."""
-  ladder = build(TWO_STAGE, ladder={'fractions': FRACTIONS, 'row_groups': request.param})
-  config = hnet.parse(branch(TWO_STAGE, ladder={'fractions': (1.0,)}))
-  return ladder, rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(ladder))
+def ladder(request):
+  return build(TWO_STAGE, ladder={'fractions': FRACTIONS, 'row_groups': request.param})
+
+
+@pytest.fixture(scope='module')
+def full():
+  """The same parameters."""
+  return build(TWO_STAGE, ladder={'fractions': (1.0,)})
+
+
+value_and_gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 CASES = [(LENGTH, 1, 1), (LENGTH, -1, -1), (40, -1, 1), (24, -1, -1), (16, 1, 1), (8, 1, -1), (0, 1, 1), (0, -1, -1)]
 
 
-def test_every_rate_gives_the_same_outputs_and_gradients(models):
-  run = jit(jax.value_and_grad(loss, has_aux=True))
-  ladder, full = models
+def test_every_rate_gives_the_same_outputs_and_gradients(ladder, full):
   rungs, rates = set(), set()
   for repeated, *signs in CASES:
     batch = text(repeated)
-    (_, ours), gradients = run(turned(ladder, signs), batch)
-    (_, theirs), expected = run(turned(full, signs), batch)
+    (_, ours), gradients = value_and_gradient(turned(ladder, signs), batch)
+    (_, theirs), expected = value_and_gradient(turned(full, signs), batch)
     for p in theirs.boundary_probabilities:
       assert not np.any(np.abs(p - 0.5) < 1e-4), 'choose another text: rounding could decide a boundary'
     for b, other in zip(ours.segmentations, theirs.segmentations, strict=True):
@@ -86,11 +90,11 @@ def test_every_rate_gives_the_same_outputs_and_gradients(models):
   assert min(rates) < 0.05 and max(rates) == 1.0
 
 
-def test_switches_stand_side_by_side(models):
+def test_switches_stand_side_by_side(ladder, full):
   """Encoder, decoder and main network of the inner stages, forward and backward; none inside another."""
-  program = jax.make_jaxpr(jax.grad(loss, has_aux=True))(models[0], text(0))
+  program = jax.make_jaxpr(jax.grad(loss, has_aux=True))(ladder, text(0))
   assert [depth for name, depth in equations(program.jaxpr) if name == 'cond'] == [0] * 6
-  alone = jax.make_jaxpr(jax.grad(loss, has_aux=True))(models[1], text(0))
+  alone = jax.make_jaxpr(jax.grad(loss, has_aux=True))(full, text(0))
   assert not any(name == 'cond' for name, _ in equations(alone.jaxpr))
 
 
@@ -105,7 +109,7 @@ class TestHardCapacity:
     config = hnet.parse(branch(ONE_STAGE, ladder={'fractions': (0.2, 0.3)}))
     assert config.ladder.rungs(LENGTH)[-1] == self.CAPACITY
     hard = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(full))
-    return jit(lambda batch: full(batch)), jit(lambda batch: hard(batch))
+    return jax.jit(lambda batch: full(batch)), jax.jit(lambda batch: hard(batch))
 
   def test_the_first_chunks_of_a_row_are_kept_and_the_others_counted(self, forms):
     full, hard = (form(text(0)) for form in forms)

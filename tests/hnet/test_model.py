@@ -11,7 +11,7 @@ from hnet.losses import ratio_loss
 from layers.contract import Context
 from layers.paths import flatten, rebuild
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, build
-from tests.layers.common import jit, segment_ids
+from tests.layers.common import segment_ids
 from text.batch import Batch
 
 IDS = segment_ids([30, 18], [48], [25])
@@ -29,7 +29,7 @@ def with_config(model, layout, **changes):
 def two_stage():
   """(model, output) with targets 2 and a ramp from 2 to 4."""
   model = build(TWO_STAGE, ladder={'fractions': (1.0,)}, ratio_targets=[2.0, {'start': 2.0, 'end': 4.0, 'until': 0.5}])
-  forward = jit(lambda model, batch, context: model(batch, context=context))
+  forward = jax.jit(lambda model, batch, context: model(batch, context=context))
   return model, forward
 
 
@@ -64,7 +64,7 @@ def test_rates_of_documents_are_pulled_one_by_one():
   """Three documents of one row each: their mean loss is the loss of the batch in this scope, and not in the other."""
   model = build(ONE_STAGE, ratio_targets=3.0, ratio_scope='per_document', ladder={'fractions': (1.0,)})
   whole = Batch(BATCH.bytes, np.ones_like(IDS))
-  output = jit(lambda batch: model(batch))(whole)
+  output = jax.jit(lambda batch: model(batch))(whole)
   (p,), (b,) = output.boundary_probabilities, output.segmentations
   rows = [float(ratio_loss(p[row], b[row], np.ones(48, bool), 3.0)) for row in range(3)]
   np.testing.assert_allclose(output.aux_losses['ratio'], np.mean(rows), rtol=1e-5)
@@ -89,13 +89,13 @@ def test_bfloat16_computes_nearly_the_same_and_decodes():
     output = model(BATCH)
     return output.nll.sum(), output.logits
 
-  expected = jit(loss)(model)[1]
-  gradient, logits = jit(jax.grad(loss, has_aux=True))(low)
+  expected = jax.jit(loss)(model)[1]
+  gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(low)
   assert logits.dtype == jnp.float32
   assert np.abs(np.asarray(logits - expected))[REAL].max() < 0.05 * np.abs(expected).max()
   assert all(leaf.dtype == jnp.float32 and np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
-  @jit
+  @jax.jit
   def decode(model):
     cache = model.init_cache(3, 10)
     first, cache = model.prefill(BATCH.bytes[:, :6], jnp.array([6, 6, 6]), cache)
@@ -111,5 +111,5 @@ def test_a_window_bounds_what_a_prompt_leaves_behind():
   whole = Batch(BATCH.bytes, np.ones_like(IDS))
   cache = model.init_cache(3, 48)
   assert {leaf.shape[1] for leaf in jax.tree.leaves(cache) if leaf.ndim > 1} == {4}
-  logits, _ = jit(model.prefill)(BATCH.bytes, jnp.array([48, 48, 48]), cache)
-  np.testing.assert_allclose(logits, jit(lambda batch: model(batch))(whole).logits[:, -1], atol=1e-5)
+  logits, _ = jax.jit(model.prefill)(BATCH.bytes, jnp.array([48, 48, 48]), cache)
+  np.testing.assert_allclose(logits, jax.jit(lambda batch: model(batch))(whole).logits[:, -1], atol=1e-5)

@@ -17,7 +17,6 @@ from hnet import official
 from layers.paths import flatten
 from tests.goldens import GOLDENS
 from tests.hnet.tiny import ONE_STAGE, branch
-from tests.layers.common import jit
 
 # parameters and tensors, counted in the authors' code
 RELEASED = {
@@ -98,7 +97,7 @@ def test_overrides_change_how_it_runs_and_not_what_is_written(tmp_path):
 
 def test_a_fresh_model_is_written_in_float32_and_read_back(tmp_path):
   config = hnet.parse(branch(ONE_STAGE))
-  model = jit(lambda: hnet.build(config, rngs=nnx.Rngs(0)))()
+  model = hnet.build(config, rngs=nnx.Rngs(0))
   hnet.save_pretrained(model, tmp_path)
   assert {entry[0] for entry in raw(tmp_path).values()} == {'F32'}
   again = flatten(hnet.from_pretrained(tmp_path))

@@ -12,7 +12,6 @@ import hnet
 from hnet import official
 from layers.paths import flatten
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
-from tests.layers.common import jit
 
 
 def model_of(layout, **changes):
@@ -86,7 +85,7 @@ def test_residual_additions_are_counted_from_the_outside_in():
 def test_initial_values_are_the_published_ones():
   sizes = {'d_model': [64, 128], 'd_intermediate': [256, 256]}
   config = hnet.parse(branch(['t2', ['T4'], 'm1t1'], **sizes))
-  flat = {path: np.asarray(v) for path, v in flatten(jit(lambda: hnet.build(config, rngs=nnx.Rngs(0)))()).items()}
+  flat = {path: np.asarray(v) for path, v in flatten(hnet.build(config, rngs=nnx.Rngs(0))).items()}
   deviation = lambda path: np.std(flat[path])
   assert deviation('embeddings') == pytest.approx(1.0, rel=0.05)
   for path in (

@@ -7,7 +7,7 @@ import pytest
 
 from hnet.smoothing import CLAMP, ema_step
 from kernels.dechunk import dechunk
-from tests.layers.common import jit, random, segment_ids
+from tests.layers.common import random, segment_ids
 
 WIDTH = 3
 
@@ -47,7 +47,7 @@ def test_tiles_equal_the_loop(length):
   third = length // 3
   ids = segment_ids([length], *[[third, length - third]] * 4, *[[1] * third + [length - 2 * third]] * 5)
   h, p = random(len(ids), length, WIDTH), probabilities(length, len(ids))
-  z = jit(ema)(h, p, ids)
+  z = jax.jit(ema)(h, p, ids)
   assert z.dtype == jnp.float32
   np.testing.assert_allclose(z, loop(h, p, ids) * (ids > 0)[..., None], atol=2e-6)
 
@@ -65,7 +65,7 @@ def test_gradients_equal_those_of_single_steps():
       outputs.append(last)
     return jnp.stack(outputs, 1)
 
-  gradient = lambda fn: jit(jax.grad(lambda h, p: jnp.sum(fn(h, p) * weight), (0, 1)))(h, p)
+  gradient = lambda fn: jax.jit(jax.grad(lambda h, p: jnp.sum(fn(h, p) * weight), (0, 1)))(h, p)
   ours = gradient(lambda h, p: ema(h, p, ids))
   for a, b in zip(ours, gradient(by_steps), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
@@ -75,5 +75,5 @@ def test_gradients_equal_those_of_single_steps():
 
 def test_the_first_chunk_is_clamped_too():
   h = np.full((1, 2, WIDTH), 1.0, np.float32)
-  z = jit(ema)(h, np.ones((1, 2), np.float32), np.ones((1, 2), np.int32))
+  z = jax.jit(ema)(h, np.ones((1, 2), np.float32), np.ones((1, 2), np.int32))
   np.testing.assert_allclose(z[0, :, 0], [0.9999, 1 - 1e-8], rtol=1e-6)

@@ -7,7 +7,6 @@ from flax import nnx
 
 import hnet
 from layers.paths import path_name
-from tests.layers.common import jit
 
 ONE_STAGE = ['m1', ['T1'], 'm1']
 TWO_STAGE = ['m1', ['T1m1', ['T1'], 'm1'], 'm1']
@@ -37,7 +36,7 @@ def branch(layout, window=-1, **changes):
 def build(layout, **changes):
   """An informative model of `branch`."""
   config = hnet.parse(branch(layout, **changes))
-  return informative(jit(lambda: hnet.build(config, rngs=nnx.Rngs(0)))())
+  return informative(hnet.build(config, rngs=nnx.Rngs(0)))
 
 
 def informative(model, seed=0):

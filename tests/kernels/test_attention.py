@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.attention import attention, pallas_gpu, pallas_tpu, reference, xla
-from tests.layers.common import jit
 
 FORMS = {
   'reference': reference.attention,
@@ -36,7 +35,7 @@ def program(form, window, causal):
     y = FORMS[form](*arrays, ids, window, causal=causal)
     return jnp.sum(y * weight), y
 
-  return jit(jax.value_and_grad(scalar, has_aux=True))
+  return jax.jit(jax.value_and_grad(scalar, has_aux=True))
 
 
 def results(form, arrays, ids, weight, window, causal):

@@ -1,15 +1,11 @@
 """Which implementation runs where, and rows over devices."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from kernels.choice import DEFAULTS, choose, platform
+from tests import devices
 
 
 def mesh_of(name):
@@ -93,7 +89,4 @@ with jax.set_mesh(mesh_of('data', 'fsdp')):
 
 
 def test_every_device_computes_its_own_rows_and_gradients_agree():
-  environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu'}
-  root = pathlib.Path(__file__).parents[2]
-  done = subprocess.run([sys.executable, '-c', PROGRAM], env=environment, cwd=root, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr[-2000:]
+  devices.run(PROGRAM, 4)

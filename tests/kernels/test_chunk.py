@@ -12,7 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from kernels import tpu
 from kernels.chunk import chunk, chunk_index, pallas_tpu, positions, reference, slots, xla
 from tests.kernels.common import LENGTH, PATTERNS, ROWS, WIDTH, boundaries, drawn
-from tests.layers.common import equations, jit
+from tests.layers.common import equations
 
 CAPACITIES = (LENGTH, 17, 1)  # all, one that overflows inside a tile, and the least
 FORMS = {
@@ -35,7 +35,7 @@ def program(form, capacity):
     values, pull = jax.vjp(lambda x: FORMS[form](x, slot, position), x)
     return values, position, pull(gradient)[0]
 
-  return jit(run)
+  return jax.jit(run)
 
 
 def rows_of(seed, length, dtype='float32'):
@@ -77,7 +77,7 @@ def test_bfloat16_rows_are_moved_unchanged():
 def test_the_public_function_counts_what_it_kept():
   mask, _, _ = boundaries('every byte')
   mask[1, 5:] = False
-  got = jit(chunk, static_argnums=2)(rows_of(0, LENGTH), mask, 17)
+  got = jax.jit(chunk, static_argnums=2)(rows_of(0, LENGTH), mask, 17)
   np.testing.assert_array_equal(got.count_B, [17, 5])
   np.testing.assert_array_equal(got.position_BxM[1], [*range(5), *[LENGTH] * 12])
   np.testing.assert_array_equal(chunk_index(mask), np.cumsum(mask, 1) - 1)

@@ -12,7 +12,6 @@ from jax.experimental.pallas import tpu as pltpu
 from kernels import tpu
 from kernels.dechunk import coefficients, dechunk, pallas_tpu, reference, xla
 from tests.kernels.common import LENGTH, PATTERNS, ROWS, WIDTH, assert_close, boundaries, drawn
-from tests.layers.common import jit
 
 CAPACITIES = (LENGTH, 17)  # all, and one that overflows inside a tile
 FORMS = {
@@ -34,7 +33,7 @@ def program(form, with_residual=True):
     y = FORMS[form](z, *scales, selected, residual if with_residual else None)
     return jnp.sum(y * weight), y
 
-  return jit(jax.value_and_grad(scalar, (0, 1, 2, 3), has_aux=True))
+  return jax.jit(jax.value_and_grad(scalar, (0, 1, 2, 3), has_aux=True))
 
 
 def inputs(pattern, capacity, dtype='float32'):
@@ -127,7 +126,7 @@ def test_the_residual_may_be_missing(form):
 
 def test_the_public_function_takes_no_confidence_and_no_residual():
   z, p, selected, residual, mask, ids, _ = inputs(('drawn', 3), 17)
-  both = jit(lambda *arrays: (dechunk(*arrays[:4]), dechunk(*arrays)))
+  both = jax.jit(lambda *arrays: (dechunk(*arrays[:4]), dechunk(*arrays)))
   np.testing.assert_allclose(*both(z, p, mask, ids, selected, 0 * residual))
 
 

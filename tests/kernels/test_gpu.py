@@ -29,7 +29,6 @@ from kernels.ssd import reference as ssd_reference
 from kernels.ssd import xla as ssd_xla
 from tests.kernels import common
 from tests.kernels.common import PATTERNS, ROWS, WIDTH, assert_close, drawn
-from tests.layers.common import jit
 
 TILE = 16  # of the recurrence
 LENGTH = 70  # three tiles of dechunking, and tails everywhere
@@ -70,7 +69,7 @@ def pulled(operation, form):
     outputs, pull = jax.vjp(lambda *inputs: fn(inputs, others), *inputs)
     return outputs, pull(weights)
 
-  return jit(run)
+  return jax.jit(run)
 
 
 def arguments(operation, pattern, seed, capacity=LENGTH, dtype='float32'):
@@ -136,7 +135,7 @@ def test_dechunking_is_that_of_the_reference(pattern):
 @given(drawn())
 def test_the_recurrence_is_that_of_the_reference(pattern):
   given = arguments('ssd', *pattern)
-  want = jit(ssd_reference.ssd)(*given[0], *given[1])
+  want = jax.jit(ssd_reference.ssd)(*given[0], *given[1])
   for a, b in zip(pulled('ssd', 'pallas_gpu')(*given)[0], want, strict=True):
     assert_close(a, b, 1e-5)
 
@@ -180,7 +179,7 @@ def test_probabilities_at_their_limits_smooth_as_in_float64():
 
 def test_the_residual_may_be_missing():
   (z, p, selected, _), (mask, ids), _ = arguments('dechunk', 'padding', 3, 17)
-  kernel = jit(lambda z, scales, selected: dechunk_gpu.dechunk(z, *scales, selected, None, interpret=True))
+  kernel = jax.jit(lambda z, scales, selected: dechunk_gpu.dechunk(z, *scales, selected, None, interpret=True))
   y = kernel(z, coefficients(p, mask, ids, 17), selected)
   assert_close(y, dechunk_reference.dechunk(np.asarray(z, np.float64), p, mask, ids), 2e-6)
 

@@ -13,7 +13,6 @@ from jax.test_util import check_grads
 from kernels import tpu
 from kernels.route import decide, pallas_tpu, reference, route, xla
 from tests.kernels.common import LENGTH, PATTERNS, ROWS, WIDTH, assert_close, boundaries, drawn
-from tests.layers.common import jit
 
 FORMS = {
   'xla': xla.cosines,
@@ -38,7 +37,7 @@ def program(form):
     routing = decide(FORMS[form](q, k), ids)
     return jnp.sum(routing.p_BxL * weight) + jnp.sum(routing.selected_BxL * weight**2), routing
 
-  return jit(jax.value_and_grad(scalar, (0, 1), has_aux=True))
+  return jax.jit(jax.value_and_grad(scalar, (0, 1), has_aux=True))
 
 
 def weights():

@@ -1,9 +1,6 @@
 """Every operation on a mesh of eight devices, kernels interpreted, against XLA's form on one: values and gradients."""
 
-import os
-import pathlib
-import subprocess
-import sys
+from tests import devices
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
@@ -15,7 +12,6 @@ from kernels.dechunk import dechunk
 from kernels.route import route
 from kernels.ssd import ssd
 from tests.kernels.common import boundaries, interpret_kernels
-from tests.layers.common import jit
 
 interpret_kernels('pallas_tpu')
 rng = np.random.default_rng(0)
@@ -45,10 +41,10 @@ for name, (fn, arguments, own) in cases.items():
     y = fn(*arguments)
     return sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(y), jax.tree.leaves(weights))), y
   gradient = jax.value_and_grad(scalar, has_aux=True)
-  want = jit(lambda arguments: gradient(arguments))(arguments)
+  want = jax.jit(lambda arguments: gradient(arguments))(arguments)
   choice.platform = lambda: 'tpu'
   with jax.set_mesh(mesh):
-    program = jit(lambda arguments: gradient(arguments)).lower(arguments)
+    program = jax.jit(lambda arguments: gradient(arguments)).lower(arguments)
     assert f'tensor<{own}xf32>' in program.as_text(), name
     got = program.compile()(arguments)
   choice.platform = lambda: 'cpu'
@@ -59,7 +55,4 @@ for name, (fn, arguments, own) in cases.items():
 
 
 def test_devices_share_out_rows_and_heads_and_nothing_changes():
-  environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
-  root = pathlib.Path(__file__).parents[2]
-  done = subprocess.run([sys.executable, '-c', PROGRAM], env=environment, cwd=root, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr[-2000:]
+  devices.run(PROGRAM, 8)

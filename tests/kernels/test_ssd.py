@@ -12,7 +12,6 @@ from jax.experimental.pallas import tpu as pltpu
 
 from kernels.cost import array_bytes
 from kernels.ssd import pallas_tpu, reference, ssd, xla
-from tests.layers.common import jit
 
 NAMES = ('x', 'dt', 'a', 'b', 'c')
 
@@ -59,7 +58,7 @@ def program(form, tile):
     y, state = FORMS[form](tile)(*arrays, ids)
     return jnp.sum(y * weights[0]) + jnp.sum(state * weights[1]), (y, state)
 
-  return jit(jax.value_and_grad(scalar, has_aux=True))
+  return jax.jit(jax.value_and_grad(scalar, has_aux=True))
 
 
 def results(form, arrays, ids, weights, tile=None):

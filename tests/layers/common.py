@@ -1,18 +1,7 @@
-"""What the tests of layers and models share: inputs, a way to compile fast, and a look into programs."""
-
-import functools
+"""What the tests of layers and models share: inputs, and a look into programs."""
 
 import jax
 import numpy as np
-
-# Tests run a program a few times, so what counts is how fast it compiles: without optimisation, and fused by the older
-# emitters, which take half the time (as long as XLA has them).
-_options = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
-try:
-  jax.jit(lambda: 0, compiler_options=_options)()
-except jax.errors.JaxRuntimeError:
-  del _options['xla_cpu_use_fusion_emitters']
-jit = functools.partial(jax.jit, compiler_options=_options)
 
 
 def segment_ids(*rows):

@@ -12,7 +12,7 @@ from kernels.attention.xla import attention as self_attention
 from layers.attention import Attention, AttentionConfig, flops
 from layers.rotary import RotaryScaling, frequencies, rotate
 from layers.segments import positions
-from tests.layers.common import jit, random, segment_ids
+from tests.layers.common import random, segment_ids
 
 
 def masked_softmax(q, k, v, ids, window, causal=True):
@@ -28,7 +28,7 @@ def masked_softmax(q, k, v, ids, window, causal=True):
 
 def check(length, window, ids, heads=2, block=128):
   q, k, v = random(3, len(ids), length, heads, 4)
-  ours = jit(lambda q, k, v, ids: self_attention(q, k, v, ids, window, block=block))(q, k, v, ids)
+  ours = jax.jit(lambda q, k, v, ids: self_attention(q, k, v, ids, window, block=block))(q, k, v, ids)
   np.testing.assert_allclose(ours, masked_softmax(q, k, v, ids, window), atol=2e-6)
 
 
@@ -45,7 +45,7 @@ def test_blocks_equal_a_masked_softmax(length, window):
 def test_shared_heads_and_both_directions_equal_a_masked_softmax(window, kv_heads, causal):
   ids = segment_ids([23], [11, 12], [7, 11])
   q, (k, v) = random(3, 23, 6, 4), random(2, 3, 23, kv_heads, 4)
-  ours = jit(lambda q, k, v, ids: self_attention(q, k, v, ids, window, causal=causal, block=8))(q, k, v, ids)
+  ours = jax.jit(lambda q, k, v, ids: self_attention(q, k, v, ids, window, causal=causal, block=8))(q, k, v, ids)
   np.testing.assert_allclose(ours, masked_softmax(q, k, v, ids, window, causal), atol=2e-6)
 
 
@@ -62,7 +62,7 @@ def test_more_than_sixteen_blocks_grow_instead(window):
 def test_gradients_equal_those_of_one_block():
   q, k, v = random(3, 2, 20, 2, 4)
   ids = segment_ids([20], [9, 6])
-  gradient = lambda block: jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(self_attention(*qkv, ids, 6, block=block)))))(
+  gradient = lambda block: jax.jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(self_attention(*qkv, ids, 6, block=block)))))(
     (q, k, v)
   )
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(8), gradient(20))
@@ -142,7 +142,7 @@ def test_norms_of_queries_and_keys_are_over_a_head_or_over_all():
 def test_documents_of_a_row_do_not_see_each_other(attention):
   x = random(1, 14, 16)
   ids = segment_ids([6, 5, 3])
-  call = jit(lambda x, ids: attention(x, ids, positions(ids)))
+  call = jax.jit(lambda x, ids: attention(x, ids, positions(ids)))
   packed = call(x, ids)
   changed = call(np.where(ids[..., None] == 2, 7.0, x).astype(np.float32), ids)
   np.testing.assert_array_equal(packed[:, :6], changed[:, :6])
@@ -154,9 +154,9 @@ def test_documents_of_a_row_do_not_see_each_other(attention):
 def test_prefill_and_steps_equal_the_parallel_form(attention):
   x, prompt = random(3, 12, 16), np.array([1, 4, 7])
   ids = np.ones((3, 12), np.int32)
-  expected = jit(attention)(x, ids, positions(ids))
-  y, cache = jit(attention.prefill)(x[:, :7], prompt, attention.init_cache(3, 12, jnp.float32))
-  step = jit(attention.step)
+  expected = jax.jit(attention)(x, ids, positions(ids))
+  y, cache = jax.jit(attention.prefill)(x[:, :7], prompt, attention.init_cache(3, 12, jnp.float32))
+  step = jax.jit(attention.step)
   for row, length in enumerate(prompt):
     np.testing.assert_allclose(y[row, :length], expected[row, :length], atol=1e-5)
   for index in range(5):
@@ -166,8 +166,8 @@ def test_prefill_and_steps_equal_the_parallel_form(attention):
 
 
 def test_a_row_that_does_not_act_keeps_its_cache(attention):
-  _, cache = jit(attention.prefill)(random(3, 5, 16), np.array([5, 2, 3]), attention.init_cache(3, 9, jnp.float32))
-  _, after = jit(attention.step)(random(3, 16), np.array([True, False, True]), cache)
+  _, cache = jax.jit(attention.prefill)(random(3, 5, 16), np.array([5, 2, 3]), attention.init_cache(3, 9, jnp.float32))
+  _, after = jax.jit(attention.step)(random(3, 16), np.array([True, False, True]), cache)
   jax.tree.map(lambda old, new: np.testing.assert_array_equal(old[1], new[1]), cache, after)
   assert list(after.length_B) == [6, 2, 4]
 
@@ -176,9 +176,9 @@ def test_a_row_that_does_not_act_keeps_its_cache(attention):
 def test_positions_that_are_taken_back_leave_no_trace(window):
   module = Attention(AttentionConfig(16, 2, 8, window), output_deviation=0.3, rngs=nnx.Rngs(0))
   x, ids, active = random(2, 10, 16), np.ones((2, 10), np.int32), np.ones(2, bool)
-  expected = jit(module)(x, ids, positions(ids))
-  y, cache = jit(module.prefill)(x[:, :6], np.array([6, 5]), module.init_cache(2, 12, jnp.float32, undo=2))
-  step, wrong = jit(module.step), random(2, 16, seed=1)
+  expected = jax.jit(module)(x, ids, positions(ids))
+  y, cache = jax.jit(module.prefill)(x[:, :6], np.array([6, 5]), module.init_cache(2, 12, jnp.float32, undo=2))
+  step, wrong = jax.jit(module.step), random(2, 16, seed=1)
   _, cache = step(wrong, active, cache)
   _, cache = step(wrong, np.array([True, False]), cache)
   cache = dataclasses.replace(cache, length_B=cache.length_B - np.array([2, 1]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from layers import ladder, partition
 from layers.ladder import LadderConfig, on_ladder, pad_to, rungs_of
-from tests.layers.common import equations, jit, random
+from tests.layers.common import equations, random
 
 LENGTH, ROWS, WIDTH = 20, 4, 3
 
@@ -58,8 +58,8 @@ def assert_equal(ours, expected):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_every_fill_equals_full_capacity(variant):
-  full = jit(value_and_gradients(LADDER, (LENGTH,)))
-  ladder = jit(value_and_gradients(VARIANTS[variant]))
+  full = jax.jit(value_and_gradients(LADDER, (LENGTH,)))
+  ladder = jax.jit(value_and_gradients(VARIANTS[variant]))
   for count in range(LENGTH + 1):
     count_B = np.array([count, count // 2, 0, max(count - 1, 0)])
     assert_equal(ladder(INPUTS, count_B), full(INPUTS, count_B))

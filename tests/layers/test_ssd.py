@@ -7,7 +7,7 @@ import pytest
 
 from kernels.ssd import ssd
 from layers.ssd import flops, ssd_step
-from tests.layers.common import jit, random, segment_ids
+from tests.layers.common import random, segment_ids
 
 HEADS, SIZE, STATE = 2, 3, 4
 
@@ -43,7 +43,7 @@ def documents(length):
 def test_matrix_form_equals_the_recurrence(length, tile):
   ids = documents(length)
   arguments = inputs(length)
-  y, state = jit(lambda *v: ssd(*v, tile))(*arguments, ids)
+  y, state = jax.jit(lambda *v: ssd(*v, tile))(*arguments, ids)
   expected_y, expected_state = loop(*arguments, ids)
   np.testing.assert_allclose(y, expected_y, atol=2e-5, rtol=2e-5)
   assert state.dtype == np.float32
@@ -54,7 +54,7 @@ def test_matrix_form_equals_the_recurrence(length, tile):
 def test_states_that_vanish_at_once_do_not_overflow():
   arguments, ids = inputs(40, longest=20.0), documents(40)
   run = lambda v: ssd(*v, ids, 40)[0]
-  y, gradient = jit(lambda v: (run(v), jax.grad(lambda v: jnp.sum(run(v)))(v)))(arguments)
+  y, gradient = jax.jit(lambda v: (run(v), jax.grad(lambda v: jnp.sum(run(v)))(v)))(arguments)
   # Decays inside a tile are differences of a prefix sum, which reaches thousands here.
   expected = loop(*arguments, ids)[0]
   np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
@@ -74,7 +74,7 @@ def test_gradients_equal_those_of_the_recurrence(tile):
       outputs.append(y)
     return jnp.stack(outputs, 1)
 
-  total = lambda fn: jit(jax.grad(lambda v: jnp.sum(fn(*v) * weight)))(arguments)
+  total = lambda fn: jax.jit(jax.grad(lambda v: jnp.sum(fn(*v) * weight)))(arguments)
   ours, expected = total(lambda *v: ssd(*v, ids, tile)[0]), total(by_steps)
   for name, a, b in zip(('x', 'dt', 'A', 'B', 'C'), ours, expected, strict=True):
     assert np.isfinite(a).all()
@@ -85,7 +85,7 @@ def test_a_time_step_of_zero_keeps_the_state():
   x, dt, a, b, c = inputs(12)
   ids = np.ones((3, 12), np.int32)
   still = np.where(np.arange(12)[:, None] < 7, dt, 0).astype(np.float32)
-  run = jit(lambda *v: ssd(*v, 8)[1])
+  run = jax.jit(lambda *v: ssd(*v, 8)[1])
   state, expected = run(x, still, a, b, c, ids), run(x[:, :7], dt[:, :7], a, b[:, :7], c[:, :7], ids[:, :7])
   np.testing.assert_allclose(state, expected, atol=1e-5)
   _, kept = ssd_step(state, x[:, 0], jnp.zeros((3, HEADS)), a, b[:, 0], c[:, 0])
@@ -96,7 +96,7 @@ def test_bfloat16_inputs_stay_near_the_recurrence():
   low = lambda v: jnp.asarray(v, jnp.bfloat16)
   x, dt, a, b, c = inputs(37)
   ids = documents(37)
-  y, state = jit(lambda *v: ssd(*v, 8))(low(x), dt, a, low(b), low(c), ids)
+  y, state = jax.jit(lambda *v: ssd(*v, 8))(low(x), dt, a, low(b), low(c), ids)
   assert y.dtype == jnp.bfloat16 and state.dtype == jnp.float32
   expected, _ = loop(low(x).astype(np.float32), dt, a, low(b).astype(np.float32), low(c).astype(np.float32), ids)
   error = np.abs(np.asarray(y, np.float32) - expected)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from layers import stack
 from layers.stack import Block, Stack, StackConfig, height, parse_layout
-from tests.layers.common import jit, random, segment_ids
+from tests.layers.common import random, segment_ids
 
 SIZES = {'width': 32, 'mlp_width': 48, 'num_heads': 2, 'rotary_dim': 8, 'window': 4, 'd_state': 8, 'tile': 8}
 
@@ -66,13 +66,13 @@ def test_only_the_blocks_of_the_layout_are_checked():
 
 def run(module, x, ids):
   value = lambda module, x: jnp.sum(jnp.sin(module(x, ids)))
-  return jit(lambda module, x: (module(x, ids), jax.grad(value, (0, 1))(module, x)))(module, x)
+  return jax.jit(lambda module, x: (module(x, ids), jax.grad(value, (0, 1))(module, x)))(module, x)
 
 
 @pytest.fixture(scope='module')
 def reference():
   """A stack of attention and Mamba-2, unrolled, with its output and gradients."""
-  module = jit(lambda: Stack(config('T2m2'), output_deviation=0.2, rngs=nnx.Rngs(0)))()
+  module = Stack(config('T2m2'), output_deviation=0.2, rngs=nnx.Rngs(0))
   x, ids = random(2, 10, 32), segment_ids([10], [4, 4])
   return module, x, ids, run(module, x, ids)
 
@@ -95,9 +95,9 @@ def test_scanned_and_recomputed_equal_unrolled(reference, changes):
 def test_the_stack_ends_in_a_norm_or_in_the_residual_stream(reference):
   _, x, ids, (normed, _) = reference
   np.testing.assert_allclose(np.mean(np.square(normed), -1), 1.0, atol=1e-3)
-  open_end = jit(lambda: Stack(config('T1', final_norm=False), output_deviation=0.0, rngs=nnx.Rngs(0)))()
+  open_end = Stack(config('T1', final_norm=False), output_deviation=0.0, rngs=nnx.Rngs(0))
   assert not hasattr(open_end, 'norm')
-  np.testing.assert_allclose(jit(open_end)(x, ids), x, atol=1e-6)  # branches that add nothing
+  np.testing.assert_allclose(jax.jit(open_end)(x, ids), x, atol=1e-6)  # branches that add nothing
 
 
 def test_the_residual_stream_is_float32_around_bfloat16_branches():
@@ -126,10 +126,10 @@ def test_a_run_is_taken_apart_into_its_blocks(reference):
 
 def test_taken_apart_for_decoding_every_block_has_its_own_parameters_and_computes_the_same(reference):
   module, x, *_ = reference
-  separate = jit(stack.apart)({'inner': module})['inner']
+  separate = jax.jit(stack.apart)({'inner': module})['inner']
   assert sum(leaf.size for leaf in jax.tree.leaves(separate)) == sum(leaf.size for leaf in jax.tree.leaves(module))
   assert [len(run) for run in separate.runs] == [2, 2] and module.runs[0].mixer.qkv.kernel[...].shape[0] == 2
-  step = jit(lambda module, x: module.step(x, jnp.ones(len(x), bool), module.init_cache(len(x), 4)))
+  step = jax.jit(lambda module, x: module.step(x, jnp.ones(len(x), bool), module.init_cache(len(x), 4)))
   for found, expected in zip(*(jax.tree.leaves(step(one, x[:, 0])) for one in (separate, module)), strict=True):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -10,7 +10,6 @@ import byte_models
 import training
 from byte_models import llama
 from layers.paths import flatten
-from tests.layers.common import jit
 from training import description
 from training import workdir as workdir_lib
 
@@ -36,14 +35,14 @@ def weights(tmp_path_factory):
   """(directory of a small Llama, its blocks by path)."""
   directory = tmp_path_factory.mktemp('llama')
   config = llama.parse({**BACKBONE, 'vocab_size': 50})
-  llama.save_pretrained(jit(lambda: llama.Llama(config, rngs=nnx.Rngs(7)))(), directory)
+  llama.save_pretrained(llama.Llama(config, rngs=nnx.Rngs(7)), directory)
   return str(directory), llama.read_backbone(directory)[1]
 
 
 def test_the_backbone_is_the_llamas_and_the_rest_is_drawn_from_the_seed(weights):
   source, blocks = weights
   model = description.abstract_model(branch())
-  fresh = flatten(jit(lambda: byte_models.build(model.config, rngs=nnx.Rngs(3)))())
+  fresh = flatten(byte_models.build(model.config, rngs=nnx.Rngs(3)))
   found = workdir_lib.initial_params(source, model, seed=3)
   assert found.keys() == fresh.keys() and blocks.keys() == {path[5:] for path in fresh if path.startswith('main.')}
   for path, value in found.items():

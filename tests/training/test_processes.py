@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 import training
+from tests import devices
 from tests.campaign import disk
 from tests.training import comparison, tiny
 from training import checkpoint, interrupt, processes, sharding
 
 ROOT = pathlib.Path(__file__).parents[2]
-ENVIRONMENT = {'GLIBC_TUNABLES': '', 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
+ENVIRONMENT = {'GLIBC_TUNABLES': '', **devices.environment(1)}
 
 
 def start(source, workdir, number, *arguments, patch=None):
