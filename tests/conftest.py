@@ -15,11 +15,16 @@ settings.register_profile('random')
 settings.load_profile(os.environ.get('HYPOTHESIS', 'fixed'))
 
 # Tests run a program a few times, so what counts is how fast it compiles, here and in the processes that they start:
-# without optimisation, and fused by XLA's older emitters, which take half the time.
+# without optimisation, fused by XLA's older emitters, which take half the time, and in one part.
+FLAGS = (
+  '--xla_backend_optimization_level=0',
+  '--xla_cpu_use_fusion_emitters=false',
+  '--xla_cpu_parallel_codegen_split_count=1',
+)
 if 'XLA_FLAGS' not in os.environ:
-  os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+  os.environ['XLA_FLAGS'] = ' '.join(FLAGS)
   if subprocess.run([sys.executable, '-c', 'import jax; jax.devices()'], capture_output=True).returncode != 0:
-    os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'  # XLA no longer has them
+    os.environ['XLA_FLAGS'] = FLAGS[0]  # XLA no longer has one of them
 
 
 def pytest_collection_finish() -> None:

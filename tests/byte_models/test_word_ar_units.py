@@ -15,6 +15,7 @@ import pytest
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import log_softmax
 
 import byte_models
 from byte_models.word_ar import WORD_END
@@ -23,7 +24,7 @@ from evaluation.bits_per_byte import evaluate
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
-from tests.test_contract import ALONE, BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, drawn, segment_ids, texts
+from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, segment_ids, texts
 from tests.text import tiny_subwords
 from text import BOS, EOS, MemoryCorpus, words
 from text.batch import Batch
@@ -88,15 +89,16 @@ def naive_nats(model, batch, row):
   k, used = model.config.num_vectors, int((batch.segment_ids[row] > 0).sum())
   spans = tiny.words_of(batch.word_starts[row, :used])
   places = [[t for t in range(*span) if batch.units[row, t] >= 0] for span in spans]
-  embedded = [model.embeddings[...][batch.units[row, at]] for at in places]
-  pooled = [tiny._apply(model.encoder, jnp.concatenate([model.pooling[...], x]))[:k] for x in embedded]
-  z = tiny._apply(model.backbone, jnp.concatenate([model.widen(x) if hasattr(model, 'widen') else x for x in pooled]))
+  embeddings = np.asarray(model.embeddings[...])
+  embedded = [embeddings[batch.units[row, at]] for at in places]
+  pooled = [tiny._apply(model.encoder, np.concatenate([model.pooling[...], x]))[:k] for x in embedded]
+  z = tiny._apply(model.backbone, np.concatenate([model.widen(x) if hasattr(model, 'widen') else x for x in pooled]))
   vectors = (model.narrow(z) if hasattr(model, 'narrow') else z).reshape(len(spans), k, -1)
-  vectors = jnp.concatenate([jnp.zeros_like(vectors[:1]), vectors[:-1]])
+  vectors = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
   nats, waiting = np.zeros(batch.bytes.shape[1]), 0.0
   for index, (at, span) in enumerate(zip(places, spans, strict=True)):
-    hidden = tiny._apply(model.decoder, jnp.concatenate([vectors[index], embedded[index]]))[k - 1 :]
-    log_p = np.asarray(jax.nn.log_softmax(model.head(hidden)))
+    hidden = tiny._apply(model.decoder, np.concatenate([vectors[index], embedded[index]]))[k - 1 :]
+    log_p = log_softmax(model.head(hidden), -1)
     nats[at] = -log_p[np.arange(len(at)), batch.units[row, at]]
     nats[at[0]] += waiting
     waiting = 0.0 if tiny.is_certain(model, batch.bytes[row], *span) else -log_p[-1, WORD_END]
@@ -154,22 +156,22 @@ def test_streaming_reads_the_units_that_the_parallel_form_reads(model, bytes_BxL
     behind = np.append(ends[r][1:], 0)[np.searchsorted(ends[r], np.arange(1, LENGTH + 1))] - 1  # the next unit's end
     for step, (symbol, place, is_unit) in enumerate(symbols[r]):
       np.testing.assert_allclose(found[r, step], logits[not is_unit][r, place], atol=TOLERANCE, rtol=0)
-      nats[place if is_unit else behind[place]] -= jax.nn.log_softmax(found[r, step])[symbol]
+      nats[place if is_unit else behind[place]] -= log_softmax(found[r, step])[symbol]
     np.testing.assert_allclose(nats[lengths[r] :], output.nll[r, lengths[r] :], atol=TOLERANCE, rtol=0)
   one = jax.tree.map(lambda rows: rows[row : row + 1], arguments)
-  alone, count = decode(model, *one, max_bytes=4 * LENGTH), len(symbols[row])
+  alone, count = np.asarray(decode(model, *one, max_bytes=4 * LENGTH)), len(symbols[row])
   np.testing.assert_allclose(alone[0, :count], found[row, :count], atol=TOLERANCE, rtol=0)
 
 
 @drawn(max_examples=10)
 @given(
   documents=st.lists(texts(LENGTH), min_size=3, max_size=3),
-  lengths=st.tuples(st.integers(1, ALONE), st.integers(1, ALONE)),
+  lengths=st.tuples(st.integers(1, SHORT), st.integers(1, SHORT)),
   place=st.permutations(range(3)),
   rest=BATCHES,
 )
 def test_isolation_packed_equals_padded_equals_alone(model, documents, lengths, place, rest):
-  documents = [document[:length] for document, length in zip(documents, (*lengths, ALONE), strict=True)]
+  documents = [document[:length] for document, length in zip(documents, (*lengths, SHORT), strict=True)]
   in_place = [documents[index] for index in place]
   packed_bytes, packed_ids = rest.bytes.copy(), rest.segment_ids.copy()
   joined = np.concatenate(in_place)
@@ -184,8 +186,8 @@ def test_isolation_packed_equals_padded_equals_alone(model, documents, lengths, 
   for position, row in enumerate(place):
     ours = packed.nll[0, begin[position] : begin[position] + len(documents[row])]
     np.testing.assert_allclose(ours, padded.nll[row, : len(documents[row])], atol=TOLERANCE, rtol=0)
-  alone = run(model, Batch(documents[2][None], np.ones((1, ALONE), np.int32)))
-  np.testing.assert_allclose(alone.nll[0], padded.nll[2, :ALONE], atol=TOLERANCE, rtol=0)
+  alone = run(model, Batch(documents[2][None], np.ones((1, SHORT), np.int32)))
+  np.testing.assert_allclose(alone.nll[0], padded.nll[2, :SHORT], atol=TOLERANCE, rtol=0)
 
 
 def test_nll_is_that_of_a_naive_loop_over_words_and_stands_at_the_last_bytes_of_units(models):
@@ -265,7 +267,7 @@ def test_the_likeliest_are_those_of_the_logits(model):
   is_last = batch.units >= 0
   np.testing.assert_array_equal(is_right[is_last], of_symbol.argmax(-1)[is_last] == batch.units[is_last])
   np.testing.assert_array_equal(behind, np.where(is_last, of_end.argmax(-1), -1))
-  log_p = np.asarray(jax.nn.log_softmax(of_symbol))
+  log_p = log_softmax(of_symbol, -1)
   expected = np.where(is_last, -np.take_along_axis(log_p, np.maximum(batch.units, 0)[..., None], -1)[..., 0], 0)
   np.testing.assert_allclose(nats, expected, atol=TOLERANCE)
   for row in range(3):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from scipy.special import log_softmax
 
 import byte_models
 from byte_models.word_ar import WORD_END
@@ -59,34 +60,37 @@ _run = jax.jit(lambda stack, x: stack(x, jnp.ones(x.shape[:2], jnp.int32)))
 
 
 def _apply(stack, x_LxD):
-  return _run(stack, x_LxD[None])[0]
+  return np.asarray(_run(stack, x_LxD[None]))[0]
 
 
 def naive_nats(model, document, starts):
   """Nats of every byte of one document (uint8 array), one word after the other: no packing, no mask, no ladder."""
   config, words = model.config, words_of(starts)
   k, width = config.num_vectors, config.decoder.width
-  embed = lambda span: model.embeddings[...][document[span[0] : span[1]].astype(int)]
+  embeddings = np.asarray(model.embeddings[...])
+  embed = lambda span: embeddings[document[span[0] : span[1]].astype(int)]
   inputs = []
   for span in words:
     x = embed(span)
     if config.encoder:
-      joined = _apply(model.encoder, jnp.concatenate([model.pooling[...], x]))[:k].reshape(config.positions, -1)
+      joined = _apply(model.encoder, np.concatenate([model.pooling[...], x]))[:k].reshape(config.positions, -1)
     else:
-      joined = jnp.pad(x, ((0, config.longest - len(x)), (0, 0))).reshape(1, -1)
+      joined = np.pad(x, ((0, config.longest - len(x)), (0, 0))).reshape(1, -1)
     inputs.append(model.widen(joined) if hasattr(model, 'widen') else joined)
-  outputs = _apply(model.backbone, jnp.concatenate(inputs)).reshape(len(words), config.positions, -1)
+  outputs = _apply(model.backbone, np.concatenate(inputs)).reshape(len(words), config.positions, -1)
   outputs = model.narrow(outputs) if hasattr(model, 'narrow') else outputs
-  vectors = jnp.concatenate([jnp.zeros((1, config.inputs, width)), outputs.reshape(len(words), -1, width)[:-1]])
+  vectors = np.concatenate(
+    [np.zeros((1, config.inputs, width), np.float32), outputs.reshape(len(words), -1, width)[:-1]]
+  )
 
   nats, waiting = np.zeros(len(document)), 0.0
   for index, (begin, end) in enumerate(words):
     x = embed((begin, end))
     if config.encoder:
-      hidden = _apply(model.decoder, jnp.concatenate([vectors[index], x]))[k - 1 :]
+      hidden = _apply(model.decoder, np.concatenate([vectors[index], x]))[k - 1 :]
     else:
-      hidden = _apply(model.decoder, jnp.concatenate([model.start[...][None], x])[:-1] + vectors[index, : len(x)])
-    log_p = np.asarray(jax.nn.log_softmax(model.head(hidden)))
+      hidden = _apply(model.decoder, np.concatenate([model.start[...][None], x])[:-1] + vectors[index, : len(x)])
+    log_p = log_softmax(model.head(hidden), -1)
     nats[begin:end] = -log_p[np.arange(end - begin), document[begin:end]]
     nats[begin] += waiting
     waiting = 0.0 if not config.encoder or is_certain(model, document, begin, end) else -log_p[-1, WORD_END]

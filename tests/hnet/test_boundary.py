@@ -29,13 +29,13 @@ def probabilities(spec, text, states=None, ids=None):
   data = np.frombuffer(text, np.uint8)[None]
   states = random(1, data.shape[1], WIDTH) if states is None else states
   ids = np.ones(data.shape, np.int32) if ids is None else ids
-  return np.asarray(predictor(spec)(states, ids, data))[0]
+  return np.asarray(jax.jit(predictor(spec))(states, ids, data))[0]
 
 
 def test_cosine_compares_the_query_before_with_the_key_here():
   states, ids = random(2, 9, WIDTH), segment_ids([9], [4, 3])
   module = predictor('cosine')
-  p = np.asarray(module(states, ids, np.zeros((2, 9), np.uint8)))
+  p = np.asarray(jax.jit(module)(states, ids, np.zeros((2, 9), np.uint8)))
   q, k = (states.astype(np.float64) @ np.asarray(w.kernel[...], np.float64) for w in (module.query, module.key))
   for row in range(2):
     for t in range(9):
@@ -48,7 +48,7 @@ def test_cosine_compares_the_query_before_with_the_key_here():
 
 
 def test_a_fresh_cosine_predictor_sees_no_boundary_between_equal_states():
-  module = boundary.make('cosine', WIDTH, rngs=nnx.Rngs(0))
+  module = jax.jit(boundary.make('cosine', WIDTH, rngs=nnx.Rngs(0)))
   same = np.broadcast_to(random(1, 1, WIDTH), (1, 5, WIDTH))
   ids, data = np.ones((1, 5), np.int32), np.zeros((1, 5), np.uint8)
   np.testing.assert_allclose(module(same, ids, data), [[1, 0, 0, 0, 0]], atol=1e-6)
@@ -57,7 +57,7 @@ def test_a_fresh_cosine_predictor_sees_no_boundary_between_equal_states():
 
 
 def test_cosine_is_float32_and_finite_whatever_it_reads():
-  module = predictor('cosine')
+  module = jax.jit(predictor('cosine'))
   states = random(1, 6, WIDTH)
   ids, data = np.ones((1, 6), np.int32), np.zeros((1, 6), np.uint8)
   low = jnp.asarray(states, jnp.bfloat16)
@@ -125,7 +125,7 @@ def test_steps_equal_the_parallel_form_and_rows_wait_for_their_turn(spec):
   module = predictor(spec)
   rng = np.random.default_rng(0)
   states, data = random(4, 10, WIDTH), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (4, 10))
-  expected = np.asarray(module(states, np.ones((4, 10), np.int32), data))
+  expected = np.asarray(jax.jit(module)(states, np.ones((4, 10), np.int32), data))
   length = np.array([0, 1, 3, 6])
   state, step = module.last_state(states, data, length), jax.jit(module.step)
   assert jax.tree.structure(state) == jax.tree.structure(module.init_state(4))

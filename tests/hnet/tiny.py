@@ -45,6 +45,6 @@ def informative(model, seed=0):
 
   def shake(path, leaf):
     deviation = 0.1 if leaf.ndim < 2 or path_name(path).endswith(('bias', 'scale')) else leaf.shape[-2] ** -0.5
-    return leaf + jnp.float32(deviation) * rng.standard_normal(leaf.shape, np.float32)
+    return jnp.asarray(np.asarray(leaf) + np.float32(deviation) * rng.standard_normal(leaf.shape, np.float32))
 
   return jax.tree_util.tree_map_with_path(shake, model)

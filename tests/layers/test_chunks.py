@@ -57,7 +57,7 @@ def test_levels_equal_lists_of_chunks(case):
   ids, *patterns = case
   values = random(ROWS, LENGTH)
   slots = [[(int(s), index, index) for index, s in enumerate(row) if s] for row in ids]  # (document, parent, byte)
-  for depth, (level, valid, to_bytes) in enumerate(both_levels(ids, *patterns, values)):
+  for depth, (level, valid, to_bytes) in enumerate(jax.device_get(both_levels(ids, *patterns, values))):
     if depth:
       boundary = patterns[depth - 1]
       slots = [

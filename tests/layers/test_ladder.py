@@ -110,16 +110,21 @@ def test_as_many_groups_as_divide_the_rows():
   devices=st.sampled_from([1, 2, 4]),
 )
 def test_a_deck_gives_back_what_it_dealt(count_B, groups, devices):
-  count_B = jnp.array(count_B * devices)
-  with mock.patch.object(partition, 'row_shards', lambda rows: devices):
+  count_B = np.array(count_B * devices)
+  of_device = np.repeat(np.arange(devices), len(count_B) // devices)
+
+  @jax.jit
+  def deal(count_B, of_device):
     deck = ladder._Deck(groups, count_B)
-  dealt = deck.deal(count_B)
-  assert deck.gather(dealt).tolist() == count_B.tolist()
-  assert sorted(dealt.ravel().tolist()) == sorted(count_B.tolist())
-  # A device finds its own rows in every group.
-  of_device = jnp.repeat(jnp.arange(devices), len(count_B) // devices)
-  for group in deck.deal(of_device):
-    assert group.tolist() == jnp.repeat(jnp.arange(devices), group.size // devices).tolist()
+    dealt = deck.deal(count_B)
+    return dealt, deck.gather(dealt), deck.deal(of_device)
+
+  with mock.patch.object(partition, 'row_shards', lambda rows: devices):
+    dealt, gathered, places = jax.device_get(deal(count_B, of_device))
+  np.testing.assert_array_equal(gathered, count_B)
+  assert sorted(dealt.ravel()) == sorted(count_B)
+  for group in places:  # a device finds its own rows in every group
+    np.testing.assert_array_equal(group, np.repeat(np.arange(devices), group.size // devices))
 
 
 @pytest.mark.parametrize('fractions', [(), (0.5, 0.25), (0.5, 0.5), (0.0, 1.0), (-0.5, 1.0), (0.5, 1.5)])
