@@ -9,11 +9,10 @@ from flax import nnx
 import hnet
 from layers.ladder import LadderConfig
 from layers.paths import flatten, rebuild
-from tests.hnet.tiny import ONE_STAGE, branch, build
+from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, build
 from tests.layers.common import equations
 from text.batch import Batch
 
-TWO_STAGE = ['t1', ['m1', ['t1'], 't1'], 'm1']  # both kinds of block on the ladder, each once
 ROWS, LENGTH = 3, 48
 FRACTIONS = (0.25, 0.5, 1.0)
 RUNGS = LadderConfig(FRACTIONS).rungs(LENGTH)

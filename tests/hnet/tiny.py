@@ -9,7 +9,7 @@ import hnet
 from layers.paths import path_name
 
 ONE_STAGE = ['m1', ['T1'], 'm1']
-TWO_STAGE = ['m1', ['T1m1', ['T1'], 'm1'], 'm1']
+TWO_STAGE = ['t1', ['m1', ['T1'], 't1'], 'm1']  # both kinds of block outside and inside
 
 
 def attention(window=-1):

@@ -84,8 +84,14 @@ def runs(count_B, row_groups):
   """(rung of each row as it ran, fill) of a ladder of 8, 16 and 20."""
   config, rungs, rung_B = LadderConfig(row_groups=row_groups), (8, 16, 20), rungs_of((8, 16, 20), jnp.array(count_B))
   tell = lambda rung, parameters, rows, indices: rows['x'] + rung
-  told = on_ladder(tell, config, rungs, rung_B, {}, {'x': jnp.zeros(len(count_B))}, {})
-  return told.tolist(), float(ladder.fill(config, rungs, rung_B, jnp.array(count_B)))
+
+  @jax.jit
+  def run(rung_B, count_B):
+    told = on_ladder(tell, config, rungs, rung_B, {}, {'x': jnp.zeros(len(count_B))}, {})
+    return told, ladder.fill(config, rungs, rung_B, count_B)
+
+  told, fill = run(rung_B, np.array(count_B))
+  return told.tolist(), float(fill)
 
 
 def test_all_rows_run_at_the_rung_of_the_fullest():

@@ -59,9 +59,10 @@ def test_a_group_stands_still_decay_included_and_then_moves_at_its_multiple():
   for groups in ({}, FROZEN):
     chosen = settings(groups=groups)
     optimizer = make_optimizer(chosen, 10, *parameter_groups(model, list(start), chosen))
-    params, opt_state, seen = start, optimizer.init(start), []
+    params, opt_state, seen = start, jax.jit(optimizer.init)(start), []
+    update = jax.jit(optimizer.update)
     for step in range(5):
-      params, opt_state = optimizer.update(gradients, opt_state, params, jnp.int32(step))
+      params, opt_state = update(gradients, opt_state, params, jnp.int32(step))
       seen.append(params)
     runs.append(seen)
   free, frozen = runs
