@@ -1,6 +1,6 @@
-"""Property tests draw the same examples every time, so that only a change of the code makes one fail.
+"""How tests run: property tests draw the same examples every time, and programs compile fast.
 
-`HYPOTHESIS=random pytest …` looks further, with new examples every time.
+So only a change of the code makes a test fail; `HYPOTHESIS=random pytest …` looks further, with new examples.
 """
 
 import gc
@@ -23,7 +23,8 @@ FLAGS = (
 )
 if 'XLA_FLAGS' not in os.environ:
   os.environ['XLA_FLAGS'] = ' '.join(FLAGS)
-  if subprocess.run([sys.executable, '-c', 'import jax; jax.devices()'], capture_output=True).returncode != 0:
+  start = [sys.executable, '-c', 'import jax; jax.devices()']
+  if subprocess.run(start, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True).returncode != 0:
     os.environ['XLA_FLAGS'] = FLAGS[0]  # XLA no longer has one of them
 
 

@@ -79,9 +79,8 @@ def naive_nats(model, document, starts):
     inputs.append(model.widen(joined) if hasattr(model, 'widen') else joined)
   outputs = _apply(model.backbone, np.concatenate(inputs)).reshape(len(words), config.positions, -1)
   outputs = model.narrow(outputs) if hasattr(model, 'narrow') else outputs
-  vectors = np.concatenate(
-    [np.zeros((1, config.inputs, width), np.float32), outputs.reshape(len(words), -1, width)[:-1]]
-  )
+  nothing = np.zeros((1, config.inputs, width), np.float32)  # is before the first word
+  vectors = np.concatenate([nothing, outputs.reshape(len(words), -1, width)[:-1]])
 
   nats, waiting = np.zeros(len(document)), 0.0
   for index, (begin, end) in enumerate(words):
