@@ -60,6 +60,9 @@ def _half_cosine_distance(q: Array, k: Array) -> Array:
   return jnp.clip(0.5 * (1.0 - jnp.sum(unit(q) * unit(k), -1)), 0.0, 1.0)
 
 
+LONGEST = 2**31 - 1  # stride, and position in a document: int32
+
+
 class Stride(nnx.Module):
   """A chunk every `stride` positions of its document: H-Net (pool) of the paper's table 1."""
 
@@ -130,9 +133,9 @@ def parse(spec: str) -> tuple[str, int]:
   if spec in ('cosine', 'space'):
     return spec, 0
   name, _, number = spec.partition(':') if isinstance(spec, str) else ('', '', '')
-  if name == 'stride' and number.isdecimal() and int(number) >= 1:
+  if name == 'stride' and number.isdecimal() and len(number) <= len(str(LONGEST)) and 1 <= int(number) <= LONGEST:
     return name, int(number)
-  raise ValueError(f"boundary {spec!r}: write 'cosine', 'space', or 'stride:N' with N at least 1.")
+  raise ValueError(f"boundary {spec!r}: write 'cosine', 'space', or 'stride:N' with N from 1 to {LONGEST}.")
 
 
 def make(spec: str, width: int, *, rngs: nnx.Rngs) -> Cosine | Stride | SpaceLike:

@@ -138,15 +138,34 @@ def test_steps_equal_the_parallel_form_and_rows_wait_for_their_turn(spec):
 
 
 @pytest.mark.parametrize(
-  'spec, parsed', [('cosine', ('cosine', 0)), ('space', ('space', 0)), ('stride:6', ('stride', 6))]
+  'spec, parsed',
+  [
+    ('cosine', ('cosine', 0)),
+    ('space', ('space', 0)),
+    ('stride:6', ('stride', 6)),
+    (f'stride:{2**31 - 1}', ('stride', 2**31 - 1)),
+  ],
 )
 def test_specifications(spec, parsed):
   assert boundary.parse(spec) == parsed
 
 
-@pytest.mark.parametrize(
-  'spec', ['', 'stride', 'stride:', 'stride:0', 'stride:-1', 'stride:1.5', 'space:3', 'words', None, 6]
-)
+OTHERS = [
+  '',
+  'stride',
+  'stride:',
+  'stride:0',
+  'stride:-1',
+  'stride:1.5',
+  f'stride:{2**31}',
+  'space:3',
+  'words',
+  None,
+  6,
+]
+
+
+@pytest.mark.parametrize('spec', OTHERS)
 def test_other_specifications_are_refused(spec):
   with pytest.raises(ValueError, match="boundary .*: write 'cosine', 'space', or 'stride:N'"):
     boundary.parse(spec)
