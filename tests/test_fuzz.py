@@ -125,6 +125,7 @@ def test_a_family_that_is_no_name_is_refused(family):
     lambda: noise.parse('repeat(most=1000000000000)'),
     lambda: mixture.parse_sources([('python_docs', 10**400)]),
     lambda: open_corpus('files:a\0b', 'train'),
+    lambda: open_corpus('files:\ud800/*.txt', 'train'),
     lambda: noise.parse('\x1b\ue000' * 3000),
     lambda: llama.parse({'rope_parameters': 3}),
     lambda: llama.parse({key: 10**12 for key in llama._SIZES}),

@@ -113,8 +113,12 @@ def _groups(spec: str) -> list[FileGroup]:
 
 
 def _match(pattern: str) -> list[str]:
-  if '\0' in pattern:
-    raise ValueError(f'data glob {pattern!r:.200} has a zero byte, which no path has: check the path')
+  try:
+    is_path = b'\0' not in os.fsencode(pattern)
+  except UnicodeEncodeError:  # half of a surrogate pair
+    is_path = False
+  if not is_path:
+    raise ValueError(f'data glob {pattern!r:.200} has a character that no path has: check the path')
   matches = glob.glob(os.path.expanduser(pattern), recursive=True)
   folders = [path for path in matches if os.path.isdir(path)]
   files = [path for path in matches if not os.path.isdir(path)]
