@@ -4,6 +4,8 @@ A predictor takes encoder states and bytes of its level and returns probabilitie
 always at a document's first position. `step` carries a small state a row.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -60,7 +62,7 @@ def _half_cosine_distance(q: Array, k: Array) -> Array:
   return jnp.clip(0.5 * (1.0 - jnp.sum(unit(q) * unit(k), -1)), 0.0, 1.0)
 
 
-LONGEST = 2**31 - 1  # stride, and position in a document: int32
+LONGEST_STRIDE = 2**31 - 1  # positions in a document are int32
 
 
 class Stride(nnx.Module):
@@ -133,9 +135,9 @@ def parse(spec: str) -> tuple[str, int]:
   if spec in ('cosine', 'space'):
     return spec, 0
   name, _, number = spec.partition(':') if isinstance(spec, str) else ('', '', '')
-  if name == 'stride' and number.isdecimal() and len(number) <= len(str(LONGEST)) and 1 <= int(number) <= LONGEST:
+  if name == 'stride' and re.fullmatch('[0-9]{1,10}', number) and 1 <= int(number) <= LONGEST_STRIDE:
     return name, int(number)
-  raise ValueError(f"boundary {spec!r}: write 'cosine', 'space', or 'stride:N' with N from 1 to {LONGEST}.")
+  raise ValueError(f"boundary {spec!r}: write 'cosine', 'space', or 'stride:N' with N from 1 to {LONGEST_STRIDE}.")
 
 
 def make(spec: str, width: int, *, rngs: nnx.Rngs) -> Cosine | Stride | SpaceLike:

@@ -150,7 +150,7 @@ def test_specifications(spec, parsed):
   assert boundary.parse(spec) == parsed
 
 
-OTHERS = [
+REFUSED = [
   '',
   'stride',
   'stride:',
@@ -165,7 +165,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize('spec', OTHERS)
+@pytest.mark.parametrize('spec', REFUSED)
 def test_other_specifications_are_refused(spec):
   with pytest.raises(ValueError, match="boundary .*: write 'cosine', 'space', or 'stride:N'"):
     boundary.parse(spec)
