@@ -1,15 +1,16 @@
 """H-Net's configuration: the authors' notation (config.json), and what this code adds to it."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hnet import boundary
-from hnet.losses import TargetSchedule
+from hnet import systems
+from hnet.parts import Part, Sizes
+from hnet.parts.losses import Ratio, TargetSchedule
 from layers import checks
-from layers.ladder import LadderConfig
 from layers.stack import StackConfig, height, parse_layout
 
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
@@ -19,19 +20,29 @@ _ATTENTION = ('num_heads', 'rotary_emb_dim', 'window_size')
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-  """One stage, sizes resolved. `main` is set for the innermost stage, `encoder` and `decoder` for the others."""
+  """One stage, sizes resolved. `main` is set for the innermost stage, all else but output_deviation for the others.
 
-  width: int
-  width_in: int  # of the stage around it, or its own for stage 0
-  encoder: StackConfig | None
-  decoder: StackConfig | None
-  main: StackConfig | None
-  boundary: str
-  unpool: str  # 'ema' | 'repeat' | 'scatter'
-  combine: str  # 'ste' | 'sum'
-  widen: str  # 'learned' | 'zeros'
-  target: TargetSchedule | None
-  encoder_residuals: int  # residual additions from the outside to the end of this stage: scales output projections
+  limit: the most chunks of a row as a share of its bytes, beyond which they are dropped; None: none is.
+  output_deviation: of the initial output projections.
+  """
+
+  sizes: Sizes
+  output_deviation: float
+  main: StackConfig | None = None
+  encoder: StackConfig | None = None
+  decoder: StackConfig | None = None
+  boundary: Part | None = None
+  pool: Part | None = None
+  unpool: Part | None = None
+  combine: Part | None = None
+  losses: tuple[Part, ...] = ()
+  limit: float | None = None
+
+  @property
+  def target(self) -> TargetSchedule | None:
+    """Bytes (or chunks) per chunk that a loss pulls to, if one does."""
+    targets = (getattr(loss.loss(), 'target', None) for loss in self.losses)
+    return next((target for target in targets if target is not None), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +58,6 @@ class HNetConfig:
   attn_cfg: tuple[tuple[str, Any], ...]
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
-  ratio_scope: str = 'global'
-  ladder: LadderConfig = dataclasses.field(default_factory=LadderConfig)
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -77,15 +86,12 @@ _OPTIONAL = {
   'tie_embeddings': False,
   'ssm_cfg': {},
   'attn_cfg': {},
-  'boundary': 'cosine',
-  'unpool': None,
-  'combine': 'ste',
-  'widen': 'learned',
+  'chunking': 'hnet',
   'post_norm': True,
   'ratio_targets': None,
   'ratio_scope': 'global',
   'bytes_per_chunk': None,
-  'ladder': {},
+  'fixed_capacity': None,
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -93,87 +99,31 @@ _OPTIONAL = {
 }
 _MOST_STAGES = 16
 _REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
+_ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
+_MOVED = {key: 'chunking' for key in ('boundary', 'unpool', 'combine', 'widen')}
 
 
 def _parse(branch: dict[str, Any]) -> HNetConfig:
+  for key in _MOVED.keys() & branch.keys():
+    raise ValueError(
+      f"model.{key} is part of model.chunking now: write 'hnet', 'hnet_pool(size=N)', 'hnet_space', 'spacebyte', or a "
+      "mapping such as {'boundary': 'stride(5)'} there."
+    )
   checks.known(branch, (*_REQUIRED, *_OPTIONAL), 'model')
   for key in _REQUIRED:
     if key not in branch:
       raise ValueError(f'model.{key} is missing; an H-Net needs {", ".join(_REQUIRED)}.')
   values = {**_OPTIONAL, **branch}
-  stacks = _layout_stacks(values['arch_layout'])
-  count = len(stacks)
-  widths = _integers(values['d_model'], 'd_model', count)
-  for outer, inner in itertools.pairwise(widths):
-    if inner < outer:
-      raise ValueError(
-        f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.'
-      )
-  mlp_widths = _mlp_widths(values['d_intermediate'], widths)
-  ssm = {**_SSM, **checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
-  attention = checks.known(values['attn_cfg'], _ATTENTION, 'model.attn_cfg')
-  attends = any(kind in 'tT' for layouts in stacks for layout in layouts for kind, _ in parse_layout(layout))
-  for key in _ATTENTION:
-    if not attends:
-      attention.setdefault(key, -1 if key == 'window_size' else 0)
-    if key not in attention:
-      raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
   if values['vocab_size'] != 256:
     raise ValueError(f'vocab_size {values["vocab_size"]}: an H-Net reads bytes, so it is 256.')
-  checks.one_of(values['ratio_scope'], ('global', 'per_document'), 'ratio_scope')
   checks.one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
-  ladder = LadderConfig.from_dict(values['ladder'])
-
-  def stack(layout: str, stage: int) -> StackConfig:
-    at = lambda name, value, least=1: checks.integer(_at_stage(value, stage, count, name), name, least)
-    return StackConfig(
-      layout=layout,
-      width=widths[stage],
-      mlp_width=mlp_widths[stage],
-      num_heads=at('attn_cfg.num_heads', attention['num_heads'], 0),
-      rotary_dim=at('attn_cfg.rotary_emb_dim', attention['rotary_emb_dim'], 0),
-      window=at('attn_cfg.window_size', attention['window_size'], -1),
-      d_state=at('ssm_cfg.d_state', ssm['d_state']),
-      d_conv=at('ssm_cfg.d_conv', ssm['d_conv']),
-      expand=at('ssm_cfg.expand', ssm['expand']),
-      tile=checks.integer(values['ssd_tile'], 'ssd_tile', 1),
-      final_norm=checks.boolean(values['post_norm'], 'post_norm'),
-      remat=checks.boolean(values['remat'], 'remat'),
-      scan=checks.boolean(values['scan_layers'], 'scan_layers'),
-      dtype=values['dtype'],
-    )
-
-  if count == 1:
-    for key in ('boundary', 'unpool', 'ratio_targets', 'bytes_per_chunk'):
-      if values[key] != _OPTIONAL[key]:
-        raise ValueError(
-          f'model.{key} {values[key]!r}: with the single stage {values["arch_layout"]!r} nothing is cut.'
-        )
-  targets = _targets(values['ratio_targets'], values['boundary'], count)
-  stages, additions = [], 0
-  for stage, layouts in enumerate(stacks):
-    additions += sum(height(layout) for layout in layouts)
-    inner = len(layouts) == 1
-    spec = 'cosine' if inner else _at_stage(values['boundary'], stage, count - 1, 'boundary')
-    name, _ = boundary.parse(spec)
-    if name == 'space' and stage > 0:
-      raise ValueError(f"boundary 'space' at stage {stage}: the rule reads bytes, so it works at stage 0 only.")
-    unpool = _at_stage(values['unpool'], stage, count - 1, 'unpool') or ('ema' if name == 'cosine' else 'repeat')
-    stages.append(
-      StageConfig(
-        width=widths[stage],
-        width_in=widths[max(stage - 1, 0)],
-        encoder=None if inner else stack(layouts[0], stage),
-        decoder=None if inner else stack(layouts[1], stage),
-        main=stack(layouts[0], stage) if inner else None,
-        boundary=spec,
-        unpool=checks.one_of(unpool, ('ema', 'repeat', 'scatter'), 'unpool'),
-        combine=checks.one_of(values['combine'], ('ste', 'sum'), 'combine'),
-        widen=checks.one_of(values['widen'], ('learned', 'zeros'), 'widen'),
-        target=None if inner else targets[stage],
-        encoder_residuals=additions,
-      )
-    )
+  layouts = _layout_stacks(values['arch_layout'])
+  widths = _widths(values['d_model'], len(layouts))
+  mlp_widths = _mlp_widths(values['d_intermediate'], widths)
+  ssm = {**_SSM, **checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
+  attention = _attention(values['attn_cfg'], layouts)
+  stack = functools.partial(_stack, values, ssm, attention, widths, mlp_widths)
+  stages = _stages(values, layouts, widths, stack)
   return HNetConfig(
     arch_layout=_as_tuple(values['arch_layout']),
     d_model=widths,
@@ -182,12 +132,77 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     tie_embeddings=checks.boolean(values['tie_embeddings'], 'tie_embeddings'),
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
-    stages=tuple(stages),
+    stages=stages,
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
-    ratio_scope=values['ratio_scope'],
-    ladder=ladder,
     dtype=values['dtype'],
   )
+
+
+def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...], stack: Any) -> tuple:
+  """The stages, outermost first, with their parts."""
+  cuts = len(layouts) - 1
+  if not cuts:
+    for key in _ONLY_WITH_CHUNKS:
+      if values[key] != _OPTIONAL[key]:
+        raise ValueError(
+          f'model.{key} {values[key]!r}: with the single stage {values["arch_layout"]!r} nothing is cut.'
+        )
+  chosen = _with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
+  limits = _limits(values['fixed_capacity'], cuts)
+  stages, additions = [], 0  # residual additions from the outside to the end of a stage
+  for index, of_stage in enumerate(layouts):
+    additions += sum(height(layout) for layout in of_stage)
+    sizes, deviation = Sizes(widths[index], widths[min(index + 1, cuts)]), 0.02 * additions**-0.5
+    if index == cuts:
+      stages.append(StageConfig(sizes, deviation, main=stack(of_stage[0], index)))
+    else:
+      encoder, decoder = (stack(layout, index) for layout in of_stage)
+      stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
+  return tuple(stages)
+
+
+def _stack(
+  values: dict, ssm: dict, attention: dict, widths: tuple, mlp_widths: tuple, layout: str, stage: int
+) -> StackConfig:
+  count = len(widths)
+  at = lambda name, value, least=1: checks.integer(_at_stage(value, stage, count, name), name, least)
+  return StackConfig(
+    layout=layout,
+    width=widths[stage],
+    mlp_width=mlp_widths[stage],
+    num_heads=at('attn_cfg.num_heads', attention['num_heads'], 0),
+    rotary_dim=at('attn_cfg.rotary_emb_dim', attention['rotary_emb_dim'], 0),
+    window=at('attn_cfg.window_size', attention['window_size'], -1),
+    d_state=at('ssm_cfg.d_state', ssm['d_state']),
+    d_conv=at('ssm_cfg.d_conv', ssm['d_conv']),
+    expand=at('ssm_cfg.expand', ssm['expand']),
+    tile=checks.integer(values['ssd_tile'], 'ssd_tile', 1),
+    final_norm=checks.boolean(values['post_norm'], 'post_norm'),
+    remat=checks.boolean(values['remat'], 'remat'),
+    scan=checks.boolean(values['scan_layers'], 'scan_layers'),
+    dtype=values['dtype'],
+  )
+
+
+def _attention(values: Any, layouts: list[tuple[str, ...]]) -> dict[str, Any]:
+  attention = checks.known(values, _ATTENTION, 'model.attn_cfg')
+  attends = any(kind in 'tT' for of_stage in layouts for layout in of_stage for kind, _ in parse_layout(layout))
+  for key in _ATTENTION:
+    if not attends:
+      attention.setdefault(key, -1 if key == 'window_size' else 0)
+    if key not in attention:
+      raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
+  return attention
+
+
+def _widths(values: Any, count: int) -> tuple[int, ...]:
+  widths = _integers(values, 'd_model', count)
+  for outer, inner in itertools.pairwise(widths):
+    if inner < outer:
+      raise ValueError(
+        f'd_model {list(widths)} decreases from {outer} to {inner}: a stage is at least as wide as the one around it.'
+      )
+  return widths
 
 
 def _layout_stacks(layout: Any, depth: int = 0) -> list[tuple[str, ...]]:
@@ -231,43 +246,62 @@ def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
   return value
 
 
-def _targets(values: Any, boundaries: Any, count: int) -> list[TargetSchedule | None]:
-  """None means the paper's targets: 6 for one stage, 3 for each of several. Rules have none."""
-  targets = []
-  for stage in range(count - 1):
-    learned = boundary.parse(_at_stage(boundaries, stage, count - 1, 'boundary'))[0] == 'cosine'
-    value = _at_stage(values, stage, count - 1, 'ratio_targets')
-    if not learned and not isinstance(values, (list, tuple)):
-      value = None  # one value for all means all that learn
-    elif not learned and value is not None:
-      raise ValueError(f'ratio_targets {values!r}: stage {stage} cuts by a rule, so its target must be None.')
-    if learned and value is None:
-      value = 6.0 if count == 2 else 3.0
-    if isinstance(value, Mapping):
-      checks.known(value, ('start', 'end', 'until'), 'ratio_targets')
-      if 'start' not in value or 'end' not in value:
-        raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
-      targets.append(
-        TargetSchedule(**{key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()})
-      )
-    else:
-      number = None if value is None else checks.number(value, 'ratio_targets')
-      targets.append(None if number is None else TargetSchedule(number, number))
-  return targets
+def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> list[dict[str, Any]]:
+  """The parts of the stages, with ratio_targets and ratio_scope as options of their ratio losses.
+
+  None means the paper's targets: 6 for one stage that cuts, 3 for each of several.
+  """
+  checks.one_of(scope, ('global', 'per_document'), 'ratio_scope')
+  result = []
+  for stage, of_stage in enumerate(chosen):
+    value = _at_stage(values, stage, len(chosen), 'ratio_targets')
+    losses = []
+    for loss in of_stage['losses']:
+      options = dict(loss.options)
+      if loss.make is Ratio:
+        if options['target'] is None:
+          options |= _target(value, 6.0 if len(chosen) == 1 else 3.0) | {'scope': scope}
+        elif value is not None:
+          raise ValueError(f'ratio_targets {values!r}: stage {stage} has a target in model.chunking, {loss.name}.')
+      losses.append(dataclasses.replace(loss, options=tuple(options.items())))
+      losses[-1].loss()  # what is wrong with its options is an error here
+    # One value for all stages is for those that have a ratio loss.
+    if isinstance(values, list | tuple) and value is not None and not any(loss.make is Ratio for loss in losses):
+      raise ValueError(f'ratio_targets {values!r}: stage {stage} has no ratio loss, so its target must be None.')
+    result.append({**of_stage, 'losses': tuple(losses)})
+  return result
+
+
+def _target(value: Any, default: float) -> dict[str, Any]:
+  if not isinstance(value, Mapping):
+    return {'target': default if value is None else checks.number(value, 'ratio_targets')}
+  checks.known(value, ('start', 'end', 'until'), 'ratio_targets')
+  if 'start' not in value or 'end' not in value:
+    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
+  numbers = {key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()}
+  return {'target': numbers['end'], 'start': numbers['start'], 'until': numbers.get('until', 1.0)}
+
+
+def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
+  """The fixed capacity of each level inside as a share of the bytes of a row; None: no chunk is ever dropped."""
+  if values is None:
+    return (None,) * cuts
+  if not isinstance(values, list | tuple) or len(values) != cuts:
+    raise ValueError(f'fixed_capacity {values!r}: a list with one share, or None, for each of {cuts} stages that cut.')
+  for value in values:
+    if value is not None and not 0 < checks.number(value, 'fixed_capacity') <= 1:
+      raise ValueError(f'fixed_capacity {value}: chunks of a row as a share of its bytes, above 0 and at most 1.')
+  return tuple(values)
 
 
 def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:
   """As given, or what targets and rules promise; the paper reports 6.0 bytes a chunk for the space rule."""
+  by_rule = [stage.boundary.make.chunk_size(**dict(stage.boundary.options)) for stage in stages[:-1]]
   if values is None:
-    ratios = [
-      stage.target.end
-      if stage.target
-      else 6.0
-      if stage.boundary == 'space'
-      else boundary.parse(stage.boundary)[1] or 1.0
-      for stage in stages[:-1]
+    sizes = [
+      stage.target.end if stage.target else size or 1.0 for stage, size in zip(stages[:-1], by_rule, strict=True)
     ]
-    return tuple(math.prod(ratios[: index + 1]) for index in range(len(ratios)))
+    return tuple(math.prod(sizes[: index + 1]) for index in range(len(sizes)))
   if not isinstance(values, (list, tuple)) or len(values) != len(stages) - 1:
     raise ValueError(
       f'bytes_per_chunk {values!r}: a list with one number for each of {len(stages) - 1} stages that cut.'

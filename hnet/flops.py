@@ -26,8 +26,7 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
     else:
       result[f'encoder_{index}'] = of(stage.encoder)
       result[f'decoder_{index}'] = of(stage.decoder)
-      router = 4 * stage.width**2 if stage.boundary == 'cosine' else 0
-      residual = 2 * stage.width**2 if stage.combine == 'ste' else 0
-      result[f'routing_{index}'] = rate * (router + residual)
+      parts = (stage.boundary, stage.pool, stage.unpool, stage.combine)
+      result[f'chunking_{index}'] = rate * sum(part.make.flops(stage.sizes) for part in parts)
   result['lm_head'] = 2.0 * vocabulary * width
   return result

@@ -11,8 +11,7 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
-from hnet.losses import ratio_loss, ratio_loss_per_document
-from layers import ladder
+from layers import contract
 from layers.chunks import Level
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, normal
@@ -31,18 +30,22 @@ class HNet(nnx.Module):
     if not config.tie_embeddings:
       self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
 
-  def __call__(self, batch: Batch, *, context: Context = EVAL) -> ModelOutput:
+  def __call__(
+    self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None
+  ) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
-    bytes_BxL, segment_ids = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
-    level = Level.of_bytes(segment_ids)
-    x_BxLxD, routings = self.backbone(self._embed(bytes_BxL), level, bytes_BxL)
+    bytes_BxL = jnp.asarray(batch.bytes)
+    level = Level.of_bytes(jnp.asarray(batch.segment_ids), {'bytes': bytes_BxL})
+    capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
+    x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
-    aux_losses, metrics = self._losses(routings, context)
+    aux_losses, metrics = self._losses(decisions, logits, context)
     return ModelOutput(
       nll=next_byte_nll(logits, batch),
       logits=logits,
-      segmentations=tuple(r.level.to_bytes(r.b_BxC) for r in routings),
-      boundary_probabilities=tuple(r.level.to_bytes(jnp.where(r.level.valid, r.p_BxC, 0.0)) for r in routings),
+      segmentations=tuple(d.level.to_bytes(d.cut.emit) for d in decisions),
+      boundary_probabilities=tuple(d.level.to_bytes(jnp.where(d.level.valid, d.cut.p, 0.0)) for d in decisions),
+      needed=tuple(d.segments.needed for d in decisions),
       aux_losses=aux_losses,
       metrics=metrics,
     )
@@ -55,29 +58,22 @@ class HNet(nnx.Module):
       return (x @ self.embeddings[...].T.astype(x.dtype)).astype(jnp.float32)
     return self.lm_head(x).astype(jnp.float32)
 
-  def _losses(self, routings: tuple[stage_lib.Routing, ...], context: Context) -> tuple[dict, dict]:
-    metrics, losses = {}, []
-    for index, routing in enumerate(routings):
-      level, target = routing.level, self.config.stages[index].target
-      drawn, slots = jnp.sum(routing.b_BxC), jnp.maximum(jnp.sum(level.count_B), 1)
-      metrics[f'boundary_rate_{index}'] = drawn / slots
-      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(routings[0].level.count_B) / jnp.maximum(drawn, 1)
-      count_B = jnp.sum(routing.b_BxC, 1)
-      rungs = self.config.ladder.rungs(level.segment_ids.shape[1])
-      rung_B = ladder.rungs_of(rungs, count_B)
-      metrics[f'ladder_fill_{index + 1}'] = ladder.fill(self.config.ladder, rungs, rung_B, count_B)
-      if self.config.ladder.fractions[-1] < 1:
-        metrics[f'dropped_boundaries_{index}'] = routing.dropped
-      if target is not None:
-        goal = target(context.progress)
-        if self.config.ratio_scope == 'per_document':
-          loss = ratio_loss_per_document(routing.p_BxC, routing.b_BxC, level.segment_ids, goal)
-        else:
-          loss = ratio_loss(routing.p_BxC, routing.b_BxC, level.valid, goal)
-        losses.append(loss)
-        metrics[f'ratio_loss_{index}'] = jax.lax.stop_gradient(loss)
-    metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
-    return ({'ratio': sum(losses)} if losses else {}), metrics
+  def _losses(self, decisions: Sequence[stage_lib.Decision], logits_BxLxV: Array, context: Context) -> tuple:
+    losses, metrics = {}, {}
+    for index, (decision, stage) in enumerate(zip(decisions, self.config.stages, strict=False)):
+      drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.level.count_B)
+      metrics[f'boundary_rate_{index}'] = drawn / jnp.maximum(slots, 1)
+      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(decisions[0].level.count_B) / jnp.maximum(drawn, 1)
+      inner = decision.segments.inner
+      metrics[f'fill_{index}'] = jnp.mean(inner.count_B) / inner.segment_ids_BxC.shape[1]
+      if stage.limit is not None:
+        metrics[f'dropped_boundaries_{index}'] = decision.segments.dropped
+      for part in stage.losses:
+        loss = part.loss()
+        value = loss(decision.cut, decision.level, logits_BxLxV, context)
+        losses[loss.name] = losses.get(loss.name, 0.0) + value
+        metrics[f'{loss.name}_loss_{index}'] = jax.lax.stop_gradient(value)
+    return losses, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
   def init_cache(self, batch_size: int, max_bytes: int) -> stage_lib.StageCache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
@@ -89,15 +85,15 @@ class HNet(nnx.Module):
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
     bytes_BxP = jnp.asarray(bytes_BxP)
     segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-    level = Level.of_bytes(segment_ids)
-    x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, bytes_BxP, cache)
+    level = Level.of_bytes(segment_ids, {'bytes': bytes_BxP})
+    x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, cache)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
     return self._head(last), cache
 
   def step(self, byte_B: Array, cache: stage_lib.StageCache) -> tuple[Array, stage_lib.StageCache]:
     """Reads one byte a row; logits [B, V] are for the next."""
     active_B = jnp.ones(byte_B.shape, bool)
-    x, cache = self.backbone.step(self._embed(byte_B), byte_B, active_B, cache)
+    x, cache = self.backbone.step(self._embed(byte_B), {'bytes': byte_B}, active_B, cache)
     return self._head(x), cache
 
   @property
@@ -106,8 +102,11 @@ class HNet(nnx.Module):
     return len(self.config.stages)
 
   def stage_of(self, path: str) -> int:
-    """Stage whose learning-rate multiplier the parameter at `path` takes; embedding and head go with stage 0."""
-    return path.split('.').count('inner')
+    """Stage whose learning-rate multiplier the parameter at `path` takes: a pool's is that of the stage inside, and
+    embedding and head go with stage 0.
+    """
+    parts = path.split('.')
+    return parts.count('inner') + ('pool' in parts)
 
   def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
     """One multiplier a stage: given, 1 everywhere (None), or 'paper', computed by the H-Net paper's eq. 11."""

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from hnet import systems
 from hnet.config import HNetConfig, StageConfig
 from hnet.model import HNet
 from layers import weights
@@ -17,6 +18,8 @@ from layers.stack import StackConfig, parse_layout
 from layers.weights import Part, linear
 
 CONFIG_KEYS = ('arch_layout',)
+_PARTS = ('boundary', 'pool', 'unpool', 'combine')
+_PUBLISHED = systems.parse('hnet')
 _TIED = 'lm_head.weight', 'embeddings.weight'  # two names of one tensor where config.json ties them
 
 
@@ -26,17 +29,18 @@ def parts(config: HNetConfig) -> Iterator[Part]:
   yield Part('embeddings.weight', (vocabulary, width), 'embeddings')
   for index, stage in enumerate(config.stages):
     theirs, ours = 'backbone' + '.main_network' * index, 'backbone' + '.inner' * index
-    if stage.width > stage.width_in:
-      yield Part(f'{theirs}.pad_dimension', (stage.width - stage.width_in,), f'{ours}.pad')
+    extra = stage.sizes.width - config.stages[max(index - 1, 0)].sizes.width
+    if extra:
+      yield Part(f'{theirs}.pad_dimension', (extra,), f'{ours.removesuffix(".inner")}.pool.pad')
     if stage.main:
       yield from _stack_parts(stage.main, f'{theirs}.main_network', f'{ours}.main')
       continue
-    square = (stage.width, stage.width)
+    square = (stage.sizes.width,) * 2
     yield from _stack_parts(stage.encoder, f'{theirs}.encoder', f'{ours}.encoder')
     yield linear(f'{theirs}.routing_module.q_proj_layer.weight', f'{ours}.boundary.query.kernel', *square)
     yield linear(f'{theirs}.routing_module.k_proj_layer.weight', f'{ours}.boundary.key.kernel', *square)
-    yield linear(f'{theirs}.residual_proj.weight', f'{ours}.residual.kernel', *square)
-    yield Part(f'{theirs}.residual_proj.bias', square[:1], f'{ours}.residual.bias')
+    yield linear(f'{theirs}.residual_proj.weight', f'{ours}.combine.residual.kernel', *square)
+    yield Part(f'{theirs}.residual_proj.bias', square[:1], f'{ours}.combine.residual.bias')
     yield from _stack_parts(stage.decoder, f'{theirs}.decoder', f'{ours}.decoder')
   if not config.tie_embeddings:
     yield linear('lm_head.weight', 'lm_head.kernel', width, vocabulary)
@@ -76,15 +80,15 @@ def check_official(config: HNetConfig) -> None:
 
   def plain(stage: StageConfig) -> bool:
     stacks = [s for s in (stage.encoder, stage.decoder, stage.main) if s]
-    parts = (stage.boundary, stage.unpool, stage.combine, stage.widen)
-    return all(s.final_norm for s in stacks) and (bool(stage.main) or parts == ('cosine', 'ema', 'ste', 'learned'))
+    chosen = tuple(getattr(stage, key) for key in _PARTS)
+    return all(s.final_norm for s in stacks) and (bool(stage.main) or chosen == tuple(_PUBLISHED[key] for key in _PARTS))
 
   for index, stage in enumerate(config.stages):
     if not plain(stage):
+      names = ', '.join(f'{key} {getattr(stage, key).name}' for key in _PARTS if getattr(stage, key))
       raise ValueError(
-        f'stage {index} uses boundary {stage.boundary!r}, unpool {stage.unpool!r}, combine {stage.combine!r}, widen '
-        f'{stage.widen!r}: the official format knows only the published H-Net; keep such a model as a training '
-        'checkpoint.'
+        f'stage {index} uses {names or "stacks without a norm at their end"}: the official format knows only the '
+        'published H-Net; keep such a model as a training checkpoint.'
       )
 
 

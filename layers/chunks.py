@@ -1,7 +1,8 @@
 """Levels of a hierarchy inside static buffers: where the chunks of every row are, and the way to and from bytes.
 
 A level keeps C slots a row; its first `count` slots hold the row's chunks in order and the rest is padding, which has
-segment id 0. Level 0 is the bytes themselves.
+segment id 0. Level 0 is the bytes themselves. `Level.cut` makes the level inside from where its chunks start; what the
+parts of a stage need to know of that is `Segments`, computed once.
 """
 
 import dataclasses
@@ -10,51 +11,93 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kernels.chunk import chunk_index, place, positions, slots
+from layers import segments
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Level:
-  """segment_ids [B, C]: document of each slot, 0 for padding. picked_BxC bool: slots of the level above that became
-  this level's, in order (for level 0, its own). byte_BxC: byte where each starts, out of range for padding. count_B.
+  """segment_ids_BxC: document of each slot, 0 for padding. byte_BxC: byte where each starts, `length` for padding.
+  count_B: slots that hold something. marks: [B, C] each, what is known of the byte where a slot starts ('bytes' is the
+  byte itself), so that a rule over marks works at any depth. length: bytes of a row, L.
   """
 
-  segment_ids: Array
-  picked_BxC: Array
+  segment_ids_BxC: Array
   byte_BxC: Array
   count_B: Array
+  marks: dict[str, Array]
+  length: int = dataclasses.field(metadata={'static': True})
 
   @staticmethod
-  def of_bytes(segment_ids_BxL: Array) -> 'Level':
+  def of_bytes(segment_ids_BxL: Array, marks: dict[str, Array]) -> 'Level':
     """Level 0: every byte is a slot."""
-    index_BxL = jnp.broadcast_to(jnp.arange(segment_ids_BxL.shape[1], dtype=jnp.int32), segment_ids_BxL.shape)
-    present_BxL = segment_ids_BxL > 0
-    return Level(segment_ids_BxL, present_BxL, index_BxL, jnp.sum(present_BxL, 1))
+    length = segment_ids_BxL.shape[1]
+    index_BxL = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), segment_ids_BxL.shape)
+    return Level(segment_ids_BxL, index_BxL, jnp.sum(segment_ids_BxL > 0, 1), marks, length)
 
   @property
   def valid(self) -> Array:
     """[B, C] bool: slots that hold something."""
-    return self.segment_ids > 0
+    return self.segment_ids_BxC > 0
 
-  def compact(self, boundary_BxC: Array) -> 'Level':
-    """The level of the chunks that start at True positions: a prefix sum and a scatter, no sort."""
-    batch, capacity = boundary_BxC.shape
-    rows_Bx1 = jnp.arange(batch)[:, None]
-    target_BxC = jnp.where(boundary_BxC, jnp.cumsum(boundary_BxC, 1) - 1, capacity)
-    place = lambda values, empty: (
-      jnp.full_like(values, empty).at[rows_Bx1, target_BxC].set(values, mode='drop', unique_indices=False)
-    )
-    return Level(
-      segment_ids=place(self.segment_ids, 0),
-      picked_BxC=boundary_BxC,
-      byte_BxC=place(self.byte_BxC, self.byte_BxC.shape[1]),
-      count_B=jnp.sum(boundary_BxC, 1),
+  def cut(self, emit_BxC: Array, capacity: int | None = None, limit: int | None = None) -> 'Segments':
+    """The chunks that start at the True positions of `emit`, in a buffer of `capacity` (None: C, which holds any).
+
+    limit: only the first so many chunks of a row are kept, a fixed capacity of the model. Where `needed` exceeds the
+    capacity, what is made of the segments is not valid.
+    """
+    width = emit_BxC.shape[1]
+    capacity = width if capacity is None else capacity
+    kept_BxC = emit_BxC if limit is None else emit_BxC & (chunk_index(emit_BxC) < limit)
+    slot_BxC = slots(kept_BxC, capacity)
+    starts_BxC = slot_BxC >= 0
+    target_BxC = jnp.where(starts_BxC, slot_BxC, capacity)
+    at = lambda values_BxC, empty: place(values_BxC, target_BxC, capacity, empty)
+    count_B = jnp.sum(kept_BxC, 1)
+    index_C = jnp.arange(width, dtype=jnp.int32)
+    offset_BxC = index_C - jax.lax.cummax(jnp.where(starts_BxC, index_C, -1), axis=1)
+    # A position has a chunk of its own document if the last chunk starts no earlier than the document.
+    own_BxC = (offset_BxC <= segments.positions(self.segment_ids_BxC)) & self.valid
+    return Segments(
+      starts_BxC=starts_BxC,
+      index_BxC=jnp.where(own_BxC, chunk_index(starts_BxC), -1),
+      offset_BxC=offset_BxC,
+      slot_BxM=positions(slot_BxC, capacity),
+      inner=Level(
+        segment_ids_BxC=at(self.segment_ids_BxC, 0),
+        byte_BxC=at(self.byte_BxC, self.length),
+        count_B=jnp.minimum(count_B, capacity),
+        marks={name: at(values_BxC, 0) for name, values_BxC in self.marks.items()},
+        length=self.length,
+      ),
+      needed=jnp.max(count_B),
+      dropped=jnp.sum(emit_BxC) - jnp.sum(kept_BxC),
     )
 
   def to_bytes(self, values_BxC: Array) -> Array:
-    """Puts one value a slot at the byte where the slot's chunk starts, 0 elsewhere: [B, L]."""
-    rows_Bx1 = jnp.arange(values_BxC.shape[0])[:, None]
-    target = jnp.where(self.valid, self.byte_BxC, self.byte_BxC.shape[1])
-    return jnp.zeros_like(values_BxC).at[rows_Bx1, target].set(values_BxC, mode='drop')
+    """Puts one value a slot at the byte where the slot starts, 0 elsewhere: [B, L]."""
+    return place(values_BxC, jnp.where(self.valid, self.byte_BxC, self.length), self.length, 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Segments:
+  """How the slots of a level are cut into chunks. k(t): the last chunk of t's document that starts at or before t.
+
+  starts_BxC bool: where chunks start. index_BxC int32: k(t), a slot of the level inside, -1 where there is none (before
+  a document's first chunk, and in padding). offset_BxC int32: t less the start of the last chunk, of whatever document.
+  slot_BxM int32: where each chunk starts, C for none. inner: the level of the chunks. needed: chunks of the fullest row
+  of the batch, int32. dropped: chunks that a limit dropped, int32.
+  """
+
+  starts_BxC: Array
+  index_BxC: Array
+  offset_BxC: Array
+  slot_BxM: Array
+  inner: Level
+  needed: Array
+  dropped: Array
 
 
 def pick(values_BxCxD: Array, index_BxM: Array) -> Array:

@@ -1,6 +1,8 @@
 """What every model takes and gives: the traced context of a call, its output, and bits from logits."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,16 +32,34 @@ class ModelOutput:
   """nll [B, L] float32: nats for bytes[b, t] given its document's prefix, 0 where not scored.
 
   logits [B, L, V] or None: for the byte that follows bytes[b, t]. segmentations and boundary_probabilities: per stage,
-  outermost first, [B, L] in byte coordinates (where a chunk starts; 0 where the stage did not look). aux_losses:
-  unweighted scalars; metrics: float32 scalars.
+  outermost first, [B, L] in byte coordinates (where a chunk starts; 0 where the stage did not look). needed: int32
+  scalars, chunks of the fullest row of each inner level; where one exceeds its capacity, the rest of the output is not
+  valid, nor are those of deeper levels. aux_losses: unweighted scalars; metrics: float32 scalars.
   """
 
   nll: Array
   logits: Array | None = None
   segmentations: tuple[Array, ...] = ()
   boundary_probabilities: tuple[Array, ...] = ()
+  needed: tuple[Array, ...] = ()
   aux_losses: dict[str, Array] = dataclasses.field(default_factory=dict)
   metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+
+def checked_capacities(capacities: Sequence[int] | None, levels: int, length: int) -> tuple[int | None, ...]:
+  """Static chunks per row of each inner level; None: as many as the level above has, which is always enough.
+
+  Raises ValueError where they are not one for each level, rising inwards, or outside 1..length.
+  """
+  if capacities is None:
+    return (None,) * levels
+  outer = (length, *capacities)
+  if len(capacities) != levels or any(not 1 <= inner <= above for above, inner in itertools.pairwise(outer)):
+    raise ValueError(
+      f'capacities {tuple(capacities)}: one for each of the {levels} levels inside, from 1 to that of the level above; '
+      f'rows have {length} bytes.'
+    )
+  return tuple(capacities)
 
 
 def next_byte_nll(logits_BxLxV: Array, batch: Batch) -> Array:

@@ -27,18 +27,17 @@ from text import BOS, EOS
 from text.batch import Batch
 from text.words import mark
 
-WHOLE = {'ladder': {'fractions': (1.0,)}}  # what rungs change, the other models show
 FAMILIES = {
   'hnet_one_stage': branch(ONE_STAGE),
   'hnet_two_stage': branch(TWO_STAGE),
-  'hnet_sliding_windows': branch(['t1', ['T1'], 't1m1'], window=[5, 2], **WHOLE),
+  'hnet_sliding_windows': branch(['t1', ['T1'], 't1m1'], window=[5, 2]),
   'hnet_isotropic_T': branch(['T2'], tie_embeddings=True),
   'hnet_isotropic_m': branch(['m2'], scan_layers=True),
-  'hnet_stride': branch(ONE_STAGE, boundary='stride:3', **WHOLE),
-  'hnet_space': branch(ONE_STAGE, boundary='space', **WHOLE),
-  'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], boundary=['cosine', 'stride:2']),
+  'hnet_stride': branch(ONE_STAGE, chunking='hnet_pool(3)'),
+  'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
+  'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
   'spacebyte': branch(
-    ['T1', ['T1'], 'T1'], [9, -1], boundary='space', unpool='scatter', combine='sum', widen='zeros', post_norm=False
+    ['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False
   ),
   'tfree_hat': tiny_tfree_hat.branch(window=5, kv_heads=1, qk_norm='head'),
   **tiny_word_ar.KINDS,

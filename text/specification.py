@@ -8,15 +8,20 @@ from typing import Any
 def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
   """'name(key=value,…)' as (name, every argument of it), each of the type of its default; defaults: by name.
 
-  A default of None is a number that may be left out. Raises ValueError with a sentence about `what`.
+  A default of None is a number that may be left out. Values without a key are those of the first arguments, in their
+  order: 'stride(6)' is 'stride(size=6)'. Raises ValueError with a sentence about `what`.
   """
   match = re.fullmatch(r'\s*(\w+)\s*(?:\((.*)\))?\s*', spec)
   name = match.group(1) if match else spec
   if not match or name not in defaults:
     raise ValueError(f"{what} '{spec}' is not known: use one of {', '.join(defaults)}, e.g. '{next(iter(defaults))}'")
   values, given = dict(defaults[name]), [part for part in (match.group(2) or '').split(',') if part.strip()]
-  for part in given:
-    key, _, value = (side.strip() for side in part.partition('='))
+  keys = []
+  for place, part in enumerate(given):
+    key, separator, value = (side.strip() for side in part.partition('='))
+    if not separator and place < len(values) and len(keys) == place:
+      key, value = list(values)[place], key
+    keys.append(key)
     if key not in values:
       raise ValueError(f"{what} '{spec}' has no argument '{key}': {name} takes {', '.join(values)}")
     kind = float if defaults[name][key] is None else type(defaults[name][key])
@@ -25,7 +30,7 @@ def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -
     except (ValueError, KeyError):
       wanted = {bool: 'true or false', int: 'a whole number', float: 'a number'}[kind]
       raise ValueError(f"{what} '{spec}': {key}='{value}' is not {wanted}") from None
-  if len({part.partition('=')[0].strip() for part in given}) < len(given):
+  if len(set(keys)) < len(keys):
     raise ValueError(f"{what} '{spec}' gives an argument twice: give it once")
   return name, values
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers import checks
-from layers.ladder import LadderConfig
 from layers.rotary import RotaryScaling
 from layers.stack import StackConfig
 
@@ -60,7 +59,6 @@ class TFreeHATConfig:
   eos: int
   keep_unused: bool
   bytes_per_word: float
-  ladder: LadderConfig
   dtype: str
   published: str
   family: str = 'tfree_hat'
@@ -78,7 +76,6 @@ _OURS = {
   'window_counts_self': False,
   'keep_unused': False,
   'bytes_per_word': 5.0,
-  'ladder': {},
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -186,7 +183,6 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
     eos=eos,
     keep_unused=checks.boolean(ours['keep_unused'], 'keep_unused'),
     bytes_per_word=float(ours['bytes_per_word']),
-    ladder=LadderConfig.from_dict(ours['ladder'], may_drop=False),
     dtype=checks.one_of(ours['dtype'], ('float32', 'bfloat16'), 'dtype'),
     published=published,
   )

@@ -66,24 +66,24 @@ class Pool(nnx.Module):
     return jnp.einsum('...k,...k->...', q, k, preferred_element_type=jnp.float32) * self.config.head**-0.5
 
   def mixed(self, a_BxLxD: Array, words: Words) -> Array:
-    """Every word's values weighted by the softmax over its bytes: [B, L slots, H * K] in a's dtype.
+    """Every word's values weighted by the softmax over its bytes: [B, S, H * K] in a's dtype.
 
     Sums go from bytes to slots by scatter, so that nothing is as large as words times bytes.
     """
-    capacity, valid_BxLx1 = a_BxLxD.shape[1], words.valid_BxL[..., None]
+    capacity, valid_BxLx1 = words.level.segment_ids_BxC.shape[1], words.valid_BxL[..., None]
     k_BxLxHxK, v_BxLxHxK = self.keys_values(a_BxLxD, words.byte_BxL)
     scores_BxLxH = self.scores(self.queries(words.word_BxL, a_BxLxD.dtype), k_BxLxHxK)
     rows_Bx1 = jnp.arange(a_BxLxD.shape[0])[:, None]
     slot_BxL = jnp.where(words.valid_BxL, words.slot_BxL, capacity)  # out of range: padding is dropped
-    empty = jnp.full((*a_BxLxD.shape[:2], self.config.num_heads), -jnp.inf)
+    empty = jnp.full((a_BxLxD.shape[0], capacity, self.config.num_heads), -jnp.inf)
     top = empty.at[rows_Bx1, slot_BxL].max(jax.lax.stop_gradient(scores_BxLxH), mode='drop')
     own = lambda x: jnp.take_along_axis(x, words.slot_BxL[..., None], 1)
     weight_BxLxH = jnp.exp(jnp.where(valid_BxLx1, scores_BxLxH - own(top), -jnp.inf))
     total = jnp.zeros_like(empty).at[rows_Bx1, slot_BxL].add(weight_BxLxH, mode='drop')
     weight_BxLxH /= jnp.where(valid_BxLx1, own(total), 1.0)
     v_BxLxHxK = weight_BxLxH[..., None] * v_BxLxHxK.astype(jnp.float32)
-    slots = jnp.zeros(v_BxLxHxK.shape, jnp.float32).at[rows_Bx1, slot_BxL].add(v_BxLxHxK, mode='drop')
-    return slots.reshape(*a_BxLxD.shape[:2], -1).astype(a_BxLxD.dtype)
+    slots = jnp.zeros((*empty.shape, self.config.head), jnp.float32).at[rows_Bx1, slot_BxL].add(v_BxLxHxK, mode='drop')
+    return slots.reshape(*empty.shape[:2], -1).astype(a_BxLxD.dtype)
 
   def begin(self, batch_size: int) -> OpenWord:
     """Words of which nothing was read."""

@@ -11,7 +11,7 @@ from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.cross import Pool
 from byte_models.tfree_hat.decoder import Decoder
 from byte_models.tfree_hat.words import Words, locate, marked
-from layers import ladder, segments, stack
+from layers import contract, segments, stack
 from layers.chunks import pick
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, RMSNorm, normal
@@ -21,7 +21,7 @@ from text.batch import Batch
 
 
 class TFreeHAT(nnx.Module):
-  """T-Free-HAT (arXiv 2603.15953). D: width of bytes or of words, S = L: slots of a row's words."""
+  """T-Free-HAT (arXiv 2603.15953). D: width of bytes or of words, S: slots of a row's words."""
 
   def __init__(self, config: TFreeHATConfig, *, rngs: nnx.Rngs):
     self.config, self.words = config, config.words
@@ -37,31 +37,33 @@ class TFreeHAT(nnx.Module):
     self.norm = RMSNorm(width, config.decoder.norm_epsilon)
     self.lm_head = Linear(width, 256, kernel_init=normal(0.02), rngs=rngs)
 
-  def __call__(self, batch: Batch, *, context: Context = EVAL) -> ModelOutput:
+  def __call__(
+    self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None
+  ) -> ModelOutput:
     """Bits, logits and words of a batch; see `layers.contract.ModelOutput`. Needs batch.word_starts under tracing."""
     del context
-    words = self.locate(batch)
+    words = self.locate(batch, *contract.checked_capacities(capacities, 1, batch.bytes.shape[1]))
     a_BxLxD = self.encode(batch)
     z_BxSxD = self.backbone(self.pool(a_BxLxD, words), words)
     y_BxLxD = self.decode(a_BxLxD, self.predictive(z_BxSxD, words), words, batch)
     logits = self.by_byte(self.head(y_BxLxD))
-    rungs, rung_B = self._rungs(words)
-    count = jnp.sum(words.level.count_B)
+    count_B = words.level.count_B
     return ModelOutput(
       nll=next_byte_nll(logits, batch),
       logits=logits,
       segmentations=(words.starts_BxL,),
       boundary_probabilities=(words.starts_BxL.astype(jnp.float32),),
+      needed=(words.needed,),
       metrics={
-        'bytes_per_chunk_0': (jnp.sum(words.valid_BxL) / jnp.maximum(count, 1)).astype(jnp.float32),
-        'ladder_fill_1': ladder.fill(self.config.ladder, rungs, rung_B, words.level.count_B),
+        'bytes_per_chunk_0': (jnp.sum(words.valid_BxL) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
+        'fill_0': (jnp.mean(count_B) / words.level.segment_ids_BxC.shape[1]).astype(jnp.float32),
       },
     )
 
-  def locate(self, batch: Batch) -> Words:
+  def locate(self, batch: Batch, capacity: int | None = None) -> Words:
     """Where the words of a batch are; eagerly the model splits a batch that does not say it."""
     starts = jnp.asarray(marked(batch, self.words).word_starts)
-    return locate(jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids), starts, self.config.delivery)
+    return locate(jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids), starts, self.config.delivery, capacity)
 
   def encode(self, batch: Batch) -> Array:
     """The encoder's residual stream at every byte: [B, L, D]."""
@@ -74,34 +76,22 @@ class TFreeHAT(nnx.Module):
     return self.embeddings[ids].astype(self.config.dtype)
 
   def pool(self, a_BxLxD: Array, words: Words) -> Array:
-    """The vector of every word: [B, S, D], 0 in slots that are empty up to the rung."""
-    run = lambda rung, parts, rows, indices: ladder.pad_to(parts['out'](rows['x'][:, :rung]), rows['x'].shape[1])
-    return self._on_ladder(run, words, {'out': self.connector.out}, self.connector.mixed(a_BxLxD, words))
+    """The vector of every word: [B, S, D], 0 in slots that are empty."""
+    return self.connector.out(self.connector.mixed(a_BxLxD, words))
 
   def backbone(self, g_BxSxD: Array, words: Words) -> Array:
     """Words -> what follows them, causally: [B, S, D]."""
-
-    def run(rung, parts, rows, indices):
-      z = parts['main'](rows['x'][:, :rung], indices['segment_ids'][:, :rung])
-      return ladder.pad_to(z, rows['x'].shape[1])
-
-    return self._on_ladder(run, words, {'main': self.main}, g_BxSxD)
+    return self.main(g_BxSxD, words.level.segment_ids_BxC)
 
   def predictive(self, z_BxSxD: Array, words: Words) -> Array:
     """What each word is predicted from: the output at the word before it, a learned vector for the first: [B, S, D]."""
     before = jnp.pad(z_BxSxD[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    first_BxSx1 = segments.starts(words.level.segment_ids)[..., None]
+    first_BxSx1 = segments.starts(words.level.segment_ids_BxC)[..., None]
     return jnp.where(first_BxSx1, self.first_1x1xD[...].astype(before.dtype), before)
 
   def decode(self, a_BxLxD: Array, p_BxSxD: Array, words: Words, batch: Batch) -> Array:
     """Bytes with what their words are predicted from -> the decoder's residual stream: [B, L, D]."""
-
-    def run(rung, parts, rows, indices):
-      p = rows['x'][:, :rung]
-      table = jnp.concatenate([guide(p) for guide in parts['guides']], -1)
-      return ladder.pad_to(table, rows['x'].shape[1])
-
-    table = self._on_ladder(run, words, {'guides': self.decoder.guides}, p_BxSxD)
+    table = jnp.concatenate([guide(p_BxSxD) for guide in self.decoder.guides], -1)
     return self.decoder(a_BxLxD, self._picked(table, words), jnp.asarray(batch.segment_ids))
 
   def _picked(self, table_BxSxGD: Array, words: Words):
@@ -121,15 +111,6 @@ class TFreeHAT(nnx.Module):
       where = order.index(id_)
       order[byte], order[where] = order[where], order[byte]
     return logits if order == list(range(256)) else logits[..., jnp.array(order)]
-
-  def _rungs(self, words: Words) -> tuple[tuple[int, ...], Array]:
-    rungs = self.config.ladder.rungs(words.slot_BxL.shape[1])
-    return rungs, ladder.rungs_of(rungs, words.level.count_B)
-
-  def _on_ladder(self, run, words: Words, parts: dict, x_BxSxD: Array) -> Array:
-    rungs, rung_B = self._rungs(words)
-    indices = {'segment_ids': words.level.segment_ids}
-    return ladder.on_ladder(run, self.config.ladder, rungs, rung_B, parts, {'x': x_BxSxD}, indices)
 
   def init_cache(self, batch_size: int, max_bytes: int) -> decoding.Cache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""

@@ -20,28 +20,31 @@ from text.batch import Batch
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Words:
-  """valid_BxL: not padding. starts_BxL: where words begin. level: their slots, C = L a row. slot_BxL: of each byte's
-  word. delivered_BxL: of the word whose vector each byte gets. byte_BxL: index in the document. word_BxL: index of a
+  """valid_BxL: not padding. starts_BxL: where words begin. level: the words, and needed, those of the fullest row.
+  slot_BxL: of each byte's word. delivered_BxL: of the word whose vector each byte gets. byte_BxL: index in the document. word_BxL: index of a
   byte's word in its document.
   """
 
   valid_BxL: Array
   starts_BxL: Array
   level: Level
+  needed: Array
   slot_BxL: Array
   delivered_BxL: Array
   byte_BxL: Array
   word_BxL: Array
 
 
-def locate(bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, delivery: str) -> Words:
-  """Words from where they begin; the first position of a document always begins one."""
-  bytes_level = Level.of_bytes(segment_ids_BxL)
+def locate(
+  bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, delivery: str, capacity: int | None = None
+) -> Words:
+  """Words from where they begin, at most `capacity` of a row; the first position of a document always begins one."""
+  bytes_level = Level.of_bytes(segment_ids_BxL, {})
   first_BxL = segments.starts(segment_ids_BxL) & bytes_level.valid
   starts_BxL = (word_starts_BxL & bytes_level.valid) | first_BxL
-  level = bytes_level.compact(starts_BxL)
-  slot_BxL = jnp.maximum(jnp.cumsum(starts_BxL, 1) - 1, 0)
-  word_BxL = jnp.take_along_axis(segments.positions(level.segment_ids), slot_BxL, 1)
+  cut = bytes_level.cut(starts_BxL, capacity)
+  slot_BxL = jnp.maximum(cut.index_BxC, 0)
+  word_BxL = jnp.take_along_axis(segments.positions(cut.inner.segment_ids_BxC), slot_BxL, 1)
   delivered_BxL = slot_BxL
   if delivery == 'causal':
     back_BxL = unfinished(bytes_BxL, segment_ids_BxL)
@@ -50,7 +53,14 @@ def locate(bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, del
     # Where a document begins is no secret: an unfinished character there gets what its document begins with.
     delivered_BxL = jnp.maximum(delivered_BxL, slot_BxL - word_BxL)
   return Words(
-    bytes_level.valid, starts_BxL, level, slot_BxL, delivered_BxL, segments.positions(segment_ids_BxL), word_BxL
+    valid_BxL=bytes_level.valid,
+    starts_BxL=starts_BxL,
+    level=cut.inner,
+    needed=cut.needed,
+    slot_BxL=slot_BxL,
+    delivered_BxL=delivered_BxL,
+    byte_BxL=segments.positions(segment_ids_BxL),
+    word_BxL=word_BxL,
   )
 
 

@@ -16,12 +16,10 @@ embeddings, words are patches of fixed size, and no symbol ends them: MegaByte.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layers import checks
-from layers.ladder import LadderConfig
 from layers.stack import StackConfig, parse_layout
 
 WORD_END = 0xC0  # the symbol that ends a word, written [W]: a byte that UTF-8 never has
@@ -35,7 +33,6 @@ _OPTIONAL = {
   'units': 'byte',
   'bytes_per_chunk': None,
   'units_per_byte': None,
-  'ladder': {},
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -73,7 +70,6 @@ class WordARConfig:
   decoder: StackConfig
   bytes_per_chunk: tuple[float, ...]
   units_per_byte: float
-  ladder: LadderConfig
   dtype: str
   family: str = 'word_ar'
 
@@ -91,14 +87,6 @@ class WordARConfig:
   def inputs(self) -> int:
     """Vectors of the decoder's width that a word's backbone outputs become: one before each slot, or one a byte."""
     return self.num_vectors or self.longest
-
-  def unit_capacity(self, words: int, length: int) -> int:
-    """Room for the units of a row of `length` bytes beside room for `words` words: what so many have by the stated
-    rates, and the bytes of the row where words or units are bytes.
-    """
-    if self.units == 'byte' or words >= length:
-      return length
-    return min(length, math.ceil(words * max(1.0, self.units_per_byte * self.bytes_per_chunk[0]) / 8) * 8)
 
 
 def _parse(branch: Mapping[str, Any]) -> WordARConfig:
@@ -159,7 +147,6 @@ def _parse(branch: Mapping[str, Any]) -> WordARConfig:
     decoder=decoder,
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], splitter),
     units_per_byte=_units_per_byte(values['units_per_byte'], spelling),
-    ladder=LadderConfig.from_dict(values['ladder'], may_drop=False),
     dtype=values['dtype'],
   )
 

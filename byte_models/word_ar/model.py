@@ -25,7 +25,6 @@ makes of it; where other units spell it, too, they are an upper bound on the bit
 a document, a unit of which any byte is scored is paid for whole, so that no cut makes a text cheaper.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +38,7 @@ from byte_models.word_ar import flops as flops_lib
 from byte_models.word_ar.config import WORD_END, WordARConfig
 from byte_models.word_ar.decoding import WordCache
 from byte_models.word_ar.layout import Symbols, Words, repeat, spelled
-from layers import ladder, segments
+from layers import contract, segments
 from layers.contract import EVAL, Context, ModelOutput
 from layers.linear import Linear, normal
 from layers.stack import Stack, StackConfig, height
@@ -89,23 +88,36 @@ class WordAR(nnx.Module):
     """The symbol that ends a word; None for patches."""
     return WORD_END if self.config.encoder else None
 
-  def __call__(self, batch: Batch, *, context: Context = EVAL) -> ModelOutput:
-    """Nats of every byte, see the module; no logits, since they are not one set a byte: `symbol_logits` has them."""
+  @property
+  def num_levels(self) -> int:
+    """Levels inside: words, and the units that spell them where these are not bytes."""
+    return 2 if self.units else 1
+
+  def __call__(
+    self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None
+  ) -> ModelOutput:
+    """Nats of every byte, see the module; no logits, since they are not one set a byte: `symbol_logits` has them.
+
+    capacities: (words,), or (units, words) where words are spelled with units.
+    """
     del context
     symbols, places = spelled(self.config, batch)
-    nll_BxL, fill = self._on_ladder(symbols, _nats)
-    bytes_, words = jnp.sum(jnp.asarray(batch.segment_ids) > 0), jnp.sum(places.starts_BxL)
+    nll_BxL, capacity = self._run(symbols, capacities, _nats)
+    bytes_, count_B = jnp.sum(jnp.asarray(batch.segment_ids) > 0), jnp.sum(symbols.starts_BxL, 1)
     metrics = {
-      'boundary_rate_0': words / jnp.maximum(bytes_, 1),
-      'bytes_per_chunk_0': bytes_ / jnp.maximum(words, 1),
-      'ladder_fill_1': fill,
+      'boundary_rate_0': jnp.sum(count_B) / jnp.maximum(bytes_, 1),
+      'bytes_per_chunk_0': bytes_ / jnp.maximum(jnp.sum(count_B), 1),
+      'fill_0': jnp.mean(count_B) / capacity,
     }
+    needed = (jnp.max(count_B),)
     if self.units:
       metrics['bytes_per_unit'] = bytes_ / jnp.maximum(jnp.sum(places.is_last_BxL), 1)
+      needed = (jnp.max(jnp.sum(symbols.segment_ids_BxL > 0, 1)), *needed)
     return ModelOutput(
       nll=jnp.where(batch.scored, places.at_last(nll_BxL), 0.0),
       segmentations=(places.starts_BxL,),
       boundary_probabilities=(places.starts_BxL.astype(jnp.float32),),
+      needed=needed,
       metrics={name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()},
     )
 
@@ -116,7 +128,7 @@ class WordAR(nnx.Module):
     for what follows it within its word: at the last symbol of a word, WORD_END is the target; None for patches.
     """
     symbols, places = spelled(self.config, batch)
-    return jax.tree.map(places.spread, self._on_ladder(symbols, _logits)[0])
+    return jax.tree.map(places.spread, self._run(symbols, None, _logits)[0])
 
   def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
     """(whether the likeliest symbol stood there, the likeliest behind it, nats of the symbol alone), each [B, L].
@@ -125,21 +137,20 @@ class WordAR(nnx.Module):
     stands at the last byte of a symbol, at its others -1. Nats stand there, too, at its others 0.
     """
     symbols, places = spelled(self.config, batch)
-    is_right_BxL, behind_BxL, nats_BxL = self._on_ladder(symbols, _likeliest)[0]
+    is_right_BxL, behind_BxL, nats_BxL = self._run(symbols, None, _likeliest)[0]
     return places.spread(is_right_BxL), places.at_last(behind_BxL, -1), places.at_last(nats_BxL)
 
-  def _on_ladder(self, symbols: Symbols, read: Callable) -> tuple[Any, Array]:
-    """(what `read` makes of the words on the ladder, its fill)."""
-    config, length = self.config, symbols.ids_BxL.shape[1]
-    count_B, rungs = jnp.sum(symbols.starts_BxL, 1), config.ladder.rungs(length)
-    rung_B = ladder.rungs_of(rungs, count_B)
-    if self.units:
-      rooms = tuple(config.unit_capacity(words, length) for words in rungs)
-      rung_B = jnp.maximum(rung_B, ladder.rungs_of(rooms, jnp.sum(symbols.segment_ids_BxL > 0, 1)))
-    rows, indices = {'x': self.embed(symbols.ids_BxL)}, {'symbols': symbols}
-    run = functools.partial(_at_rung, read)
-    values = ladder.on_ladder(run, config.ladder, rungs, rung_B, self, rows, indices)
-    return values, ladder.fill(config.ladder, rungs, rung_B, count_B)
+  def _run(self, symbols: Symbols, capacities: Sequence[int] | None, read: Callable) -> tuple[Any, int]:
+    """(what `read` makes of the hidden states, [B, U, ...]; words that a row has room for)."""
+    capacities = contract.checked_capacities(capacities, self.num_levels, symbols.ids_BxL.shape[1])
+    if self.units and capacities[0] is not None:
+      symbols = symbols.first(capacities[0])
+    capacity = capacities[-1] or symbols.ids_BxL.shape[1]
+    words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, self.config.num_vectors, capacity)
+    x_BxUxD = self.embed(symbols.ids_BxL)
+    z_BxNxD = self.backbone(self.encode(x_BxUxD, words), repeat(words.segment_ids_BxS, self.config.positions))
+    vectors = words.from_previous(self.predictions(z_BxNxD))
+    return read(self, words, symbols, *self.decode(x_BxUxD, vectors, words)), capacity
 
   def embed(self, symbols: Array) -> Array:
     """Symbols [...] -> [..., d] in the dtype of the activations."""
@@ -244,19 +255,6 @@ class WordAR(nnx.Module):
 def _stack(config: StackConfig, rngs: nnx.Rngs) -> Stack:
   """A stack whose output projections are scaled by its own depth: each has a residual stream of its own."""
   return Stack(config, output_deviation=0.02 * height(config.layout) ** -0.5, rngs=rngs)
-
-
-def _at_rung(read: Callable, rung: int, model: WordAR, rows: dict, indices: dict) -> Any:
-  """The model for at most `rung` words a row; what `read` makes of its hidden states, [B, L, ...]."""
-  config, length = model.config, rows['x'].shape[1]
-  room = config.unit_capacity(rung, length)
-  x_BxUxD, symbols = rows['x'][:, :room], indices['symbols'].first(room)
-  words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, rung)
-  ids_BxN = repeat(words.segment_ids_BxS, config.positions)
-  z_BxNxD = model.backbone(model.encode(x_BxUxD, words), ids_BxN)
-  vectors = words.from_previous(model.predictions(z_BxNxD))
-  values = read(model, words, symbols, *model.decode(x_BxUxD, vectors, words))
-  return jax.tree.map(lambda x: ladder.pad_to(x, length), values)
 
 
 def _nats(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> Array:

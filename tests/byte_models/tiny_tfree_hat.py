@@ -34,7 +34,6 @@ def branch(*, window=-1, kv_heads=2, qk_norm='', every_layer=True, scaling=None,
     'backbone_config': layers(32, 4),
     'decoder_config': layers(16, 2, cross_attention_config=cross(2), cross_attn_every_layer=every_layer, **local),
     'max_word_size': 8,
-    'ladder': {'fractions': (0.5, 1.0)},
     **changes,
   }
 

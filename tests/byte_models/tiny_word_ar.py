@@ -25,7 +25,6 @@ def branch(**changes):
     'encoder': stack,
     'backbone': {**stack, 'd_model': 64},
     'decoder': stack,
-    'ladder': {'fractions': (0.5, 1.0)},
     **changes,
   }
 

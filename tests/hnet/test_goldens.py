@@ -26,10 +26,10 @@ TARGETS = {'stage1_basic': (3.0,), 'stage2_brief': (3.0, 2.5)}
 
 
 @functools.cache
-def load(name: str, scan_layers: bool = False, rungs: tuple[float, ...] = (0.5, 1.0)):
-  """(model, what the official code computes); every rung is compiled."""
+def load(name: str, scan_layers: bool = False):
+  """(model, what the official code computes)."""
   directory = GOLDENS / 'hnet' / name
-  changes = {'ratio_targets': TARGETS.get(name), 'ladder': {'fractions': rungs}}
+  changes = {'ratio_targets': TARGETS.get(name)}
   model = hnet.from_pretrained(directory, scan_layers=scan_layers, remat=scan_layers, **changes)
   return model, load_file(directory / 'io.safetensors')
 
@@ -98,7 +98,6 @@ def test_rows_of_different_length_equal_the_official_code(name):
 
 
 # A scan stays inside its stack: two stages, which take longest, tell no more of it than one; nor of kernels.
-# The ladder's own derivative is asked for in one stage: test_ladder_equals_full.py has that of two.
 @pytest.mark.parametrize(
   ('name', 'scan_layers', 'implementation'),
   [(name, False, form) for name, form in FORMS if name != NAMES[-1] or form == 'xla']
@@ -106,8 +105,7 @@ def test_rows_of_different_length_equal_the_official_code(name):
   indirect=['implementation'],
 )
 def test_gradients_equal_the_official_code(name, scan_layers, implementation):
-  rungs = (0.5, 1.0) if (name, scan_layers, implementation) == ('stage1_basic', False, 'xla') else (1.0,)
-  model, io = load(name, scan_layers, rungs)
+  model, io = load(name, scan_layers)
   expected = load_file(GOLDENS / 'hnet' / name / 'grads.safetensors')
   batch = whole(io['input_ids'])
 

@@ -1,10 +1,15 @@
-"""The ratio loss, which pulls a router to its compression target, and targets that move over training."""
+"""Losses beside the language model's: the ratio loss pulls a router to its target, which may move over training."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from hnet.parts.base import Cut
+from layers import checks
+from layers.chunks import Level
+from layers.contract import Context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +31,29 @@ class TargetSchedule:
     if self.start == self.end:
       return self.end
     return self.start + (self.end - self.start) * jnp.clip(progress / self.until, 0.0, 1.0)
+
+
+class Ratio:
+  """Bytes (or chunks) per chunk pulled to `target`, or to a target that moves there from `start` in the first `until` of
+  the training. Without a target it is the configuration's (ratio_targets).
+
+  scope: 'global', one rate over all positions of a micro-batch, or 'per_document', the mean of the documents' losses.
+  """
+
+  OPTIONS = {'target': None, 'start': None, 'until': 1.0, 'scope': 'global'}
+  name = 'ratio'
+
+  def __init__(self, *, target: float, start: float | None, until: float, scope: str):
+    self.target = TargetSchedule(target if start is None else start, target, until)
+    self.scope = checks.one_of(scope, ('global', 'per_document'), 'loss ratio: scope')
+
+  def __call__(self, cut: Cut, level: Level, logits_BxLxV: Array, context: Context) -> Array:
+    """See `ratio_loss`."""
+    del logits_BxLxV
+    target = self.target(context.progress)
+    if self.scope == 'per_document':
+      return ratio_loss_per_document(cut.p, cut.emit, level.segment_ids_BxC, target)
+    return ratio_loss(cut.p, cut.emit, level.valid, target)
 
 
 def ratio_loss(p_BxL: Array, b_BxL: Array, mask_BxL: Array, target: Array | float) -> Array:

@@ -1,0 +1,169 @@
+"""Where chunks start: by the cosine of adjacent states, every so many slots, or at a mark or byte."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from hnet.parts.base import HIGHEST, Cut, Sizes
+from kernels.route import route
+from layers import segments
+from layers.chunks import Level
+from layers.contract import Context
+from layers.linear import Linear, identity
+
+LONGEST_STRIDE = 2**31 - 1  # positions in a document are int32
+
+
+class Cosine(nnx.Module):
+  """Half of one minus the cosine of adjacent encoder states (H-Net, arXiv 2507.07955; dc.py RoutingModule).
+
+  p_t = (1 - cos(W_q e_{t-1}, W_k e_t)) / 2, a chunk where p > 1/2. The paper's eq. 4 swaps the two projections;
+  released weights follow this order. Always float32.
+  """
+
+  OPTIONS = {}
+  lookahead, learned = 0, True
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
+    self.key = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
+
+  def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
+    """p is 1 at the first slot of a document and 0 in padding."""
+    del context
+    e_BxCxD = e_BxCxD.astype(jnp.float32)
+    p_BxC = route(self.query(e_BxCxD, HIGHEST), self.key(e_BxCxD, HIGHEST), level.segment_ids_BxC).p_BxL
+    return Cut((p_BxC > 0.5) & level.valid, p_BxC, p_BxC)
+
+  def init_cache(self, batch_size: int) -> dict[str, Array]:
+    """Nothing seen yet."""
+    width = self.query.kernel.shape[0]
+    return {'seen': jnp.zeros(batch_size, bool), 'last': jnp.zeros((batch_size, width), jnp.float32)}
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> dict[str, Array]:
+    """The last slot's state."""
+    del cut
+    return {'seen': level.count_B > 0, 'last': _at_last(e_BxCxD.astype(jnp.float32), level)}
+
+  def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: dict) -> tuple[Cut, dict]:
+    """One slot against the one before."""
+    del marks
+    e_BxD = e_BxD.astype(jnp.float32)
+    unit = lambda v: v * jax.lax.rsqrt(jnp.maximum(jnp.sum(v * v, -1, keepdims=True), 1e-24))
+    cosine_B = jnp.sum(unit(self.query(cache['last'], HIGHEST)) * unit(self.key(e_BxD, HIGHEST)), -1)
+    p_B = jnp.where(cache['seen'], jnp.clip(0.5 * (1.0 - cosine_B), 0.0, 1.0), 1.0)
+    new = {'seen': cache['seen'] | active_B, 'last': jnp.where(active_B[:, None], e_BxD, cache['last'])}
+    return Cut((p_B > 0.5) & active_B, p_B, p_B), new
+
+  @staticmethod
+  def chunk_size() -> None:
+    """Learned."""
+
+  @staticmethod
+  def flops(sizes: Sizes) -> float:
+    """Two projections."""
+    return 4.0 * sizes.width**2
+
+
+class _Rule(nnx.Module):
+  """A boundary without parameters: p is 1 or 0."""
+
+  OPTIONS = {}
+  lookahead, learned = 0, False
+
+  @staticmethod
+  def flops(sizes: Sizes) -> float:
+    """Nothing that counts."""
+    del sizes
+    return 0.0
+
+
+def _by_rule(emit: Array) -> Cut:
+  p = emit.astype(jnp.float32)
+  return Cut(emit, p, p)
+
+
+class Stride(_Rule):
+  """A chunk every `size` slots of its document: H-Net (pool) of the paper's table 1."""
+
+  OPTIONS = {'size': 6}
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, size: int):
+    del sizes, rngs
+    self.size = size
+
+  def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
+    """By the slot's position in its document."""
+    del e_BxCxD, context
+    return _by_rule((segments.positions(level.segment_ids_BxC) % self.size == 0) & level.valid)
+
+  def init_cache(self, batch_size: int) -> Array:
+    """Position 0."""
+    return jnp.zeros(batch_size, jnp.int32)
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
+    """Slots so far."""
+    del e_BxCxD, cut
+    return level.count_B.astype(jnp.int32)
+
+  def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
+    """One slot."""
+    del e_BxD, marks
+    return _by_rule((cache % self.size == 0) & active_B), cache + active_B
+
+  @staticmethod
+  def chunk_size(size: int) -> float:
+    """The stride; ValueError for one that there cannot be."""
+    if not 1 <= size <= LONGEST_STRIDE:
+      raise ValueError(f'boundary stride({size:.0f}): write stride(N) with N from 1 to {LONGEST_STRIDE}.')
+    return float(size)
+
+
+class SpaceLike(_Rule):
+  """A chunk at every space-like byte that does not follow another one (SpaceByte, arXiv 2404.14408; H-Net (space))."""
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    del sizes, rngs
+
+  def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
+    """By the byte where a slot starts."""
+    del e_BxCxD, context
+    space_BxC = space_like(level.marks['bytes'])
+    after_space_BxC = jnp.pad(space_BxC[:, :-1], ((0, 0), (1, 0)))
+    return _by_rule(((space_BxC & ~after_space_BxC) | segments.starts(level.segment_ids_BxC)) & level.valid)
+
+  def init_cache(self, batch_size: int) -> dict[str, Array]:
+    """Nothing seen yet."""
+    return {'seen': jnp.zeros(batch_size, bool), 'space': jnp.zeros(batch_size, bool)}
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> dict[str, Array]:
+    """Whether the last slot was space-like."""
+    del e_BxCxD, cut
+    return {'seen': level.count_B > 0, 'space': space_like(_at_last(level.marks['bytes'], level))}
+
+  def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: dict) -> tuple[Cut, dict]:
+    """One slot."""
+    del e_BxD
+    space_B = space_like(marks['bytes'])
+    emit_B = ((space_B & ~cache['space']) | ~cache['seen']) & active_B
+    new = {'seen': cache['seen'] | active_B, 'space': jnp.where(active_B, space_B, cache['space'])}
+    return _by_rule(emit_B), new
+
+  @staticmethod
+  def chunk_size() -> float:
+    """6.0 bytes, as the paper reports."""
+    return 6.0
+
+
+def space_like(byte: Array) -> Array:
+  """Neither an ASCII letter or digit nor a UTF-8 continuation byte (spacebyte.py); leading bytes are space-like."""
+  between = lambda low, high: (byte >= low) & (byte <= high)
+  word = between(ord('0'), ord('9')) | between(ord('A'), ord('Z')) | between(ord('a'), ord('z'))
+  return ~(word | between(0x80, 0xBF))
+
+
+def _at_last(values_BxCx: Array, level: Level) -> Array:
+  """Values at each row's last slot: [B, ...]."""
+  index_B = jnp.maximum(level.count_B - 1, 0)
+  return jnp.take_along_axis(values_BxCx, index_B.reshape(-1, *(1,) * (values_BxCx.ndim - 1)), 1)[:, 0]

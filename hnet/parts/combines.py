@@ -1,0 +1,51 @@
+"""How what comes back from inside meets the encoder's states."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from hnet.parts.base import HIGHEST, Cut, Sizes, Spread
+from layers.linear import Linear, zeros
+
+
+class STE(nnx.Module):
+  """u · STE(confidence) + W e + b, with the probability of what was decided as confidence (H-Net, eq. 7 to 9)."""
+
+  OPTIONS = {}
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    # The weight starts at zero; the official code leaves the bias at PyTorch's default.
+    limit, width = sizes.width**-0.5, sizes.width
+    uniform = lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -limit, limit)
+    self.residual = Linear(width, width, kernel_init=zeros, bias_init=uniform, rngs=rngs)
+
+  def __call__(self, e: Array, cut: Cut, spread: Spread) -> Array:
+    """The residual in float32."""
+    confidence = jnp.where(cut.emit, cut.soft, 1 - cut.soft)
+    return spread(confidence, self.residual(e.astype(jnp.float32), HIGHEST)).astype(e.dtype)
+
+  @staticmethod
+  def flops(sizes: Sizes) -> float:
+    """One projection a slot."""
+    return 2.0 * sizes.width**2
+
+
+class Sum(nnx.Module):
+  """u + e."""
+
+  OPTIONS = {}
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    del sizes, rngs
+
+  def __call__(self, e: Array, cut: Cut, spread: Spread) -> Array:
+    """The sum in float32."""
+    del cut
+    return spread(None, e.astype(jnp.float32)).astype(e.dtype)
+
+  @staticmethod
+  def flops(sizes: Sizes) -> float:
+    """Nothing that counts."""
+    del sizes
+    return 0.0

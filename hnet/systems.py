@@ -1,0 +1,68 @@
+"""Published ways to chunk, as data: each is a choice of parts (hnet/parts). `model.chunking` names one for each stage."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hnet import parts
+from layers import checks
+from text.specification import arguments
+
+# name -> (its options, part -> specification)
+SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  # H-Net (arXiv 2507.07955)
+  'hnet': ({}, {'boundary': 'cosine', 'pool': 'first', 'unpool': 'ema', 'combine': 'ste', 'losses': ('ratio',)}),
+  # Table 1 of the paper: the same without a learned boundary, and so without smoothing
+  'hnet_pool': ({'size': 6}, {'boundary': 'stride({size})', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
+  'hnet_space': ({}, {'boundary': 'space', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
+  # SpaceByte (arXiv 2404.14408); SpaceByte++ is the same between Mamba-2 stacks
+  'spacebyte': (
+    {},
+    {'boundary': 'space', 'pool': 'first(widen=zeros)', 'unpool': 'scatter(narrow=last)', 'combine': 'sum'},
+  ),
+}
+KEYS = ('boundary', 'pool', 'unpool', 'combine', 'losses')
+
+
+def parse(chunking: Any) -> dict[str, Any]:
+  """{'boundary', 'pool', 'unpool', 'combine': Part, 'losses': tuple of Parts} of one stage.
+
+  chunking: a system, such as 'hnet' or 'hnet_pool(size=5)', or a mapping from part to specification, in which what is
+  missing is H-Net's; a boundary that is not learned is then repeated and not smoothed, and has no loss. ValueError with
+  one sentence for what is not known or does not fit together.
+  """
+  if isinstance(chunking, str):
+    name, options = arguments(chunking, 'chunking', {name: options for name, (options, _) in SYSTEMS.items()})
+    specs = {
+      key: value.format(**options) if isinstance(value, str) else value for key, value in SYSTEMS[name][1].items()
+    }
+  else:
+    specs = checks.known(chunking, KEYS, 'model.chunking')
+  boundary = parts.parse('boundary', specs.get('boundary', 'cosine'))
+  learned = boundary.make.learned
+  losses = specs.get('losses', ('ratio',) if learned else ())
+  if isinstance(losses, str) or not isinstance(losses, Sequence):
+    raise ValueError(f'model.chunking losses {losses!r} must be a list of specifications, such as ["ratio"].')
+  if boundary.make.lookahead and boundary.make.differentiable:
+    raise ValueError(
+      f'boundary {boundary.name} looks {boundary.make.lookahead} slots ahead and its score carries a gradient, which '
+      'tells the loss the next byte: stop the gradient (soft = stop_gradient), or look back.'
+    )
+  return {
+    'boundary': boundary,
+    'pool': parts.parse('pool', specs.get('pool', 'first')),
+    'unpool': parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat')),
+    'combine': parts.parse('combine', specs.get('combine', 'ste')),
+    'losses': tuple(parts.parse('loss', loss) for loss in losses),
+  }
+
+
+def of_stages(chunking: Any, count: int) -> list[Mapping[str, Any]]:
+  """The parts of `count` stages that cut: chunking is one for all of them, or a list with one for each."""
+  if isinstance(chunking, list | tuple):
+    if len(chunking) != count:
+      raise ValueError(
+        f'model.chunking {list(chunking)} has {len(chunking)} entries for {count} stages that cut: one each, or one '
+        'for all.'
+      )
+    return [parse(of_stage) for of_stage in chunking]
+  return [parse(chunking)] * count
