@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+from flax import nnx
+
 from hnet import systems
 from hnet.parts import Part, Sizes
 from hnet.parts.losses import Ratio, TargetSchedule
@@ -100,15 +103,21 @@ _OPTIONAL = {
 _MOST_STAGES = 16
 _REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
 _ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
-_MOVED = {key: 'chunking' for key in ('boundary', 'unpool', 'combine', 'widen')}
+_MOVED = ('boundary', 'unpool', 'combine', 'widen')
 
 
 def _parse(branch: dict[str, Any]) -> HNetConfig:
-  for key in _MOVED.keys() & branch.keys():
-    raise ValueError(
-      f"model.{key} is part of model.chunking now: write 'hnet', 'hnet_pool(size=N)', 'hnet_space', 'spacebyte', or a "
-      "mapping such as {'boundary': 'stride(5)'} there."
-    )
+  for key in branch:
+    if key in _MOVED:
+      raise ValueError(
+        f"model.{key} is part of model.chunking now: write 'hnet', 'hnet_pool(size=N)', 'hnet_space', 'spacebyte', or "
+        "a mapping such as {'boundary': 'stride(5)'} there."
+      )
+    if key == 'ladder':
+      raise ValueError(
+        'model.ladder is gone: leave it out, room for chunks follows the text; fractions that ended below 1 are '
+        'model.fixed_capacity now, a share of the bytes for each stage that cuts.'
+      )
   checks.known(branch, (*_REQUIRED, *_OPTIONAL), 'model')
   for key in _REQUIRED:
     if key not in branch:
@@ -158,7 +167,15 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
     else:
       encoder, decoder = (stack(layout, index) for layout in of_stage)
       stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
+      for key in ('boundary', 'pool', 'unpool', 'combine'):
+        _check(chosen[index][key], sizes)
   return tuple(stages)
+
+
+@functools.cache
+def _check(part: Part, sizes: Sizes) -> None:
+  """Builds an abstract part: what is wrong with its options is an error here."""
+  jax.eval_shape(lambda: part.build(sizes, rngs=nnx.Rngs(0)))
 
 
 def _stack(
@@ -260,15 +277,18 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
       options = dict(loss.options)
       if loss.make is Ratio:
         if options['target'] is None:
-          options |= _target(value, 6.0 if len(chosen) == 1 else 3.0) | {'scope': scope}
+          options |= _target(value, 6.0 if len(chosen) == 1 else 3.0)
         elif value is not None:
           raise ValueError(f'ratio_targets {values!r}: stage {stage} has a target in model.chunking, {loss.name}.')
+        options['scope'] = options['scope'] or scope
       losses.append(dataclasses.replace(loss, options=tuple(options.items())))
       losses[-1].loss()  # what is wrong with its options is an error here
-    # One value for all stages is for those that have a ratio loss.
-    if isinstance(values, list | tuple) and value is not None and not any(loss.make is Ratio for loss in losses):
-      raise ValueError(f'ratio_targets {values!r}: stage {stage} has no ratio loss, so its target must be None.')
     result.append({**of_stage, 'losses': tuple(losses)})
+  without = [stage for stage, parts in enumerate(result) if not any(loss.make is Ratio for loss in parts['losses'])]
+  is_listed = isinstance(values, list | tuple)  # else it is one value for the stages that have a ratio loss
+  for stage in without if is_listed or len(without) == len(chosen) else ():
+    if _at_stage(values, stage, len(chosen), 'ratio_targets') is not None:
+      raise ValueError(f'ratio_targets {values!r}: stage {stage} has no ratio loss, so its target must be None.')
   return result
 
 

@@ -1,4 +1,4 @@
-"""Published ways to chunk, as data: each is a choice of parts (hnet/parts). `model.chunking` names one for each stage."""
+"""Published ways to chunk as data, each a choice of parts (hnet/parts); `model.chunking` names one for each stage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -53,13 +54,16 @@ def checked_capacities(capacities: Sequence[int] | None, levels: int, length: in
   """
   if capacities is None:
     return (None,) * levels
-  outer = (length, *capacities)
-  if len(capacities) != levels or any(not 1 <= inner <= above for above, inner in itertools.pairwise(outer)):
+  try:
+    outer = (length, *map(operator.index, capacities))
+  except TypeError:  # no sequence, or not of integers
+    outer = ()
+  if len(outer) != levels + 1 or any(not 1 <= inner <= above for above, inner in itertools.pairwise(outer)):
     raise ValueError(
-      f'capacities {tuple(capacities)}: one for each of the {levels} levels inside, from 1 to that of the level above; '
-      f'rows have {length} bytes.'
+      f'capacities {capacities!r}: one for each of the {levels} levels inside, from 1 to that of the level above; rows '
+      f'have {length} bytes.'
     )
-  return tuple(capacities)
+  return outer[1:]
 
 
 def next_byte_nll(logits_BxLxV: Array, batch: Batch) -> Array:

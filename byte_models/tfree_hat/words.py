@@ -20,9 +20,9 @@ from text.batch import Batch
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Words:
-  """valid_BxL: not padding. starts_BxL: where words begin. level: the words, and needed, those of the fullest row.
-  slot_BxL: of each byte's word. delivered_BxL: of the word whose vector each byte gets. byte_BxL: index in the document. word_BxL: index of a
-  byte's word in its document.
+  """valid_BxL: not padding. starts_BxL: where words begin. level: the words, and needed: those of the fullest row.
+  slot_BxL: of each byte's word. delivered_BxL: of the word whose vector each byte gets. byte_BxL: index in the
+  document. word_BxL: index of a byte's word in its document.
   """
 
   valid_BxL: Array

@@ -216,9 +216,12 @@ def repeat(values_BxS: Array, times: int) -> Array:
 
 @jax.custom_vjp
 def permute(values_BxCxD: Array, source_BxC: Array, target_BxC: Array) -> Array:
-  """values[b, source[b, c]]; the derivative is a gather too, since source and target are inverse permutations."""
+  """values[b, source[b, c]]; the derivative is a gather too, since source and target are inverse permutations.
+
+  Clipped, since places of words that have no room lie behind the buffer: what they get is not valid, and yet a number.
+  """
   del target_BxC
-  return jnp.take_along_axis(values_BxCxD, source_BxC[..., None], 1)
+  return jnp.take_along_axis(values_BxCxD, source_BxC[..., None], 1, mode='clip')
 
 
 def _permute_forward(values, source, target):

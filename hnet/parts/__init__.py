@@ -1,4 +1,4 @@
-"""The parts of a stage, by name: a new boundary, pool, unpool, combination or loss is one class and one line in KINDS."""
+"""The parts of a stage by name: a new boundary, pool, unpool, combination or loss is one class and a line in KINDS."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -42,12 +42,14 @@ class Cut:
 
 
 class Boundary(Protocol):
-  """Decides where chunks start. lookahead: slots behind t that the decision at t reads; above 0 the score may carry no
-  gradient, which would tell the loss the next byte. learned: whether its rate can be pulled to a target.
+  """Decides where chunks start. lookahead: slots behind t that the decision at t reads. differentiable: whether `soft`
+  carries a gradient; with a lookahead it may not, since that would tell the loss the next byte. learned: whether its
+  rate can be pulled to a target.
   """
 
   OPTIONS: dict[str, Any]
   lookahead: int
+  differentiable: bool
   learned: bool
 
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:

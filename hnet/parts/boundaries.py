@@ -23,7 +23,7 @@ class Cosine(nnx.Module):
   """
 
   OPTIONS = {}
-  lookahead, learned = 0, True
+  lookahead, differentiable, learned = 0, True, True
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
@@ -70,7 +70,7 @@ class _Rule(nnx.Module):
   """A boundary without parameters: p is 1 or 0."""
 
   OPTIONS = {}
-  lookahead, learned = 0, False
+  lookahead, differentiable, learned = 0, False, False
 
   @staticmethod
   def flops(sizes: Sizes) -> float:

@@ -1,6 +1,7 @@
 """Losses beside the language model's: the ratio loss pulls a router to its target, which may move over training."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ class TargetSchedule:
   until: float = 1.0
 
   def __post_init__(self):
-    if min(self.start, self.end) <= 1:
+    if not all(1 < target < math.inf for target in (self.start, self.end)):
       raise ValueError(f'ratio_targets {self.start} -> {self.end}: a target is bytes per chunk and must be above 1.')
     if not 0 < self.until <= 1:
       raise ValueError(f'ratio_targets until {self.until}: the ramp ends at a fraction of the training in (0, 1].')
@@ -34,13 +35,14 @@ class TargetSchedule:
 
 
 class Ratio:
-  """Bytes (or chunks) per chunk pulled to `target`, or to a target that moves there from `start` in the first `until` of
-  the training. Without a target it is the configuration's (ratio_targets).
+  """Bytes (or chunks) per chunk pulled to `target`, or to a target that moves there from `start` in the first `until`
+  of the training.
 
   scope: 'global', one rate over all positions of a micro-batch, or 'per_document', the mean of the documents' losses.
+  Without a target or a scope they are the configuration's (ratio_targets, ratio_scope).
   """
 
-  OPTIONS = {'target': None, 'start': None, 'until': 1.0, 'scope': 'global'}
+  OPTIONS = {'target': None, 'start': None, 'until': 1.0, 'scope': ''}
   name = 'ratio'
 
   def __init__(self, *, target: float, start: float | None, until: float, scope: str):

@@ -88,7 +88,7 @@ class Scatter(Repeat):
 
 
 class EMA(_Unpool):
-  """Values smoothed over chunks by their probabilities (arXiv 2507.07955, eq. 5; dc.py DeChunkLayer); see kernels/dechunk."""
+  """Chunks smoothed by their probabilities (arXiv 2507.07955, eq. 5; dc.py DeChunkLayer): kernels/dechunk."""
 
   def __call__(
     self, z_BxMxE: Array, cut: Cut, segments: Segments, level: Level, scale: Array | None, residual: Array | None
