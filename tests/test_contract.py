@@ -1,4 +1,4 @@
-"""The contract of every model family: causality, streaming, isolation, and what training needs of a model.
+"""The contract of every model family: causality, streaming, isolation, capacities, and what training needs of a model.
 
 A family joins by adding a `model` branch to FAMILIES. Shapes are fixed, so each model compiles once for each form, and
 hypothesis draws bytes, documents and prompt lengths.
@@ -8,6 +8,7 @@ and have `symbol_logits`. Their bits are those of a text's symbols, so later byt
 words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by byte.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -15,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import assume, given, settings
+from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 import byte_models
+from hnet.parts import KINDS
+from hnet.parts.boundaries import Cosine
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, informative
@@ -36,9 +39,7 @@ FAMILIES = {
   'hnet_stride': branch(ONE_STAGE, chunking='hnet_pool(3)'),
   'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
   'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
-  'spacebyte': branch(
-    ['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False
-  ),
+  'spacebyte': branch(['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False),
   'tfree_hat': tiny_tfree_hat.branch(window=5, kv_heads=1, qk_norm='head'),
   **tiny_word_ar.KINDS,
 }
@@ -80,13 +81,18 @@ def segment_ids(rows):
 
 
 BATCHES = st.builds(Batch, ROWS_OF_TEXT, st.lists(DOCUMENTS, min_size=ROWS, max_size=ROWS).map(segment_ids))
+EXAMPLE = Batch(
+  np.random.default_rng(1).integers(0, 256, (ROWS, LENGTH)).astype(np.uint8),
+  segment_ids([[LENGTH], [20, 28], [], [11, 1, 7]]),
+)
+BEGINNING = Batch(EXAMPLE.bytes, np.where(np.arange(LENGTH) < LENGTH // 2, EXAMPLE.segment_ids, 0))
 
 
 class Subject:
   """A model and its compiled forms."""
 
-  def __init__(self, name):
-    model_branch, self.is_decoded_alone = FAMILIES[name], name in ALONE
+  def __init__(self, model_branch, is_decoded_alone=False):
+    self.is_decoded_alone = is_decoded_alone
     self.make = lambda: byte_models.build(byte_models.parse(model_branch), rngs=nnx.Rngs(0))
     self.model = informative(self.make())
     self.forward = jax.jit(lambda model, batch: model(batch))
@@ -94,6 +100,12 @@ class Subject:
     self.is_bytewise = not hasattr(self.model, 'symbol_logits')
     self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
     self.symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
+
+  @functools.cached_property
+  def of_beginning(self):
+    """(capacities that just hold the chunks of BEGINNING, the model compiled for them)."""
+    needed = tuple(map(int, self.forward(self.model, self.marked(BEGINNING)).needed))
+    return needed, jax.jit(lambda model, batch: model(batch, capacities=needed))
 
   def marked(self, batch):
     """The batch with its words, for a model that needs them."""
@@ -154,25 +166,33 @@ class Subject:
 
 @pytest.fixture(scope='module', params=FAMILIES)
 def subject(request):
-  return Subject(request.param)
+  return Subject(FAMILIES[request.param], request.param in ALONE)
 
 
 def assert_same(ours, theirs, where=np.s_[:], there=None, cut=None):
   """Two outputs agree at `where` of the first and `there` of the second; their cuts at `cut` of both, if given."""
   there = where if there is None else there
+  here, over_there = (where, there) if cut is None else (cut, cut)
+  for b, other in zip(ours.segmentations, theirs.segmentations, strict=True):
+    np.testing.assert_array_equal(b[here], other[over_there], 'chunks')
+  for p, other in zip(ours.boundary_probabilities, theirs.boundary_probabilities, strict=True):
+    np.testing.assert_allclose(p[here], other[over_there], atol=PROBABILITIES, rtol=0)
   if ours.logits is not None:
     np.testing.assert_allclose(ours.logits[where], theirs.logits[there], atol=LOGITS, rtol=0)
   np.testing.assert_allclose(ours.nll[where], theirs.nll[there], atol=LOGITS, rtol=0)
-  where, there = (where, there) if cut is None else (cut, cut)
-  for b, other in zip(ours.segmentations, theirs.segmentations, strict=True):
-    np.testing.assert_array_equal(b[where], other[there])
-  for p, other in zip(ours.boundary_probabilities, theirs.boundary_probabilities, strict=True):
-    np.testing.assert_allclose(p[where], other[there], atol=PROBABILITIES, rtol=0)
+
+
+LATER_BYTES = {'batch': BATCHES, 'other': ROWS_OF_TEXT, 'last': st.integers(0, LENGTH - 2)}
 
 
 @drawn(max_examples=25)
-@given(batch=BATCHES, other=ROWS_OF_TEXT, last=st.integers(0, LENGTH - 2))
+@given(**LATER_BYTES)
 def test_causality_later_bytes_change_nothing_before_them(subject, batch, other, last):
+  assert_causal(subject, batch, other, last)
+
+
+def assert_causal(subject, batch, other, last):
+  """Other bytes behind position `last` change nothing up to it."""
   changed = np.where(np.arange(LENGTH) <= last, batch.bytes, other)
   ours, theirs = subject(batch), subject(Batch(changed, batch.segment_ids))
   before = np.broadcast_to(np.arange(LENGTH) <= last, batch.bytes.shape)
@@ -181,6 +201,23 @@ def test_causality_later_bytes_change_nothing_before_them(subject, batch, other,
   # Whether a byte begins a word is known with the last byte of its character.
   known = last - 3 if hasattr(subject.model, 'words') else last
   assert_same(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
+
+
+class MostProbable(Cosine):
+  """Chunks at the eight most probable slots of a row: which these are, no prefix of the row can know."""
+
+  def __call__(self, e_BxCxD, level, context):
+    cut = super().__call__(e_BxCxD, level, context)
+    least_Bx1 = jax.lax.top_k(cut.p, 8)[0][:, -1:]
+    return dataclasses.replace(cut, emit=(cut.p >= least_Bx1) & level.valid)
+
+
+def test_causality_fails_for_a_boundary_that_chooses_among_the_whole_row(monkeypatch):
+  monkeypatch.setitem(KINDS['boundary'], 'most_probable', MostProbable)
+  subject = Subject(branch(['t1', ['t1'], 't1'], chunking={'boundary': 'most_probable'}))
+  only_look = drawn(max_examples=25, phases=[Phase.generate], report_multiple_bugs=False)
+  with pytest.raises(AssertionError, match='chunks'):
+    only_look(given(**LATER_BYTES)(lambda batch, other, last: assert_causal(subject, batch, other, last)))()
 
 
 @drawn(max_examples=12)
@@ -259,14 +296,42 @@ def test_nll_is_that_of_the_logits_before_each_scored_byte_or_of_a_naive_loop_ov
     assert not b[batch.segment_ids == 0].any() and b[starts].all()
 
 
-def example():
-  rng = np.random.default_rng(1)
-  ids = segment_ids([[LENGTH], [20, 28], [], [11, 1, 7]])
-  return Batch(rng.integers(0, 256, (ROWS, LENGTH)).astype(np.uint8), ids)
+@drawn(max_examples=6)
+@given(batch=BATCHES)
+@example(BEGINNING)
+@example(EXAMPLE)
+def test_capacities_that_hold_the_chunks_change_nothing_and_others_say_so(subject, batch):
+  expected = subject(batch)
+  assert [int(count) for count in expected.needed] == [b.sum(1).max() for b in expected.segmentations]
+  capacities, forward = subject.of_beginning
+  if not capacities:
+    return
+  found = jax.device_get(forward(subject.model, subject.marked(batch)))
+  fits = [count <= capacity for count, capacity in zip(expected.needed, capacities, strict=True)]
+  known = fits.index(False) + 1 if False in fits else len(fits)  # behind the first level that overflows, none is
+  assert found.needed[:known] == expected.needed[:known]
+  assert np.isfinite(found.nll).all()
+  if all(fits):
+    assert_same(found, expected)
+    for name, value in found.metrics.items():
+      if not name.startswith('fill_'):
+        np.testing.assert_allclose(value, expected.metrics[name], rtol=1e-5, err_msg=name)
+  assert all(fits) or batch is not BEGINNING
+  assert not all(fits) or batch is not EXAMPLE
+
+
+def test_capacities_that_cannot_be_are_one_sentence(subject):
+  batch = subject.marked(BEGINNING)
+  levels = len(subject.of_beginning[0])
+  wrong = [(8,) * (levels + 1), 8, [LENGTH + 1] * levels or 'none', [0] * levels or ['x'], [8.0] * levels or (None,)]
+  for capacities in [*wrong, *([(8, 9)] if levels == 2 else [])]:
+    with pytest.raises(ValueError, match=f'capacities .*: one for each of the {levels} levels inside, from 1') as error:
+      jax.eval_shape(lambda model, given=capacities: model(batch, capacities=given), subject.model)
+    assert '\n' not in str(error.value) and f'rows have {LENGTH} bytes' in str(error.value)
 
 
 def test_the_drawn_models_have_something_to_say(subject):
-  batch = subject.marked(example())
+  batch = subject.marked(EXAMPLE)
   output = subject.forward(subject.model, batch)
   logits = output.logits if subject.is_bytewise else subject.symbol_logits(subject.model, batch)[0]
   assert 0.3 < float(logits.std()) < 10
@@ -275,7 +340,7 @@ def test_the_drawn_models_have_something_to_say(subject):
 
 
 def test_every_array_is_a_float32_parameter_and_has_a_gradient(subject):
-  batch = subject.marked(example())
+  batch = subject.marked(EXAMPLE)
 
   def loss(model):
     output = model(batch)
@@ -292,7 +357,7 @@ def test_models_of_one_configuration_share_one_compiled_program(subject):
   assert jax.tree.structure(again) == jax.tree.structure(subject.model)
   assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(again))
   other = rebuild(again, {path: 2 * leaf for path, leaf in flatten(subject.model).items()})
-  batch = subject.marked(example())
+  batch = subject.marked(EXAMPLE)
   subject.forward(subject.model, batch)
   programs = subject.forward._cache_size()
   subject.forward(other, batch)

@@ -16,7 +16,7 @@ SCALING = {
 
 
 def branch(*, window=-1, kv_heads=2, qk_norm='', every_layer=True, scaling=None, **changes):
-  """A `model` branch: widths 16 and 32, heads of size 8, words of at most 8 bytes, two rungs."""
+  """A `model` branch: widths 16 and 32, heads of size 8, words of at most 8 bytes."""
   norms = {'key_query_norm': bool(qk_norm), 'key_query_norm_per_head': qk_norm == 'head'}
 
   def layers(width, heads, **more):

@@ -17,7 +17,7 @@ CAP = 8
 
 
 def branch(**changes):
-  """A `model` branch of a HAT with words of at most eight bytes, width 32 and 64 in the backbone; two rungs."""
+  """A `model` branch of a HAT with words of at most eight bytes, width 32 and 64 in the backbone."""
   stack = {'arch_layout': 'T1', 'd_model': 32, 'd_intermediate': 48, 'num_heads': 2}
   return {
     'family': 'word_ar',
@@ -63,7 +63,7 @@ def _apply(stack, x_LxD):
 
 
 def naive_nats(model, document, starts):
-  """Nats of every byte of one document (uint8 array), one word after the other: no packing, no mask, no ladder."""
+  """Nats of every byte of one document (uint8 array), one word after the other: no packing and no mask."""
   config, words = model.config, words_of(starts)
   k, width = config.num_vectors, config.decoder.width
   embeddings = np.asarray(model.embeddings[...])

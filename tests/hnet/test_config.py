@@ -1,9 +1,13 @@
 """The model branch: what it accepts, what it fills in, and one sentence that names whatever is wrong."""
 
+import dataclasses
+
 import pytest
 
 import hnet
-from layers.ladder import LadderConfig
+from hnet.parts import KINDS
+from hnet.parts.boundaries import Cosine, Stride
+from hnet.systems import SYSTEMS
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, attention, branch
 
 
@@ -32,7 +36,8 @@ def test_missing_attention_keys_are_named(key):
     ({'d_modle': [32]}, r'model\.d_modle is not a key'),
     ({'ssm_cfg': {'dstate': 8}}, r'model\.ssm_cfg\.dstate is not a key'),
     ({'attn_cfg': {**attention(), 'heads': 2}}, r'model\.attn_cfg\.heads is not a key'),
-    ({'ladder': {'rungs': (8,)}}, r'model\.ladder\.rungs is not a key'),
+    ({'chunking': {'bounds': 'space'}}, r'model\.chunking\.bounds is not a key'),
+    ({'fixed_capacities': [0.5]}, r'model\.fixed_capacities is not a key'),
     ({'ratio_targets': [{'start': 2, 'stop': 3}]}, r'ratio_targets\.stop is not a key'),
   ],
 )
@@ -78,26 +83,59 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'vocab_size': 257}, 'vocab_size 257'),
     ({'ratio_scope': 'row'}, "ratio_scope 'row' is not one of global, per_document"),
     ({'dtype': 'float16'}, "dtype 'float16' is not one of float32, bfloat16"),
-    ({'unpool': 'sum'}, "unpool 'sum' is not one of"),
-    ({'combine': 'ema'}, "combine 'ema' is not one of"),
-    ({'widen': 'ones'}, "widen 'ones' is not one of"),
-    ({'boundary': 'words'}, "boundary 'words': write"),
-    ({'boundary': 'stride:0'}, "boundary 'stride:0': write"),
+    ({'chunking': 'words'}, "chunking 'words' is not known: use one of hnet, hnet_pool, hnet_space, spacebyte"),
+    ({'chunking': 'hnet_pool(step=5)'}, "chunking 'hnet_pool.step=5.' has no argument 'step': hnet_pool takes size"),
+    ({'chunking': 'hnet_pool(5,6)'}, "has no argument '6'"),
+    ({'chunking': 'hnet_space(5)'}, "has no argument '5'"),
+    ({'chunking': 'hnet_pool(half)'}, "size='half' is not a whole number"),
+    ({'chunking': 'hnet_pool(0)'}, r'boundary stride\(0\): write stride\(N\) with N from 1 to 2147483647'),
+    ({'chunking': f'hnet_pool({2**31})'}, r'boundary stride\(2147483648\): write'),
+    ({'chunking': {'boundary': 'stride(-1)'}}, r'boundary stride\(-1\): write'),
+    ({'chunking': {'boundary': 'words'}}, "boundary 'words' is not known: use one of cosine, space, stride"),
+    ({'chunking': {'pool': 'last'}}, "pool 'last' is not known"),
+    ({'chunking': {'pool': 'first(widen=ones)'}}, "pool first: widen 'ones' is not one of learned, zeros"),
+    ({'chunking': {'unpool': 'sum'}}, "unpool 'sum' is not known"),
+    ({'chunking': {'unpool': 'ema(narrow=middle)'}}, "unpool: narrow 'middle' is not one of first, last"),
+    ({'chunking': {'combine': 'ema'}}, "combine 'ema' is not known"),
+    ({'chunking': {'losses': ['rate']}}, "loss 'rate' is not known: use one of ratio"),
+    ({'chunking': {'losses': ['ratio(scope=row)']}}, "loss ratio: scope 'row' is not one of global, per_document"),
+    ({'chunking': {'losses': ['ratio(target=1)']}}, 'ratio_targets 1.0 -> 1.0'),
+    ({'chunking': ['hnet', 'hnet']}, r"chunking \['hnet', 'hnet'\] has 2 entries for 1 stages that cut"),
+    ({'chunking': {'losses': ['ratio(4)']}, 'ratio_targets': 3.0}, 'stage 0 has a target in model.chunking'),
     ({'ratio_targets': [3.0, 3.0]}, r'ratio_targets \[3.0, 3.0\] has 2 entries for 1 stages'),
     ({'ratio_targets': 1.0}, 'ratio_targets .* must be above 1'),
     ({'ratio_targets': [{'start': 2, 'end': 3, 'until': 2}]}, 'ratio_targets until 2'),
     ({'bytes_per_chunk': [4.0, 5.0]}, 'bytes_per_chunk .* a list with one number for each of 1 stages'),
     ({'bytes_per_chunk': [0.5]}, 'bytes_per_chunk .* at least one byte'),
-    ({'ladder': {'fractions': (0.5, 0.25)}}, r'ladder\.fractions'),
-    ({'ladder': {'row_groups': 0}}, r'ladder\.row_groups'),
+    ({'fixed_capacity': [0.5, 0.5]}, r'fixed_capacity \[0.5, 0.5\]: .* for each of 1 stages'),
+    ({'fixed_capacity': [0.0]}, 'fixed_capacity 0.0: .* above 0 and at most 1'),
+    ({'fixed_capacity': [1.5]}, 'fixed_capacity 1.5: .* above 0 and at most 1'),
   ],
 )
 def test_inconsistent_values_are_named(changes, message):
   refused(changes, message)
 
 
-def test_the_space_rule_reads_bytes_only():
-  refused({'boundary': ['cosine', 'space']}, "boundary 'space' at stage 1", TWO_STAGE)
+@pytest.mark.parametrize('key', ['boundary', 'unpool', 'combine', 'widen'])
+def test_keys_of_the_old_spelling_say_where_they_went(key):
+  refused({key: None}, rf"model\.{key} is part of model\.chunking now: write 'hnet', 'hnet_pool\(size=N\)'")
+
+
+def test_the_ladder_says_what_to_do_without_it():
+  refused({'ladder': {'fractions': (0.25, 0.5)}}, r'model\.ladder is gone: leave it out.* model\.fixed_capacity')
+
+
+class Ahead(Stride):
+  """Reads the next slot."""
+
+  lookahead = 1
+
+
+def test_a_boundary_that_looks_ahead_may_have_no_score_with_a_gradient(monkeypatch):
+  monkeypatch.setitem(KINDS['boundary'], 'ahead', Ahead)
+  assert hnet.parse(branch(ONE_STAGE, chunking={'boundary': 'ahead(3)'})).stages[0].boundary.make is Ahead
+  monkeypatch.setitem(KINDS['boundary'], 'ahead', type('Learned', (Cosine,), {'lookahead': 1}))
+  refused({'chunking': {'boundary': 'ahead'}}, 'boundary ahead looks 1 slots ahead and its score carries a gradient')
 
 
 @pytest.mark.parametrize(
@@ -118,20 +156,27 @@ def test_the_space_rule_reads_bytes_only():
     ({'attn_cfg': {**attention(), 'num_heads': 'two'}}, 'num_heads'),
     ({'attn_cfg': {**attention(), 'num_heads': [2, 2, 2]}}, 'num_heads'),
     ({'attn_cfg': {**attention(), 'window_size': 2.5}}, 'window_size'),
-    ({'boundary': ['cosine', 'space']}, 'boundary'),
-    ({'unpool': ['ema', 'repeat']}, 'unpool'),
+    ({'chunking': 5}, 'chunking'),
+    ({'chunking': None}, 'chunking'),
+    ({'chunking': []}, 'chunking'),
+    ({'chunking': [None]}, 'chunking'),
+    ({'chunking': {'boundary': 5}}, 'boundary 5'),
+    ({'chunking': {'losses': 'ratio'}}, 'losses'),
+    ({'chunking': {'losses': [5]}}, 'loss 5'),
+    ({'chunking': {'losses': None}}, 'losses'),
     ({'ratio_targets': {'start': 2}}, 'ratio_targets'),
     ({'ratio_targets': ['x']}, 'ratio_targets'),
     ({'ratio_targets': [{'start': 2, 'end': 'x'}]}, 'ratio_targets'),
     ({'bytes_per_chunk': 5.0}, 'bytes_per_chunk'),
     ({'bytes_per_chunk': ['x']}, 'bytes_per_chunk'),
-    ({'boundary': 'space', 'ratio_targets': [6.0]}, 'ratio_targets .* cuts by a rule'),
-    ({'ladder': None}, 'ladder'),
-    ({'ladder': {'fractions': 0.5}}, 'fractions'),
-    ({'ladder': {'fractions': ['x']}}, 'fractions'),
+    ({'chunking': 'hnet_space', 'ratio_targets': [6.0]}, 'ratio_targets .* stage 0 has no ratio loss'),
+    ({'chunking': 'hnet_space', 'ratio_targets': 6.0}, 'ratio_targets .* stage 0 has no ratio loss'),
+    ({'chunking': {'losses': []}, 'ratio_targets': {'start': 2, 'end': 3}}, 'ratio_targets .* has no ratio loss'),
+    ({'fixed_capacity': 0.5}, 'fixed_capacity'),
+    ({'fixed_capacity': ['x']}, 'fixed_capacity'),
+    ({'fixed_capacity': [float('nan')]}, 'fixed_capacity'),
     ({'tie_embeddings': 'false'}, 'tie_embeddings'),
     ({'remat': 'no'}, 'remat'),
-    ({'ladder': {'keep_residuals': 1}}, 'keep_residuals'),
   ],
 )
 def test_values_of_the_wrong_kind_are_named(changes, name):
@@ -150,7 +195,7 @@ def test_stages_have_their_own_sizes():
   )
   outer, middle, inner = config.stages
   assert (outer.encoder.layout, middle.decoder.layout, inner.main.layout) == ('m4', 'm4T1', 'T22')
-  assert (outer.width_in, middle.width_in, inner.width_in) == (32, 32, 64)
+  assert (outer.sizes, middle.sizes, inner.sizes) == ((32, 64), (64, 128), (128, 128))
   # MLPs are rounded up to a multiple of 128; null means 8/3 of the width (170 -> 256)
   assert (outer.encoder.mlp_width, middle.encoder.mlp_width, inner.main.mlp_width) == (0, 256, 384)
   assert (middle.encoder.num_heads, middle.encoder.window, inner.main.window) == (4, 7, -1)
@@ -160,24 +205,97 @@ def test_stages_have_their_own_sizes():
 
 
 def test_what_is_not_given_is_the_published_model():
-  config = hnet.parse({k: v for k, v in branch(ONE_STAGE).items() if k not in ('ladder', 'ssd_tile', 'family')})
+  config = hnet.parse({k: v for k, v in branch(ONE_STAGE).items() if k not in ('ssd_tile', 'family')})
   stage = config.stages[0]
-  assert (stage.boundary, stage.unpool, stage.combine, stage.widen) == ('cosine', 'ema', 'ste', 'learned')
+  assert [part.name for part in (stage.boundary, stage.pool, stage.unpool, stage.combine)] == [
+    'cosine', 'first(widen=learned)', 'ema(narrow=first)', 'ste'
+  ]  # fmt: skip
+  assert [(loss.make.name, loss.loss().scope) for loss in stage.losses] == [('ratio', 'global')]
   assert stage.target.start == stage.target.end == 6.0 and config.bytes_per_chunk == (6.0,)
-  assert config.ladder == LadderConfig() and config.ladder.fractions[-1] == 1 and config.dtype == 'float32'
-  assert not config.tie_embeddings and config.ratio_scope == 'global' and config.family == 'hnet'
+  assert stage.limit is None and config.dtype == 'float32'
+  assert not config.tie_embeddings and config.family == 'hnet'
   two = hnet.parse(branch(TWO_STAGE))
   assert [s.target.end for s in two.stages[:-1]] == [3.0, 3.0] and two.bytes_per_chunk == (3.0, 9.0)
 
 
+def parts_of(config):
+  """The names of the parts of each stage that cuts, in short."""
+  keys = ('boundary', 'pool', 'unpool', 'combine')
+  return [' '.join(getattr(stage, key).name for key in keys) for stage in config.stages[:-1]]
+
+
 def test_rules_have_no_target_and_repeat_their_chunk():
-  config = hnet.parse(branch(TWO_STAGE, boundary=['space', 'stride:2']))
-  assert [s.target for s in config.stages] == [None] * 3
-  assert [s.unpool for s in config.stages[:-1]] == ['repeat', 'repeat']
+  config = hnet.parse(branch(TWO_STAGE, chunking=['hnet_space', 'hnet_pool(size=2)']))
+  assert [s.target for s in config.stages] == [None] * 3 and [s.losses for s in config.stages] == [()] * 3
+  assert parts_of(config) == [
+    f'{boundary} first(widen=learned) repeat(narrow=first) ste' for boundary in ('space', 'stride(size=2)')
+  ]
   assert config.bytes_per_chunk == (6.0, 12.0)  # the paper's average of the space rule, and the stride
-  mixed = hnet.parse(branch(TWO_STAGE, boundary=['cosine', 'stride:2'], ratio_targets=[{'start': 2, 'end': 4}, None]))
-  assert [s.unpool for s in mixed.stages[:-1]] == ['ema', 'repeat']
+  mixed = branch(TWO_STAGE, chunking=['hnet', 'hnet_pool(2)'], ratio_targets=[{'start': 2, 'end': 4}, None])
+  mixed = hnet.parse(mixed)
+  assert [s.unpool.name for s in mixed.stages[:-1]] == ['ema(narrow=first)', 'repeat(narrow=first)']
   assert float(mixed.stages[0].target(0.5)) == 3.0 and mixed.bytes_per_chunk == (4.0, 8.0)
+  one_for_all = hnet.parse(branch(TWO_STAGE, chunking=['hnet', 'hnet_pool(2)'], ratio_targets=5.0))
+  assert [s.target and s.target.end for s in one_for_all.stages] == [5.0, None, None]
+
+
+@pytest.mark.parametrize('system', SYSTEMS)
+def test_a_system_is_its_parts_and_one_for_all_stages_is_one_for_each(system):
+  same = [hnet.parse(branch(TWO_STAGE, chunking=c)) for c in (system, f' {system}( ) ', [system] * 2, (system, system))]
+  assert all(config == same[0] for config in same)
+  options, parts = SYSTEMS[system]
+  in_full = {key: value.format(**options) if isinstance(value, str) else list(value) for key, value in parts.items()}
+  assert hnet.parse(branch(TWO_STAGE, chunking=in_full)) == same[0]
+
+
+def test_what_a_mapping_leaves_out_is_the_published_part_or_that_of_a_rule():
+  parse = lambda **chunking: hnet.parse(branch(ONE_STAGE, chunking=chunking))
+  assert parse() == parse(boundary='cosine') == parse(losses=['ratio'], pool='first') == hnet.parse(branch(ONE_STAGE))
+  assert parse(boundary='stride(5)') == hnet.parse(branch(ONE_STAGE, chunking='hnet_pool(5)'))
+  assert parse(boundary='space', unpool='ema').stages[0].unpool.name == 'ema(narrow=first)'
+  assert parts_of(hnet.parse(branch(ONE_STAGE, chunking='spacebyte'))) == [
+    'space first(widen=zeros) scatter(narrow=last) sum'
+  ]
+  alone = parse(losses=[])
+  assert alone.stages[0].losses == () and alone.stages[0].target is None and alone.bytes_per_chunk == (1.0,)
+  at_any_depth = hnet.parse(branch(TWO_STAGE, chunking=['hnet', 'hnet_space']))
+  assert at_any_depth.bytes_per_chunk == (3.0, 18.0)
+
+
+def test_targets_and_scopes_stand_in_the_loss_or_in_their_own_keys():
+  loss_of = lambda **changes: hnet.parse(branch(ONE_STAGE, **changes)).stages[0].losses[0].loss()
+  described = lambda loss: (*dataclasses.astuple(loss.target), loss.scope)
+  assert described(loss_of()) == (6.0, 6.0, 1.0, 'global')
+  assert described(loss_of(ratio_targets=4, ratio_scope='per_document')) == (4.0, 4.0, 1.0, 'per_document')
+  assert described(loss_of(ratio_targets=[{'start': 2, 'end': 4}])) == (2.0, 4.0, 1.0, 'global')
+  in_loss = lambda spec, **changes: described(loss_of(chunking={'losses': [spec]}, **changes))
+  assert in_loss('ratio(4)') == (4.0, 4.0, 1.0, 'global')
+  assert in_loss('ratio(4,2,0.5,per_document)') == (2.0, 4.0, 0.5, 'per_document')
+  assert in_loss('ratio(start=2)') == (2.0, 6.0, 1.0, 'global')
+  assert in_loss('ratio(scope=per_document)', ratio_targets=5) == (5.0, 5.0, 1.0, 'per_document')
+  assert in_loss('ratio(4)', ratio_scope='per_document') == (4.0, 4.0, 1.0, 'per_document')
+  assert in_loss('ratio(4,scope=global)', ratio_scope='per_document') == (4.0, 4.0, 1.0, 'global')
+  assert hnet.parse(branch(ONE_STAGE, chunking={'losses': ['ratio(4)']})).bytes_per_chunk == (4.0,)
+
+
+def test_a_fixed_capacity_is_a_share_for_each_stage_that_cuts():
+  assert [s.limit for s in hnet.parse(branch(TWO_STAGE, fixed_capacity=(None, 0.25))).stages] == [None, 0.25, None]
+  assert [s.limit for s in hnet.parse(branch(ONE_STAGE, fixed_capacity=[1])).stages] == [1, None]
+
+
+def test_bytes_of_a_chunk_are_given_or_what_targets_and_rules_promise():
+  sizes = lambda layout, **changes: hnet.parse(branch(layout, **changes)).bytes_per_chunk
+  assert sizes(TWO_STAGE, bytes_per_chunk=[4, 9.5]) == (4.0, 9.5)
+  assert sizes(ONE_STAGE, ratio_targets={'start': 2, 'end': 5}) == (5.0,)
+  assert sizes(TWO_STAGE, chunking='hnet_pool(3)') == (3.0, 9.0)
+  assert sizes(['T1']) == ()
+
+
+@pytest.mark.parametrize(
+  'changes', [{'chunking': 'hnet_pool'}, {'ratio_targets': 3.0}, {'bytes_per_chunk': [1.0]}, {'fixed_capacity': [0.5]}]
+)
+def test_nothing_is_cut_with_a_single_stage(changes):
+  refused(changes, rf"model\.{next(iter(changes))} .*: with the single stage \['T1'\] nothing is cut", ['T1'])
 
 
 def test_equal_branches_give_equal_configurations_that_can_be_keys():

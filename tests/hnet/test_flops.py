@@ -22,7 +22,7 @@ def large(layout, window, d_inner=1536, **changes):
   return {**sizes, 'attn_cfg': {'num_heads': 16, 'rotary_emb_dim': 32, 'window_size': window}, **changes}
 
 
-SPACEBYTE = {'boundary': 'space', 'combine': 'sum', 'unpool': 'scatter', 'widen': 'zeros', 'post_norm': False}
+SPACEBYTE = {'chunking': 'spacebyte', 'post_norm': False}
 TABLE_2 = {
   'hnet_1stage_l': 0.43,
   'hnet_1stage_xl': 0.72,
@@ -32,8 +32,8 @@ TABLE_2 = {
 BASELINES = {
   'MambaByte': (large(['m28'], -1), 0.42),
   'LlamaByte (Global)': (large(['T16'], -1), 0.95),
-  'H-Net (pool)': (large(['m4', ['T28'], 'm4'], [1023, -1], boundary='stride:6'), 0.42),
-  'H-Net (space)': (large(['m4', ['T28'], 'm4'], [1023, -1], boundary='space'), 0.42),
+  'H-Net (pool)': (large(['m4', ['T28'], 'm4'], [1023, -1], chunking='hnet_pool'), 0.42),
+  'H-Net (space)': (large(['m4', ['T28'], 'm4'], [1023, -1], chunking='hnet_space'), 0.42),
   'SpaceByte++': (large(['m4', ['T28'], 'm4'], [1023, -1], **SPACEBYTE), 0.42),
   'SpaceByte++ XL': (large(['m4', ['T31'], 'm4'], [1023, -1], 2048, **SPACEBYTE), 0.72),
 }
@@ -55,10 +55,10 @@ def test_baselines_meet_the_paper(name):
 
 @pytest.mark.parametrize('layout', [['T2'], ['m2'], ONE_STAGE, TWO_STAGE])
 def test_xla_counts_the_same_on_an_unrolled_forward_at_full_capacity(layout):
-  """One rung computes every slot, so a chunk is one byte. XLA does not count lookups, and masked blocks differ."""
+  """With room for every byte a chunk is one byte. XLA does not count lookups, and masked blocks differ."""
   stages = 1 if len(layout) == 1 else 2 if len(layout[1]) == 1 else 3
   sizes = {'d_model': [256] * stages, 'd_intermediate': [1024] * stages, 'ssm_cfg': {'d_state': 64}}
-  config = hnet.parse(branch(layout, **sizes, ladder={'fractions': (1.0,)}))
+  config = hnet.parse(branch(layout, **sizes))
   model = jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0)))
   batch = Batch(np.zeros((1, 64), np.uint8), np.ones((1, 64), np.int32))
   cost = jax.jit(lambda model, batch: model(batch).logits).lower(model, batch).compile().cost_analysis()
@@ -72,9 +72,18 @@ def test_components_scale_with_the_chunks_of_their_stage():
   assert {key for key in base if base[key] != fewer[key]} == {'main'}
   assert fewer['main'] < base['main'] / 2  # fewer chunks, and fewer keys for each
   assert set(base) == {
-    'embeddings', 'encoder_0', 'decoder_0', 'routing_0', 'encoder_1', 'decoder_1', 'routing_1', 'main', 'lm_head'
+    'embeddings', 'encoder_0', 'decoder_0', 'chunking_0', 'encoder_1', 'decoder_1', 'chunking_1', 'main', 'lm_head'
   }  # fmt: skip
   assert flops_per_byte(config, 64) == flops_per_byte(config, 64, config.bytes_per_chunk)
+  assert (base['chunking_0'], base['chunking_1']) == (6 * 32**2, 6 * 32**2 / 2)  # router, and the residual's projection
+
+
+@pytest.mark.parametrize(
+  'chunking, projections', [('hnet', 3), ('hnet_pool', 1), ('hnet_space', 1), ('spacebyte', 0), ({'combine': 'sum'}, 2)]
+)
+def test_parts_cost_their_projections(chunking, projections):
+  found = flops_per_byte(hnet.parse(branch(ONE_STAGE, chunking=chunking)), 64)
+  assert found['chunking_0'] == projections * 2 * 32**2
 
 
 @pytest.mark.parametrize('sizes', [[], [2.0], [2.0, 4.0, 8.0], [0.5, 4.0]])

@@ -1,11 +1,15 @@
-"""The ratio loss by hand, its scopes, and targets that move."""
+"""The ratio loss by hand, its scopes and targets that move; the loss as a part of a stage."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hnet.losses import TargetSchedule, ratio_loss, ratio_loss_per_document
+from hnet import parts
+from hnet.parts import Cut
+from hnet.parts.losses import Ratio, TargetSchedule, ratio_loss, ratio_loss_per_document
+from layers.chunks import Level
+from layers.contract import Context
 from tests.layers.common import segment_ids
 
 
@@ -86,13 +90,13 @@ def test_targets_move_in_a_line_and_then_stay():
   assert float(TargetSchedule(6.0, 2.0)(0.5)) == 4.0
 
 
-@pytest.mark.parametrize('values', [(1.0, 3.0), (3.0, 1.0), (0.0, 0.0), (-2.0, 3.0)])
+@pytest.mark.parametrize('values', [(1.0, 3.0), (3.0, 1.0), (0.0, 0.0), (-2.0, 3.0), (np.nan, 3.0), (3.0, np.inf)])
 def test_a_target_of_one_or_less_is_refused(values):
   with pytest.raises(ValueError, match='ratio_targets .*must be above 1'):
     TargetSchedule(*values)
 
 
-@pytest.mark.parametrize('until', [0.0, -1.0, 1.5])
+@pytest.mark.parametrize('until', [0.0, -1.0, 1.5, np.nan])
 def test_a_ramp_ends_within_the_training(until):
   with pytest.raises(ValueError, match='ratio_targets until'):
     TargetSchedule(2.0, 3.0, until)
@@ -104,3 +108,34 @@ def test_the_losses_refuse_such_targets_too(target):
   for call in (lambda: ratio_loss(p, b, ids > 0, target), lambda: ratio_loss_per_document(p, b, ids, target)):
     with pytest.raises(ValueError, match=f'ratio loss target {target}'):
       call()
+
+
+def test_the_part_is_the_loss_of_its_scope_at_the_target_that_the_training_has_reached():
+  """Its logits do not matter; padding and where it cuts do not count."""
+  p, b, ids = case()
+  cut, level = Cut(b, p, p * np.nan), Level.of_bytes(ids, {})
+  of = lambda spec, progress=1.0: float(
+    parts.parse('loss', spec).loss()(cut, level, None, Context(progress=jnp.float32(progress)))
+  )
+  assert of('ratio(3,scope=global)') == pytest.approx(float(ratio_loss(p, b, ids > 0, 3.0)))
+  expected = float(ratio_loss_per_document(p, b, ids, 3.0))
+  assert of('ratio(target=3,scope=per_document)') == pytest.approx(expected)
+  for progress, target in ((0.0, 2.0), (0.25, 3.0), (0.5, 4.0), (1.0, 4.0)):
+    moving = of('ratio(target=4,start=2,until=0.5,scope=global)', progress)
+    assert moving == pytest.approx(float(ratio_loss(p, b, ids > 0, target)))
+  assert Ratio.name == 'ratio'
+
+
+@pytest.mark.parametrize(
+  'spec, sentence',
+  [
+    ('ratio(1,scope=global)', 'ratio_targets 1.0 -> 1.0: .* must be above 1'),
+    ('ratio(3,start=0.5,scope=global)', 'ratio_targets 0.5 -> 3.0'),
+    ('ratio(3,until=0,scope=global)', 'ratio_targets until 0.0'),
+    ('ratio(3,scope=row)', "loss ratio: scope 'row' is not one of global, per_document"),
+  ],
+)
+def test_options_of_the_part_that_cannot_be_are_one_sentence(spec, sentence):
+  with pytest.raises(ValueError, match=sentence) as error:
+    parts.parse('loss', spec).loss()
+  assert '\n' not in str(error.value)

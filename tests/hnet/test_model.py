@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import hnet
-from hnet.losses import ratio_loss
+from hnet.parts.losses import ratio_loss
 from layers.contract import Context
 from layers.paths import flatten, rebuild
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, build
@@ -28,7 +28,7 @@ def with_config(model, layout, **changes):
 @pytest.fixture(scope='module')
 def two_stage():
   """(model, output) with targets 2 and a ramp from 2 to 4."""
-  model = build(TWO_STAGE, ladder={'fractions': (1.0,)}, ratio_targets=[2.0, {'start': 2.0, 'end': 4.0, 'until': 0.5}])
+  model = build(TWO_STAGE, ratio_targets=[2.0, {'start': 2.0, 'end': 4.0, 'until': 0.5}])
   forward = jax.jit(lambda model, batch, context: model(batch, context=context))
   return model, forward
 
@@ -42,10 +42,11 @@ def test_metrics_are_what_they_are_called(two_stage):
   assert metrics['boundary_rate_1'] == pytest.approx(inner / outer, rel=1e-6)
   assert metrics['bytes_per_chunk_0'] == pytest.approx(REAL.sum() / outer, rel=1e-6)
   assert metrics['bytes_per_chunk_1'] == pytest.approx(REAL.sum() / inner, rel=1e-6)
-  assert metrics['ladder_fill_1'] == pytest.approx(outer / 3 / 48, rel=1e-6)
+  assert metrics['fill_0'] == pytest.approx(outer / 3 / 48, rel=1e-6)
+  assert metrics['fill_1'] == pytest.approx(inner / 3 / 48, rel=1e-6)
   assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
-  of_stages = {f'{name}_{stage}' for name in ('boundary_rate', 'bytes_per_chunk', 'ratio_loss') for stage in (0, 1)}
-  assert set(metrics) == of_stages | {'ladder_fill_1', 'ladder_fill_2'}
+  names = ('boundary_rate', 'bytes_per_chunk', 'fill', 'ratio_loss')
+  assert set(metrics) == {f'{name}_{stage}' for name in names for stage in (0, 1)}
 
 
 def test_targets_follow_the_progress_in_one_program(two_stage):
@@ -62,7 +63,7 @@ def test_targets_follow_the_progress_in_one_program(two_stage):
 
 def test_rates_of_documents_are_pulled_one_by_one():
   """Three documents of one row each: their mean loss is the loss of the batch in this scope, and not in the other."""
-  model = build(ONE_STAGE, ratio_targets=3.0, ratio_scope='per_document', ladder={'fractions': (1.0,)})
+  model = build(ONE_STAGE, ratio_targets=3.0, ratio_scope='per_document')
   whole = Batch(BATCH.bytes, np.ones_like(IDS))
   output = jax.jit(lambda batch: model(batch))(whole)
   (p,), (b,) = output.boundary_probabilities, output.segmentations
@@ -72,7 +73,7 @@ def test_rates_of_documents_are_pulled_one_by_one():
 
 
 def test_rules_have_no_auxiliary_loss():
-  model = jax.eval_shape(lambda: hnet.build(hnet.parse(branch(ONE_STAGE, boundary='space')), rngs=nnx.Rngs(0)))
+  model = jax.eval_shape(lambda: hnet.build(hnet.parse(branch(ONE_STAGE, chunking='hnet_space')), rngs=nnx.Rngs(0)))
   output = jax.eval_shape(lambda model: model(BATCH), model)
   assert output.aux_losses == {} and 'ratio_loss_0' not in output.metrics and 'boundary_rate_0' in output.metrics
   flat = jax.eval_shape(lambda: hnet.build(hnet.parse(branch(['T1'])), rngs=nnx.Rngs(0)))
@@ -81,7 +82,7 @@ def test_rules_have_no_auxiliary_loss():
 
 
 def test_bfloat16_computes_nearly_the_same_and_decodes():
-  layout, changes = ['m1', ['t1'], 't1'], {'boundary': 'stride:3', 'ladder': {'fractions': (1.0,)}}
+  layout, changes = ['m1', ['t1'], 't1'], {'chunking': 'hnet_pool(3)'}
   model = build(layout, **changes)
   low = with_config(model, layout, dtype='bfloat16', **changes)
 

@@ -95,6 +95,10 @@ def test_overrides_change_how_it_runs_and_not_what_is_written(tmp_path):
   assert raw(tmp_path) == raw(SOURCE)
 
 
+def test_how_a_router_is_trained_is_no_part_of_the_architecture():
+  official.check_official(hnet.parse(branch(ONE_STAGE, chunking={'losses': []})))
+
+
 def test_a_fresh_model_is_written_in_float32_and_read_back(tmp_path):
   config = hnet.parse(branch(ONE_STAGE))
   model = hnet.build(config, rngs=nnx.Rngs(0))
@@ -156,7 +160,14 @@ def test_another_configuration_does_not_fit(weights):
 
 @pytest.mark.parametrize(
   'changes',
-  [{'boundary': 'space'}, {'boundary': 'stride:4'}, {'combine': 'sum'}, {'unpool': 'repeat'}, {'post_norm': False}],
+  [
+    {'chunking': 'hnet_space'},
+    {'chunking': 'hnet_pool(4)'},
+    {'chunking': {'pool': 'first(widen=zeros)'}},
+    {'chunking': {'unpool': 'repeat'}},
+    {'chunking': {'combine': 'sum'}},
+    {'post_norm': False},
+  ],
 )
 def test_only_the_published_architecture_has_an_official_form(tmp_path, changes):
   model = abstract(hnet.parse(branch(ONE_STAGE, **changes)))

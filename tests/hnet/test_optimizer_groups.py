@@ -26,10 +26,13 @@ def two_stage():
 
 
 def test_a_stage_is_its_official_name(two_stage):
-  """Everything of a stage goes with it: router, residual projection, its own pad; embedding and head with stage 0."""
+  """Everything of a stage goes with it: router, residual projection, and what widens for it, which is the pool's of the
+  stage around it; embedding and head with stage 0.
+  """
   for tensor in official.parts(two_stage.config):
     expected = min(tensor.name.split('.').count('main_network'), 2)
     assert two_stage.stage_of(tensor.path) == expected, tensor.name
+  assert {path for path in flatten(two_stage) if 'pool' in path} == {'backbone.pool.pad', 'backbone.inner.pool.pad'}
   assert two_stage.num_stages == 3
   assert model_of(['T1']).stage_of('backbone.main.runs.0.norm1.scale') == 0
 
@@ -63,9 +66,9 @@ def test_learning_rates_of_the_paper(name, expected):
 
 
 def test_rules_count_with_their_chunks():
-  pool = model_of(ONE_STAGE, boundary='stride:4')
+  pool = model_of(ONE_STAGE, chunking='hnet_pool(4)')
   assert pool.lr_multipliers('paper') == pytest.approx((math.sqrt(4.6 * 2), math.sqrt(4.6 / 4)))
-  mixed = model_of(TWO_STAGE, boundary=['cosine', 'stride:2'], ratio_targets=[3.0, None])
+  mixed = model_of(TWO_STAGE, chunking=['hnet', 'hnet_pool(2)'], ratio_targets=[3.0, None])
   assert mixed.lr_multipliers('paper')[-1] == pytest.approx(math.sqrt(4.6 / 6))
 
 
@@ -79,7 +82,7 @@ def test_multipliers_are_given_or_one(two_stage):
 
 def test_residual_additions_are_counted_from_the_outside_in():
   config = hnet.parse(importlib.import_module('configs.hnet_2stage_xl').get_config().model.to_dict())
-  assert [stage.encoder_residuals for stage in config.stages] == [8, 20, 74]
+  assert [stage.output_deviation for stage in config.stages] == [0.02 * n**-0.5 for n in (8, 20, 74)]
 
 
 def test_initial_values_are_the_published_ones():
@@ -104,8 +107,8 @@ def test_initial_values_are_the_published_ones():
     assert deviation(path) == pytest.approx(0.02 / math.sqrt(additions), rel=0.05), path
   for name in ('query', 'key'):
     np.testing.assert_array_equal(flat[f'backbone.boundary.{name}.kernel'], np.eye(64))
-  assert not flat['backbone.residual.kernel'].any() and not flat['backbone.inner.pad'].any()
-  bias = flat['backbone.residual.bias']
+  assert not flat['backbone.combine.residual.kernel'].any() and not flat['backbone.pool.pad'].any()
+  bias = flat['backbone.combine.residual.bias']
   assert 0.1 < np.abs(bias).max() <= 64**-0.5
   for path, value in flat.items():
     if path.endswith('scale'):

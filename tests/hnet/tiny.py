@@ -18,7 +18,7 @@ def attention(window=-1):
 
 
 def branch(layout, window=-1, **changes):
-  """A `model` branch: width 32, and 64 in the innermost of several stages; two rungs."""
+  """A `model` branch: width 32, and 64 in the innermost of several stages."""
   stages = 1 if len(layout) == 1 else 2 if len(layout[1]) == 1 else 3
   return {
     'family': 'hnet',
@@ -28,7 +28,6 @@ def branch(layout, window=-1, **changes):
     'ssm_cfg': {'d_state': 8},
     'attn_cfg': attention(window),
     'ssd_tile': 16,
-    
     **changes,
   }
 
