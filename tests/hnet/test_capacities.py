@@ -1,4 +1,4 @@
-"""Capacities that hold the chunks against room for every byte, in two stages and at any boundary rate; those that do not,
+"""Capacities that hold the chunks against room for every byte, in two stages and at any boundary rate; others as well,
 and what a fixed capacity drops.
 """
 

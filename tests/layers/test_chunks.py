@@ -1,6 +1,9 @@
-"""Levels of chunks against loops over rows, for any boundary pattern."""
+"""Levels of chunks and how they are cut, against lists of chunks: any pattern, documents, capacity and limit."""
+
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,10 +12,8 @@ from layers.chunks import Level, pick
 from tests.layers.common import random
 
 ROWS, LENGTH = 3, 24
-
-
-def rows_of(draw, strategy):
-  return np.stack([draw(strategy) for _ in range(ROWS)])
+# Of the level inside and of the one inside that: capacity and limit. Each is a program of its own.
+CUTS = [((None, None), (None, None)), ((9, None), (4, None)), ((None, 5), (None, 3)), ((6, 8), (6, 2))]
 
 
 @st.composite
@@ -25,57 +26,75 @@ def documents(draw):
   return ids
 
 
-def patterns(draw, ids):
-  """Boundaries on the slots of a level: always at document starts and never on padding; none, all, last or any else."""
-  any_ = st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH).map(np.array)
-  last = st.just(np.arange(LENGTH) == LENGTH - 1)
-  wanted = rows_of(draw, st.one_of(st.just(np.zeros(LENGTH, bool)), st.just(np.ones(LENGTH, bool)), last, any_))
-  starts = np.diff(ids, axis=1, prepend=0) != 0
-  return (wanted | starts) & (ids > 0)
+ANY = st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH).map(np.array)
+SPECIAL = st.sampled_from([np.zeros(LENGTH, bool), np.ones(LENGTH, bool), np.arange(LENGTH) == LENGTH - 1])
+PATTERNS = st.lists(SPECIAL | ANY, min_size=ROWS, max_size=ROWS).map(np.stack)
 
 
-@st.composite
-def cases(draw):
-  ids = draw(documents())
-  outer = patterns(draw, ids)
-  # The slots of the level inside hold the documents of the chunks that were picked.
-  inner_ids = np.stack([np.pad(i[b], (0, LENGTH - b.sum())) for i, b in zip(ids, outer, strict=True)])
-  return ids, outer, patterns(draw, inner_ids)
+@functools.partial(jax.jit, static_argnames='cuts')
+def both(ids, bytes_, patterns, with_starts, values, cuts):
+  """[(level, pattern on it, segments, values of the level inside at bytes)] from the outside in."""
+  level, result = Level.of_bytes(ids, {'bytes': bytes_, 'far': -jnp.arange(LENGTH) * jnp.ones_like(ids)}), []
+  for pattern, (capacity, limit) in zip(patterns, cuts, strict=True):
+    slots = level.segment_ids_BxC
+    first = jnp.diff(slots, axis=1, prepend=0) != 0
+    emit = (pattern[:, : slots.shape[1]] | (first & with_starts)) & level.valid
+    segments = level.cut(emit, capacity, limit)
+    result.append((level, emit, segments, segments.inner.to_bytes(values[:, : segments.slot_BxM.shape[1]])))
+    level = segments.inner
+  return result
 
 
-@jax.jit
-def both_levels(ids, outer, inner, values):
-  bytes_ = Level.of_bytes(ids)
-  chunks = bytes_.compact(outer)
-  groups = chunks.compact(inner)
-  return [(level, level.valid, level.to_bytes(values)) for level in (bytes_, chunks, groups)]
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(cases())
-def test_levels_equal_lists_of_chunks(case):
-  ids, *patterns = case
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(documents(), st.tuples(PATTERNS, PATTERNS), st.booleans(), st.sampled_from(CUTS))
+def test_cuts_equal_lists_of_chunks(ids, patterns, with_starts, cuts):
+  """with_starts: every document begins a chunk, as with every boundary; without, some have none."""
   values = random(ROWS, LENGTH)
-  slots = [[(int(s), index, index) for index, s in enumerate(row) if s] for row in ids]  # (document, parent, byte)
-  for depth, (level, valid, to_bytes) in enumerate(jax.device_get(both_levels(ids, *patterns, values))):
-    if depth:
-      boundary = patterns[depth - 1]
-      slots = [
-        [(s, index, byte) for index, (s, _, byte) in enumerate(row) if b[index]]
-        for row, b in zip(slots, boundary, strict=True)
-      ]
-    for row, expected in enumerate(slots):
-      count = len(expected)
-      assert level.count_B[row] == count
-      np.testing.assert_array_equal(valid[row], np.arange(LENGTH) < count)
-      columns = np.array(expected, int).reshape(count, 3).T
-      np.testing.assert_array_equal(level.segment_ids[row, :count], columns[0])
-      np.testing.assert_array_equal(np.flatnonzero(level.picked_BxC[row]), columns[1])
-      np.testing.assert_array_equal(level.byte_BxC[row, :count], columns[2])
-      assert not level.segment_ids[row, count:].any()
+  bytes_ = np.random.default_rng(0).integers(0, 256, ids.shape).astype(np.uint8)
+  found = jax.device_get(both(ids, bytes_, patterns, with_starts, values, cuts))
+  for (level, emit, segments, at_bytes), (capacity, limit) in zip(found, cuts, strict=True):
+    width = level.segment_ids_BxC.shape[1]
+    capacity = width if capacity is None else capacity
+    counts, dropped = [], 0
+    for row in range(ROWS):
+      slots, valid = np.arange(width), level.segment_ids_BxC[row] > 0
+      wanted = np.flatnonzero(emit[row])
+      kept = wanted[:limit]
+      starts = kept[:capacity]
+      counts.append(len(kept))
+      dropped += len(wanted) - len(kept)
+      np.testing.assert_array_equal(np.flatnonzero(segments.starts_BxC[row]), starts)
+      np.testing.assert_array_equal(segments.slot_BxM[row], [*starts, *[width] * (capacity - len(starts))])
+      last = np.array([np.sum(starts <= t) - 1 for t in slots])
+      own = [k >= 0 and valid[t] and level.segment_ids_BxC[row, starts[k]] == level.segment_ids_BxC[row, t]
+             for t, k in enumerate(last)]  # fmt: skip
+      np.testing.assert_array_equal(segments.index_BxC[row], np.where(own, last, -1))
+      behind = last >= 0
+      np.testing.assert_array_equal(segments.offset_BxC[row][behind], slots[behind] - starts[last[behind]])
+      inner, rest = segments.inner, [0] * (capacity - len(starts))
+      assert inner.count_B[row] == len(starts)
+      np.testing.assert_array_equal(inner.valid[row], np.arange(capacity) < len(starts))
+      np.testing.assert_array_equal(inner.segment_ids_BxC[row], [*level.segment_ids_BxC[row, starts], *rest])
+      of_bytes = level.byte_BxC[row, starts]
+      np.testing.assert_array_equal(inner.byte_BxC[row], [*of_bytes, *[LENGTH] * (capacity - len(starts))])
+      np.testing.assert_array_equal(inner.marks['bytes'][row], [*bytes_[row, of_bytes], *rest])
+      np.testing.assert_array_equal(inner.marks['far'][row], [*-of_bytes, *rest])
       placed = np.zeros(LENGTH, np.float32)
-      placed[columns[2]] = values[row, :count]
-      np.testing.assert_array_equal(to_bytes[row], placed)
+      placed[of_bytes] = values[row, : len(starts)]
+      np.testing.assert_array_equal(at_bytes[row], placed)
+    assert (segments.needed, segments.dropped) == (max(counts), dropped)
+    assert segments.inner.length == LENGTH and segments.inner.marks['bytes'].dtype == np.uint8
+    if with_starts and limit is None and max(counts) <= capacity:
+      np.testing.assert_array_equal(segments.index_BxC >= 0, level.valid)
+
+
+def test_level_zero_has_every_byte_as_a_slot():
+  ids = np.array([[1, 1, 2, 0], [0, 0, 0, 0]], np.int32)
+  level = Level.of_bytes(ids, {})
+  np.testing.assert_array_equal(level.byte_BxC, [[0, 1, 2, 3]] * 2)
+  np.testing.assert_array_equal(level.count_B, [3, 0])
+  np.testing.assert_array_equal(level.valid, ids > 0)
+  assert level.length == 4 and level.marks == {}
 
 
 def test_pick_takes_the_slots_that_it_is_given():
