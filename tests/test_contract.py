@@ -36,9 +36,7 @@ FAMILIES = {
   'hnet_stride': branch(ONE_STAGE, chunking='hnet_pool(3)'),
   'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
   'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
-  'spacebyte': branch(
-    ['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False
-  ),
+  'spacebyte': branch(['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False),
   'tfree_hat': tiny_tfree_hat.branch(window=5, kv_heads=1, qk_norm='head'),
   **tiny_word_ar.KINDS,
 }

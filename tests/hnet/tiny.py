@@ -28,7 +28,6 @@ def branch(layout, window=-1, **changes):
     'ssm_cfg': {'d_state': 8},
     'attn_cfg': attention(window),
     'ssd_tile': 16,
-    
     **changes,
   }
 
