@@ -19,6 +19,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'encoder': local,
     'backbone': {'arch_layout': 'T2', 'd_model': 256, 'd_intermediate': 768, 'num_heads': 4},
     'decoder': {**local, 'arch_layout': 'T2'},
-    'ladder': {'fractions': (0.25, 0.375, 0.5, 1.0)},
   }
   return config

@@ -16,6 +16,5 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'words': 'fixed(size=8)',
     'backbone': {'arch_layout': 'T5', 'd_model': 256, 'd_intermediate': 768, 'num_heads': 4},
     'decoder': {'arch_layout': 'T2', 'd_model': 128, 'd_intermediate': 384, 'num_heads': 4},
-    'ladder': {'fractions': (0.1875, 0.25, 1.0)},
   }
   return config

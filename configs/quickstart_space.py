@@ -13,5 +13,5 @@ from configs import quickstart
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The quickstart with another model."""
   config = quickstart.get_config(arg)
-  config.model.update({'boundary': 'space', 'ratio_targets': None})
+  config.model.update({'chunking': 'hnet_space', 'ratio_targets': None})
   return config

@@ -14,5 +14,5 @@ from configs import quickstart_space
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """H-Net (space) with SpaceByte's parts."""
   config = quickstart_space.get_config(arg)
-  config.model.update({'unpool': 'scatter', 'combine': 'sum', 'widen': 'zeros', 'post_norm': False})
+  config.model.update({'chunking': 'spacebyte', 'post_norm': False})
   return config

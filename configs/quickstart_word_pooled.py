@@ -27,7 +27,6 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'encoder': {'arch_layout': 'T1', **sizes},
     'backbone': {'arch_layout': 'T3', **sizes},
     'decoder': {'arch_layout': 'T1', **sizes},
-    'ladder': {'fractions': (0.25, 0.375, 0.5, 1.0)},
   }
   return config
 

@@ -44,7 +44,6 @@ def get_config(arg: str = WEIGHTS) -> ml_collections.ConfigDict:
     'decoder_config': {**local, 'cross_attention_config': {'num_attention_heads': 4}},
     'max_word_size': 64,
     'bytes_per_word': 6.0,
-    'ladder': {'fractions': (0.1875, 0.25, 0.375, 1.0)},
     'scan_layers': True,
   }
   if arg != 'random':

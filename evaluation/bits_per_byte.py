@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from layers.capacity import Capacities, Predictor, run_all
 from text import Batch, Corpus, MemoryCorpus
 from text.packing import Pieces, Plan, evaluation_rows, materialise, scoring
 from text.words import mark_for
@@ -65,14 +66,20 @@ def evaluate(
   corpus, last_document_cut = first_bytes(corpus, max_bytes)
   plan = evaluation_rows(corpus.lengths, seq_len, context)
   unfinished = len(corpus) - 1 if last_document_cut else -1
-  score = _scorer(NamedSharding(batch_sharding.mesh, PartitionSpec()) if batch_sharding else None)
+  scorer = _scorer(NamedSharding(batch_sharding.mesh, PartitionSpec()) if batch_sharding else None)
   total, documents = int(corpus.lengths.sum()), len(corpus)
   nats = eos_nats = 0.0
   text_bytes, ends, chunks = 0, 0, np.zeros(0, np.int64)
 
-  def count(outputs, text_BxL, eos_BxL):
-    nonlocal nats, eos_nats, text_bytes, ends, chunks
-    nll_BxL, segmentations = jax.device_get(outputs)
+  def batches():
+    for start in range(0, len(plan), batch_size):
+      pieces = _pieces(plan, start, min(start + batch_size, len(plan)), corpus, unfinished)
+      batch = mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
+      scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
+      yield _place(batch, batch_sharding), scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
+
+  score = lambda item, capacities: scorer(model, item[0], capacities)
+  for (_, text_BxL, eos_BxL), (nll_BxL, segmentations) in run_all(score, Predictor.of(model, seq_len), batches()):
     nats += float(nll_BxL.sum(dtype=np.float64, where=text_BxL))
     eos_nats += float(nll_BxL.sum(dtype=np.float64, where=eos_BxL))
     text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())
@@ -80,17 +87,6 @@ def evaluate(
     chunks = chunks + found if len(chunks) else found
     if progress:
       progress(text_bytes, total)
-
-  waiting = None  # a batch is read when the next one is on its way
-  for start in range(0, len(plan), batch_size):
-    pieces = _pieces(plan, start, min(start + batch_size, len(plan)), corpus, unfinished)
-    batch = mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
-    scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
-    outputs = score(model, _place(batch, batch_sharding))
-    if waiting:
-      count(*waiting)
-    waiting = outputs, scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
-  count(*waiting)
   if text_bytes != total:
     raise RuntimeError(f'{text_bytes} bytes of text were scored, the documents have {total}')
   return Result(
@@ -126,11 +122,11 @@ def first_bytes(corpus: Corpus, max_bytes: int | None) -> tuple[Corpus, bool]:
 
 @functools.cache
 def _scorer(outputs: NamedSharding | None):
-  def score(model, batch: Batch):
-    output = model(batch)
-    return output.nll, output.segmentations
+  def score(model, batch: Batch, capacities: Capacities):
+    output = model(batch, capacities=capacities)
+    return (output.nll, output.segmentations), output.needed
 
-  return jax.jit(score, out_shardings=outputs)
+  return jax.jit(score, static_argnums=2, out_shardings=outputs)
 
 
 def _place(batch: Batch, sharding: NamedSharding | None) -> Batch:

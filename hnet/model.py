@@ -1,6 +1,8 @@
 """The byte language model around the hierarchy: embedding, stages, head, losses, decoding."""
 
+import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +14,7 @@ from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
 from layers import contract
+from layers.capacity import FRESH
 from layers.chunks import Level
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, normal
@@ -30,9 +33,7 @@ class HNet(nnx.Module):
     if not config.tie_embeddings:
       self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
 
-  def __call__(
-    self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None
-  ) -> ModelOutput:
+  def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
     bytes_BxL = jnp.asarray(batch.bytes)
     level = Level.of_bytes(jnp.asarray(batch.segment_ids), {'bytes': bytes_BxL})
@@ -95,6 +96,17 @@ class HNet(nnx.Module):
     active_B = jnp.ones(byte_B.shape, bool)
     x, cache = self.backbone.step(self._embed(byte_B), {'bytes': byte_B}, active_B, cache)
     return self._head(x), cache
+
+  def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
+    """Bytes for a chunk of each level inside, as stated; fresh: as they are before training."""
+    if not fresh:
+      return self.config.bytes_per_chunk
+    stated = itertools.pairwise((1.0, *self.config.bytes_per_chunk))
+    slots = (
+      min(FRESH, inner / outer) if stage.boundary.make.learned else inner / outer
+      for stage, (outer, inner) in zip(self.config.stages[:-1], stated, strict=True)
+    )
+    return tuple(itertools.accumulate(slots, operator.mul))
 
   @property
   def num_stages(self) -> int:

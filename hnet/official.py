@@ -81,8 +81,9 @@ def check_official(config: HNetConfig) -> None:
   def plain(stage: StageConfig) -> bool:
     stacks = [s for s in (stage.encoder, stage.decoder, stage.main) if s]
     chosen = tuple(getattr(stage, key) for key in _PARTS)
-    published = tuple(_PUBLISHED[key] for key in _PARTS)
-    return all(stack.final_norm for stack in stacks) and (bool(stage.main) or chosen == published)
+    return all(s.final_norm for s in stacks) and (
+      bool(stage.main) or chosen == tuple(_PUBLISHED[key] for key in _PARTS)
+    )
 
   for index, stage in enumerate(config.stages):
     if not plain(stage):

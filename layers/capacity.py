@@ -10,14 +10,17 @@ import bisect
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
+import jax
 
 STEP, LONG_STEP, LONG = 8, 128, 2048  # rungs are multiples of 8, of 128 in rows from 2,048 bytes on
 GROWTH = 8 / 7  # of a rung over the one below it, at least
-MARGIN = 1.06  # of a prediction over the fullest row of the last WINDOW batches
-WINDOW = 32
-COMPILATION = 100  # steps that the compilation of a program costs, about
+MARGIN = 1.06  # of a prediction over the fullest rows of the last batches
+WINDOW = 32  # batches that a prediction looks back
+COMPILATION, CHANGE = 50, 4  # batches whose time the compilation of a program takes, about, and a change between two
+FRESH = 2.2  # slots of a chunk of a learned boundary at initialisation
 
 Capacities = tuple[int, ...]
 
@@ -43,68 +46,116 @@ def rung(length: int, count: float) -> int:
 class Predictor:
   """Capacities for the next batch.
 
-  length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They rise as soon as the
-  last batches come near them. They fall when the work that lower ones would have saved has added up to a compilation,
-  so that a rate that falls steadily is not followed with a program for each of its steps.
+  length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
+  of the last WINDOW batches but for one, so that a single odd row is run again and changes nothing. They rise at once,
+  and fall when the work that lower ones would have saved has added up to the compilation of a program (to a change,
+  where that program was used before).
   """
 
   length: int
   cost: Callable[[Capacities], float]
   capacities: Capacities
-  recent: collections.deque
+  used: set[Capacities] = dataclasses.field(default_factory=set)
+  recent: collections.deque = dataclasses.field(default_factory=lambda: collections.deque(maxlen=WINDOW))
   wasted: float = 0.0
 
   @classmethod
-  def of(cls, model: Any, length: int) -> 'Predictor':
-    """From the bytes per chunk that a model states, with half as much again."""
-    expected = [min(length, 1.5 * length / size) for size in model.bytes_per_chunk]
+  def of(cls, model: Any, length: int, fresh: bool = False) -> 'Predictor':
+    """Begins with the bytes per chunk that a model states, or has at initialisation, and half as many chunks again."""
+    capacities = _rising(length, (rung(length, 1.5 * length / size) for size in model.level_sizes(fresh)))
     cost = lambda capacities: sum(model.flops_per_byte(length, [length / c for c in capacities]).values())
-    return cls(length, cost, _rising(length, [rung(length, count) for count in expected]), collections.deque(maxlen=WINDOW))
+    return cls(length, cost, capacities, {capacities})
 
   def observe(self, needed: Sequence[int]) -> None:
     """After a batch that fitted: chunks of the fullest row of each level, outermost first."""
+    if not self.capacities:
+      return
     self.recent.append(tuple(map(int, needed)))
-    target = self._wanted()
-    if any(wanted > now for wanted, now in zip(target, self.capacities, strict=True)):
-      self._change(_rising(self.length, map(max, target, self.capacities)))
-    elif len(self.recent) == WINDOW and target != self.capacities:
-      self.wasted += 1 - self.cost(target) / self.cost(self.capacities)
-      if self.wasted > COMPILATION:
-        self._change(target)
+    wanted = self._wanted(MARGIN)
+    if any(want > now for want, now in zip(wanted, self.capacities, strict=True)):
+      self._change(_rising(self.length, map(max, wanted, self.capacities)))
+    elif len(self.recent) == WINDOW and wanted != self.capacities:
+      self.wasted += 1 - self.cost(wanted) / self.cost(self.capacities)
+      if self.wasted > (CHANGE if wanted in self.used else COMPILATION):
+        self._change(wanted)
 
-  def misfit(self, needed: Sequence[int]) -> Capacities:
-    """Capacities to run a batch again that did not fit. Behind the first level that overflowed nothing is known, so
-    those inside keep their share of it.
+  def enough(self, needed: Sequence[int], used: Capacities) -> Capacities:
+    """Capacities to run a batch again that did not fit those used. Behind the first level that overflowed nothing is
+    known, so levels inside it keep their share of it.
     """
-    new, grown = [], 1.0
-    for count, now in zip(map(int, needed), self.capacities, strict=True):
-      if grown == 1.0 and count > now:
-        new.append(rung(self.length, count * MARGIN))
-        grown = new[-1] / now
+    new, growth = [], 1.0
+    for count, capacity in zip(map(int, needed), used, strict=True):
+      if growth == 1.0 and count > capacity:
+        new.append(rung(self.length, count))
+        growth = new[-1] / capacity
       else:
-        new.append(rung(self.length, now * grown))
-    self._change(_rising(self.length, new))
-    return self.capacities
+        new.append(rung(self.length, capacity * growth))
+    found = _rising(self.length, map(max, new, self.capacities))
+    self.used.add(found)
+    return found
 
-  def fits(self, needed: Sequence[int]) -> bool:
-    """Whether the batch that needed so many ran with enough."""
-    return all(int(count) <= now for count, now in zip(needed, self.capacities, strict=True))
+  def coming(self) -> Capacities | None:
+    """The capacities that a change would bring, where one is likely soon: worth compiling for in the meantime."""
+    if self.wasted > COMPILATION / 2:
+      return self._wanted(MARGIN)
+    if not self.recent:
+      return None
+    near = _rising(self.length, map(max, self._wanted(MARGIN**1.5), self.capacities))
+    return near if near != self.capacities else None
 
   def state(self) -> dict[str, Any]:
     """What it knows, as JSON data: a predictor that gets it back goes on in the same way."""
-    return {'capacities': list(self.capacities), 'recent': [list(n) for n in self.recent], 'wasted': self.wasted}
+    return {
+      'capacities': list(self.capacities),
+      'used': sorted(map(list, self.used)),
+      'recent': [list(needed) for needed in self.recent],
+      'wasted': self.wasted,
+    }
 
   def restore(self, state: dict[str, Any]) -> None:
     """The inverse of `state`."""
     self.capacities, self.wasted = tuple(state['capacities']), state['wasted']
-    self.recent.clear()
-    self.recent.extend(map(tuple, state['recent']))
+    self.used = set(map(tuple, state['used']))
+    self.recent = collections.deque(map(tuple, state['recent']), WINDOW)
 
-  def _wanted(self) -> Capacities:
-    return _rising(self.length, [rung(self.length, max(level) * MARGIN) for level in zip(*self.recent, strict=True)])
+  def _wanted(self, margin: float) -> Capacities:
+    """By the largest but one of the last batches in each level; the largest while there are few."""
+    largest = (sorted(level)[-2 if len(level) > 8 else -1] for level in zip(*self.recent, strict=True))
+    return _rising(self.length, [rung(self.length, count * margin) for count in largest])
 
   def _change(self, capacities: Capacities) -> None:
     self.capacities, self.wasted = capacities, 0.0
+    self.used.add(capacities)
+
+
+def fits(needed: Sequence[int], capacities: Capacities) -> bool:
+  """Whether a batch that needed so many chunks a row ran with enough."""
+  return all(int(count) <= capacity for count, capacity in zip(needed, capacities, strict=True))
+
+
+def run_all(
+  call: Callable[[Any, Capacities], tuple[Any, Sequence[Any]]], predictor: Predictor, items: Iterable[Any]
+) -> Iterator[tuple[Any, Any]]:
+  """(item, values on the host) for every item, in order, where call(item, capacities) -> (values, needed) has no effect
+  but its result: what did not fit is called again. An item is on its way while the one before is read.
+  """
+  waiting = None
+  for item in items:
+    started = item, predictor.capacities, call(item, predictor.capacities)
+    if waiting:
+      yield _settled(call, predictor, *waiting)
+    waiting = started
+  if waiting:
+    yield _settled(call, predictor, *waiting)
+
+
+def _settled(call, predictor: Predictor, item: Any, used: Capacities, called: tuple) -> tuple[Any, Any]:
+  values, needed = jax.device_get(called)
+  while not fits(needed, used):
+    used = predictor.enough(needed, used)
+    values, needed = jax.device_get(call(item, used))
+  predictor.observe(needed)
+  return item, values
 
 
 def _rising(length: int, capacities: Iterable[int]) -> Capacities:

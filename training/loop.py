@@ -16,6 +16,7 @@ from training import config as config_lib
 from training import metrics as metrics_lib
 from training import state as state_lib
 from training import workdir as workdir_lib
+from training.capacity import Runner
 from training.interrupt import Interrupted, SignalWatch
 from training.lock import Lock
 from training.recorder import Diverged, Recorder, is_due
@@ -62,7 +63,8 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
     with jax.set_mesh(mesh), SignalWatch() as watch:
       # --- Restore
       processes.in_main(lambda: workdir.is_dir() and lock.take())
-      state, start_row, rollbacks = _restore_or_create(trainer, workdir, checkpoints, corpora)
+      state, position = _restore_or_create(trainer, workdir, checkpoints, corpora)
+      start_row, rollbacks = position['start_row'], position['rollbacks']
       done = int(state.step)
       if done:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
@@ -77,12 +79,14 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
       # --- Loop
       rows = trainer.batches(corpora, start_row)
       batch = trainer.put(next(rows))
-      train_step = trainer.compile(state, batch, display.line)
+      runner = Runner(trainer, state, batch, position['capacity'], display.line)
       recorder = Recorder(settings, model, mesh, writer, display, rollbacks)
       display.start(settings.num_steps, done)
       for step in range(done + 1, settings.num_steps + 1):
-        state, metrics = train_step(state, batch)
+        runner.start(state, batch)
         recorder.read_previous()  # while this step runs
+        batch = trainer.put(recorder.wait_for_data(rows))
+        state, metrics = runner.finish()
         processes.progress()
         recorder.later(step, metrics)
         start_row += settings.batch_size
@@ -98,7 +102,12 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
           values = recorder.read_previous(score)
           if stops or is_due(step, settings.checkpoint.every_steps):
             with recorder.pause():
-              position = {'start_row': start_row, 'data': corpora.identity(), 'rollbacks': rollbacks}
+              position = {
+                'start_row': start_row,
+                'data': corpora.identity(),
+                'rollbacks': rollbacks,
+                'capacity': runner.state(),
+              }
               save = checkpoints.finish if stops else checkpoints.save
               save(state, position, score.get(checkpoint.METRIC))
         checkpoints.poll()
@@ -107,7 +116,6 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
         if signal_number is not None:
           name = signal.Signals(signal_number).name
           raise Interrupted(f'{name}: stopped after step {step}, which is saved in {workdir}', signal_number)
-        batch = trainer.put(recorder.wait_for_data(rows))
   except Diverged as error:
     checkpoints.wait()
     directory, allowed = workdir / workdir_lib.CHECKPOINTS, settings.checkpoint.rollbacks
@@ -130,9 +138,9 @@ def _begin_to_write(workdir, lock, resolved) -> None:
   workdir_lib.write_config(workdir, resolved)
 
 
-def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, int, int]:
-  """(state, position in the stream of rows, rollbacks so far)."""
-  settings = trainer.settings
+def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, dict[str, Any]]:
+  """(state, the run's position: row in the stream, rollbacks so far, what it knows of capacities)."""
+  settings, position = trainer.settings, {'start_row': 0, 'rollbacks': 0, 'capacity': None}
   found = checkpoints.restore_newest(trainer.abstract_state(), trainer.mesh)
   if found is not None:
     state, record = found
@@ -145,12 +153,12 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_li
       raise ValueError(
         f'num_steps is {settings.num_steps}, but {workdir} has been trained to step {int(state.step)} already'
       )
-    return state, record['position']['start_row'], record['position'].get('rollbacks', 0)
+    return state, position | record['position']
   if not settings.init_from:
-    return trainer.state(), 0, 0
+    return trainer.state(), position
   with jax.set_mesh(workdir_lib.one_device()):  # each process reads them for itself
     params = workdir_lib.initial_params(settings.init_from, trainer.model, settings.seed)
-  return trainer.state(jax.device_get(params)), 0, 0
+  return trainer.state(jax.device_get(params)), position
 
 
 def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:

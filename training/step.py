@@ -9,6 +9,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 import byte_models
+from layers.capacity import Capacities
 from text import EOS
 from training import sharding
 from training.optimizer import Optimizer
@@ -26,14 +27,18 @@ def make_step(
   optimizer: Optimizer,
   mesh: jax.sharding.Mesh,
   *,
+  capacities: Capacities,
   seed: int,
   num_steps: int,
   loss_weights: Mapping[str, float],
   accumulate: int = 1,
   ema: float = 0.0,
   skip_norm: float = 0.0,
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
-  """The step, to be jitted with the state donated.
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+  """The step, (state, batch) -> (state, metrics, needed), to be jitted with the state donated.
+
+  capacities: static chunks per row of each inner level. needed: [levels] int32, those of the fullest row; where they do
+  not fit the capacities, the state comes back as it was and the metrics say nothing.
 
   Loss: sum of nll over the global batch / its scored positions, over all micro-batches alike, plus each auxiliary
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
@@ -46,17 +51,18 @@ def make_step(
   """
 
   def objective(params, micro, context, scored):
-    output = rebuild(abstract_model, params)(micro, context=context)
+    output = rebuild(abstract_model, params)(micro, context=context, capacities=capacities)
     unweighted = sorted(output.aux_losses.keys() - loss_weights.keys())
     if unweighted:
       raise ValueError(f'missing config key loss_weights.{unweighted[0]}: the model has an auxiliary loss of this name')
     penalty = sum(loss_weights[name] * value for name, value in output.aux_losses.items())
     loss = jnp.sum(output.nll) / scored + penalty / accumulate
     means = {f'{name}_loss': value for name, value in output.aux_losses.items()} | output.metrics
-    return loss, (_count(micro, output.nll), jax.tree.map(jnp.float32, means))
+    needed = jnp.array(output.needed, jnp.int32)
+    return loss, (_count(micro, output.nll), jax.tree.map(jnp.float32, means), needed)
 
   def gradient(params, batch, rng, progress):
-    """(loss, sums over the batch, means over micro-batches), gradients."""
+    """(loss, (sums over the batch, means over micro-batches, needed by any of them)), gradients."""
     scored = jnp.maximum(jnp.sum(batch.scored), 1).astype(jnp.float32)
 
     def one(micro, index):
@@ -68,18 +74,18 @@ def make_step(
     micros = split_rows(batch, accumulate, mesh)
 
     def add(total, item):
-      (loss, (sums, means)), gradients = one(*item)
-      return jax.tree.map(jnp.add, total, (loss, gradients)), (sums, means)
+      (loss, found), gradients = one(*item)
+      return jax.tree.map(jnp.add, total, (loss, gradients)), found
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    (loss, gradients), (sums, means) = jax.lax.scan(add, zeros, (micros, jnp.arange(accumulate)))
+    (loss, gradients), (sums, means, needed) = jax.lax.scan(add, zeros, (micros, jnp.arange(accumulate)))
     total, mean = (lambda x: jnp.sum(x, 0)), (lambda x: jnp.mean(x, 0))
-    return (loss, (jax.tree.map(total, sums), jax.tree.map(mean, means))), gradients
+    return (loss, (jax.tree.map(total, sums), jax.tree.map(mean, means), jnp.max(needed, 0))), gradients
 
-  def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+  def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws what an uninterrupted one draws
     progress = state.step.astype(jnp.float32) / num_steps
-    (loss, (sums, means)), gradients = gradient(state.params, batch, rng, progress)
+    (loss, (sums, means, needed)), gradients = gradient(state.params, batch, rng, progress)
     norm = optax.global_norm(gradients)
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
     averaged = _average(state, params, ema)
@@ -88,12 +94,13 @@ def make_step(
     log_norm, usual = _usual_norm(state, norm)
     if skip_norm:
       good &= norm <= skip_norm * usual
+    fits = jnp.all(needed <= jnp.array(capacities, jnp.int32))
     old = (state.params, state.opt_state, state.ema, state.log_norm)
     params, opt_state, averaged, log_norm = jax.tree.map(
-      lambda new, old: jnp.where(good, new, old), (params, opt_state, averaged, log_norm), old
+      lambda new, old: jnp.where(good & fits, new, old), (params, opt_state, averaged, log_norm), old
     )
-    skipped_in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
-    skipped = state.skipped + ~good
+    skipped_in_a_row = jnp.where(fits, jnp.where(good, 0, state.skipped_in_a_row + 1), state.skipped_in_a_row)
+    skipped = state.skipped + (fits & ~good)
     metrics = {
       'loss': loss,
       'bpb': sums['text_nats'] / jnp.maximum(sums['text_bytes'], 1.0) / jnp.log(2.0),
@@ -106,8 +113,8 @@ def make_step(
     }
     if 'words' in sums:
       metrics['bytes_per_word'] = sums['text_bytes'] / jnp.maximum(sums['words'], 1.0)
-    after = TrainState(state.step + 1, params, opt_state, averaged, skipped, skipped_in_a_row, log_norm)
-    return after, metrics | means
+    after = TrainState(state.step + fits, params, opt_state, averaged, skipped, skipped_in_a_row, log_norm)
+    return after, metrics | means, needed
 
   return step
 

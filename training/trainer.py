@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import byte_models
 import text
+from layers.capacity import Capacities
 from text.mixture import Mixture
 from training import config as config_lib
 from training import description, sharding
@@ -90,9 +91,10 @@ class Trainer:
     return text.Batch(rows(np.uint8), rows(np.int32), words, units)
 
   def lower(
-    self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print
+    self, state: Any, batch: text.Batch, capacities: Capacities, report: Callable[[str], None] = print
   ) -> jax.stages.Lowered:
-    """The step, (state, batch) -> (state, metrics), for the devices of the mesh; the state is donated.
+    """The step at some capacities, (state, batch) -> (state, metrics, needed), for the devices of the mesh; the state is
+    donated.
 
     state, batch: arrays or their shapes. A line goes to `report` for each loss weight without effect, for what the mesh
     does not divide, and for devices that it leaves idle.
@@ -102,6 +104,7 @@ class Trainer:
       self.model,
       self.optimizer,
       self.mesh,
+      capacities=capacities,
       seed=settings.seed,
       num_steps=settings.num_steps,
       loss_weights=settings.loss_weights,
@@ -111,7 +114,9 @@ class Trainer:
     )
     places = sharding.shardings(state, self.mesh)
     here, everywhere = (NamedSharding(self.mesh, spec) for spec in (sharding.batch_spec(self.mesh), PartitionSpec()))
-    jitted = jax.jit(step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere))
+    jitted = jax.jit(
+      step, donate_argnums=0, in_shardings=(places, here), out_shardings=(places, everywhere, everywhere)
+    )
     with jax.set_mesh(self.mesh):
       lowered = jitted.lower(state, batch)
     if idle := self.devices - self.mesh.size:
@@ -123,10 +128,13 @@ class Trainer:
         report(f'loss_weights.{name} has no effect: the model has no auxiliary loss of that name')
     return lowered
 
-  def compile(self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print) -> Callable:
+  def compile(
+    self, state: Any, batch: text.Batch, capacities: Capacities, report: Callable[[str], None] = print
+  ) -> Callable:
     """The step compiled ahead of time, so that the first is as fast as the others; one more line goes to `report`."""
     began = time.perf_counter()
-    compiled = self.lower(state, batch, report).compile()
-    kind = self.mesh.devices.flat[0].device_kind
-    report(f'compiled in {time.perf_counter() - began:.0f} s for {self.mesh.size} x {kind}')
+    compiled = self.lower(state, batch, capacities, report).compile()
+    kind, room = self.mesh.devices.flat[0].device_kind, ' and '.join(map(str, capacities))
+    of_rows = f' and {room} chunks a row' if room else ''
+    report(f'compiled in {time.perf_counter() - began:.0f} s for {self.mesh.size} x {kind}{of_rows}')
     return compiled

@@ -37,9 +37,7 @@ class TFreeHAT(nnx.Module):
     self.norm = RMSNorm(width, config.decoder.norm_epsilon)
     self.lm_head = Linear(width, 256, kernel_init=normal(0.02), rngs=rngs)
 
-  def __call__(
-    self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None
-  ) -> ModelOutput:
+  def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits and words of a batch; see `layers.contract.ModelOutput`. Needs batch.word_starts under tracing."""
     del context
     words = self.locate(batch, *contract.checked_capacities(capacities, 1, batch.bytes.shape[1]))
@@ -130,6 +128,11 @@ class TFreeHAT(nnx.Module):
   def step(self, byte_B: Array, cache: decoding.Cache) -> tuple[Array, decoding.Cache]:
     """Reads one byte a row; logits [B, 256] are for the next. Words end as the splitter finds, row by row."""
     return decoding.step(self, jnp.asarray(byte_B), cache)
+
+  def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
+    """Bytes of a word, as stated."""
+    del fresh
+    return (self.config.bytes_per_word,)
 
   @property
   def num_stages(self) -> int:

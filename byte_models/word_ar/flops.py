@@ -11,17 +11,17 @@ def flops_per_byte(
 ) -> dict[str, float]:
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
-  bytes_per_chunk: one number, the bytes of a word (None: what the configuration states). Local attention is counted for
-  words of that size; that words differ adds to it. Units come at the rate that the configuration states, at least one a
-  word; to look up the vector of one of many is no work, while that of a byte is counted as in the other families.
+  bytes_per_chunk: one number, the bytes of a word (None: what the configuration states), or two, the bytes of a unit
+  before it. Local attention is counted for words of that size; that words differ adds to it. Units come at the rate that
+  is given or that the configuration states, at least one a word; to look up the vector of one of many is no work, while that of a byte is counted as in the other families.
   Raises ValueError for another list.
   """
   sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
-  if len(sizes) != 1 or sizes[0] < 1:
+  if len(sizes) not in (1, 2) or min(sizes) < 1:
     raise ValueError(f'bytes_per_chunk {sizes}: a list with one number of at least 1, the bytes of a word.')
-  (size,), vectors, width = sizes, config.num_vectors, config.decoder.width
+  size, vectors, width = sizes[-1], config.num_vectors, config.decoder.width
   words = 1 / size  # per byte
-  units = max(config.units_per_byte, words)
+  units = max(config.units_per_byte if len(sizes) == 1 else 1 / sizes[0], words)
   slots, local = units + vectors * words, units * size + vectors
   outer = config.inputs * width // config.positions
   is_projected = outer != config.backbone.width or not config.encoder

@@ -88,14 +88,13 @@ class WordAR(nnx.Module):
     """The symbol that ends a word; None for patches."""
     return WORD_END if self.config.encoder else None
 
-  @property
-  def num_levels(self) -> int:
-    """Levels inside: words, and the units that spell them where these are not bytes."""
-    return 2 if self.units else 1
+  def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
+    """Bytes of a word, as stated, and before it those of a unit where words are not spelled with bytes."""
+    del fresh
+    units = (max(1.0, 1 / self.config.units_per_byte),) if self.units else ()
+    return (*units, *self.config.bytes_per_chunk)
 
-  def __call__(
-    self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None
-  ) -> ModelOutput:
+  def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Nats of every byte, see the module; no logits, since they are not one set a byte: `symbol_logits` has them.
 
     capacities: (words,), or (units, words) where words are spelled with units.
@@ -142,7 +141,7 @@ class WordAR(nnx.Module):
 
   def _run(self, symbols: Symbols, capacities: Sequence[int] | None, read: Callable) -> tuple[Any, int]:
     """(what `read` makes of the hidden states, [B, U, ...]; words that a row has room for)."""
-    capacities = contract.checked_capacities(capacities, self.num_levels, symbols.ids_BxL.shape[1])
+    capacities = contract.checked_capacities(capacities, len(self.level_sizes()), symbols.ids_BxL.shape[1])
     if self.units and capacities[0] is not None:
       symbols = symbols.first(capacities[0])
     capacity = capacities[-1] or symbols.ids_BxL.shape[1]
