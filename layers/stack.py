@@ -7,6 +7,7 @@ next norm, and the stack ends in a norm, so that its accumulated residual stays 
 import copy
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -23,6 +24,10 @@ from layers.rotary import RotaryScaling
 
 MOST_BLOCKS = 9_999  # of a stack; more is a mistake, or somebody's who wants the memory
 Module = TypeVar('Module', bound=nnx.Module)
+
+# (number of a block, the residual stream before it) -> what is added to the stream there, or None: the way in for what
+# does not come through the layers, such as a cross attention or the vector of a word.
+Inject = Callable[[int, Array], Array | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +153,8 @@ class Stack(nnx.Module):
     total = branch + residual
     return self.norm(total, branch.dtype) if self.config.final_norm else total.astype(branch.dtype)
 
-  def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array) -> Array:
-    """x [B, L, D], documents by segment id -> [B, L, D] in x's dtype."""
+  def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array, inject: Inject | None = None) -> Array:
+    """x [B, L, D], documents by segment id -> [B, L, D] in x's dtype. With `inject` a run is never scanned."""
     positions_BxL = segments.positions(segment_ids_BxL)
 
     def apply(block: Block, branch: Array, residual: Array) -> tuple[Array, Array]:
@@ -159,35 +164,46 @@ class Stack(nnx.Module):
 
     if self.config.remat:
       apply = jax.checkpoint(apply)
-    carry = x_BxLxD, jnp.zeros(x_BxLxD.shape, jnp.float32)
+    carry, layer = (x_BxLxD, jnp.zeros(x_BxLxD.shape, jnp.float32)), 0
     for run in self.runs:
-      if self.config.scan:
+      if self.config.scan and inject is None:
         carry, _ = jax.lax.scan(lambda carry, block: (apply(block, *carry), None), carry, run)
       else:
         for block in unstack(run):
-          carry = apply(block, *carry)
+          carry = apply(block, *_injected(inject, layer, *carry))
+          layer += 1
     return self._finish(*carry)
 
-  def init_cache(self, batch_size: int, max_length: int) -> tuple:
-    """One cache for every block, in order; not stacked, so that each is updated in place."""
-    dtype = jnp.dtype(self.config.dtype)
-    return tuple(block.mixer.init_cache(batch_size, max_length, dtype) for run in self.runs for block in unstack(run))
+  def init_cache(self, batch_size: int, max_length: int, **options: int) -> tuple:
+    """One cache for every block, in order; not stacked, so that each is updated in place. options: of the mixers'."""
+    dtype, blocks = jnp.dtype(self.config.dtype), self._blocks()
+    return tuple(block.mixer.init_cache(batch_size, max_length, dtype, **options) for block in blocks)
 
-  def prefill(self, x_BxLxD: Array, length_B: Array, cache: tuple) -> tuple[Array, tuple]:
+  def prefill(
+    self, x_BxLxD: Array, length_B: Array, cache: tuple, inject: Inject | None = None
+  ) -> tuple[Array, tuple]:
     """Parallel form over right-padded rows, one document each, from an empty cache."""
-    return self._with_cache(x_BxLxD, cache, lambda mixer, x, old: mixer.prefill(x, length_B, old))
+    return self._with_cache(x_BxLxD, cache, lambda mixer, x, old: mixer.prefill(x, length_B, old), inject)
 
-  def step(self, x_BxD: Array, active_B: Array, cache: tuple) -> tuple[Array, tuple]:
+  def step(self, x_BxD: Array, active_B: Array, cache: tuple, inject: Inject | None = None) -> tuple[Array, tuple]:
     """One position for the active rows."""
-    return self._with_cache(x_BxD, cache, lambda mixer, x, old: mixer.step(x, active_B, old))
+    return self._with_cache(x_BxD, cache, lambda mixer, x, old: mixer.step(x, active_B, old), inject)
 
-  def _with_cache(self, x: Array, cache: tuple, mix) -> tuple[Array, tuple]:
+  def _with_cache(self, x: Array, cache: tuple, mix, inject: Inject | None) -> tuple[Array, tuple]:
     branch, residual, new = x, jnp.zeros(x.shape, jnp.float32), []
-    blocks = [block for run in self.runs for block in unstack(run)]
-    for block, old in zip(blocks, cache, strict=True):
+    for layer, (block, old) in enumerate(zip(self._blocks(), cache, strict=True)):
+      branch, residual = _injected(inject, layer, branch, residual)
       branch, residual, kept = block.apply(lambda mixer, y, old=old: mix(mixer, y, old), branch, residual)
       new.append(kept)
     return self._finish(branch, residual), tuple(new)
+
+  def _blocks(self) -> list[Block]:
+    return [block for run in self.runs for block in unstack(run)]
+
+
+def _injected(inject: Inject | None, layer: int, branch: Array, residual: Array) -> tuple[Array, Array]:
+  added = None if inject is None else inject(layer, branch + residual)
+  return (branch, residual) if added is None else (branch, residual + added)
 
 
 def unstack(run: Block | nnx.List) -> list[Block]:

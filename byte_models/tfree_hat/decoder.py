@@ -1,18 +1,14 @@
 """The byte decoder: blocks over bytes, and before each of them what its word's vector adds."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.cross import Guide, Unused
-from layers import segments
-from layers.attention import Attention, AttentionCache
-from layers.stack import Stack, height, unstack
+from layers.attention import AttentionCache
+from layers.stack import Inject, Stack, height
 
 UNDO = 3  # positions that a late decision about a character may take back
 
@@ -34,45 +30,21 @@ class Decoder(nnx.Module):
 
   def __call__(self, a_BxLxD: Array, guide: Callable[[int], Array], segment_ids_BxL: Array) -> Array:
     """a, and guide(layer) [B, L, D] for every guided layer, -> [B, L, D]."""
-    positions_BxL = segments.positions(segment_ids_BxL)
-    mix = lambda mixer, x, cache: (mixer(x, segment_ids_BxL, positions_BxL), None)
-    return self._through(a_BxLxD, guide, self._no_caches(), mix, remat=self.config.remat)[0]
+    return self.stack(a_BxLxD, segment_ids_BxL, self._inject(guide))
 
   def init_cache(self, batch_size: int, max_length: int) -> tuple[AttentionCache, ...]:
     """One cache a block, whose last UNDO positions can be taken back."""
-    dtype = jnp.dtype(self.config.dtype)
-    return tuple(block.mixer.init_cache(batch_size, max_length, dtype, UNDO) for block in self._blocks())
+    return self.stack.init_cache(batch_size, max_length, undo=UNDO)
 
   def prefill(
     self, a_BxLxD: Array, guide: Callable[[int], Array], length_B: Array, cache: tuple
   ) -> tuple[Array, tuple]:
     """Parallel form over right-padded rows, from an empty cache."""
-    return self._through(a_BxLxD, guide, cache, lambda mixer, x, old: mixer.prefill(x, length_B, old))
+    return self.stack.prefill(a_BxLxD, length_B, cache, self._inject(guide))
 
   def step(self, a_BxD: Array, guide: Callable[[int], Array], active_B: Array, cache: tuple) -> tuple[Array, tuple]:
     """One position for the active rows."""
-    return self._through(a_BxD, guide, cache, lambda mixer, x, old: mixer.step(x, active_B, old))
+    return self.stack.step(a_BxD, active_B, cache, self._inject(guide))
 
-  def _blocks(self) -> list[Any]:
-    return [block for run in self.stack.runs for block in unstack(run)]
-
-  def _no_caches(self) -> tuple[None, ...]:
-    return (None,) * (height(self.config.layout) // 2)
-
-  def _through(
-    self,
-    x: Array,
-    guide: Callable[[int], Array],
-    caches: tuple,
-    mix: Callable[[Attention, Array, Any], tuple[Array, Any]],
-    remat: bool = False,
-  ) -> tuple[Array, tuple]:
-    apply = lambda block, branch, residual, cache: block.apply(lambda m, y: mix(m, y, cache), branch, residual)
-    apply = jax.checkpoint(apply) if remat else apply
-    branch, residual, new = x, jnp.zeros(x.shape, jnp.float32), []
-    for layer, (block, cache) in enumerate(zip(self._blocks(), caches, strict=True)):
-      if layer < len(self.guides):
-        residual = residual + guide(layer)
-      branch, residual, kept = apply(block, branch, residual, cache)
-      new.append(kept)
-    return (branch + residual).astype(x.dtype), tuple(new)
+  def _inject(self, guide: Callable[[int], Array]) -> Inject:
+    return lambda layer, stream: guide(layer) if layer < len(self.guides) else None
