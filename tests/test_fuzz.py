@@ -25,7 +25,7 @@ import hnet
 from byte_models import gguf_file, llama
 from configs import quickstart
 from evaluation import generation
-from hnet import boundary
+from hnet import parts
 from layers import checks, weights
 from layers.stack import parse_layout
 from tests.fuzz import mutation, running, sandbox
@@ -116,7 +116,8 @@ def test_a_family_that_is_no_name_is_refused(family):
     lambda: checks.number(10**400, 'rope_theta'),
     lambda: checks.number(float('nan'), 'rope_theta'),
     lambda: parse_layout('T1000000000'),
-    lambda: boundary.parse('stride:' + 5000 * '9'),
+    lambda: parts.parse('boundary', 'stride(' + 5000 * '9' + ')'),
+    lambda: parts.boundaries.Stride.chunk_size(10**400),
     lambda: parse_layout('m1' * 10**5),
     lambda: words.parse('hat(max_bytes=1000000000000)'),
     lambda: synthetic.parse('markov(documents=1000000,length=1048576)'),

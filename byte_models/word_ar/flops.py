@@ -11,13 +11,14 @@ def flops_per_byte(
 ) -> dict[str, float]:
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
-  bytes_per_chunk: one number, the bytes of a word (None: what the configuration states), or two, the bytes of a unit
-  before it. Local attention is counted for words of that size; that words differ adds to it. Units come at the rate that
-  is given or that the configuration states, at least one a word; to look up the vector of one of many is no work, while that of a byte is counted as in the other families.
+  bytes_per_chunk: one number, the bytes of a word (None: what the configuration states), or two where words are spelled
+  with units, the bytes of a unit before it. Local attention is counted for words of that size; that words differ adds
+  to it. Units come at the rate that is given or that the configuration states, at least one a word; to look up the
+  vector of one of many is no work, while that of a byte is counted as in the other families.
   Raises ValueError for another list.
   """
   sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
-  if len(sizes) not in (1, 2) or min(sizes) < 1:
+  if len(sizes) not in (1, 1 + (config.units != 'byte')) or min(sizes) < 1:
     raise ValueError(f'bytes_per_chunk {sizes}: a list with one number of at least 1, the bytes of a word.')
   size, vectors, width = sizes[-1], config.num_vectors, config.decoder.width
   words = 1 / size  # per byte

@@ -116,7 +116,7 @@ class Stride(_Rule):
   def chunk_size(size: int) -> float:
     """The stride; ValueError for one that there cannot be."""
     if not 1 <= size <= LONGEST_STRIDE:
-      raise ValueError(f'boundary stride({size:.0f}): write stride(N) with N from 1 to {LONGEST_STRIDE}.')
+      raise ValueError(f'boundary stride({size!r:.50}): write stride(N) with N from 1 to {LONGEST_STRIDE}.')
     return float(size)
 
 

@@ -24,7 +24,6 @@ from training import description
 from training import workdir as workdir_lib
 
 HNET, TFREE_HAT, LLAMA = GOLDENS / 'hnet' / 'stage1_basic', GOLDENS / 'tfree_hat' / 'plain', GOLDENS / 'llama'
-ONE_RUNG = {'ladder': {'fractions': [1.0]}}  # compiles sooner
 TEXT = 'xa\xa0b 你好 — naïve café, 日本語.'.encode()
 
 
@@ -102,7 +101,7 @@ class TestTFreeHAT:
     forward = jax.jit(lambda model, batch: model(batch).logits)
     step = jax.jit(decoding.step)
     for changes, delivery, equal in (({}, 'causal', True), ({'delivery': 'published'}, 'published', False)):
-      model = training.load(copied(TFREE_HAT, **ONE_RUNG, **changes)).model
+      model = training.load(copied(TFREE_HAT, **changes)).model
       assert model.config.delivery == delivery
       cache, found = model.init_cache(1, size), []
       for byte in batch.bytes[0, :size]:
@@ -113,7 +112,7 @@ class TestTFreeHAT:
 
   def test_documents_are_read_with_the_ids_of_the_file(self, copied):
     """A score is that of the published ids 193 (begin) and 192 (end) around the text, by the model's own logits."""
-    model = training.load(copied(TFREE_HAT, **ONE_RUNG)).model
+    model = training.load(copied(TFREE_HAT)).model
     text = b'The cat sat on the mat.'
     result = evaluate(model, MemoryCorpus([text]), seq_len=32, batch_size=1)
     ids = np.frombuffer(b'\xc1' + text + b'\xc0', np.uint8)[None]

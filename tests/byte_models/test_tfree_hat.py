@@ -14,6 +14,7 @@ from byte_models.tfree_hat.decoding import _find_starts
 from byte_models.tfree_hat.words import locate, unfinished
 from evaluation.generation import generate
 from layers.paths import flatten
+from tests.byte_models.capacities import assert_same_where_chunks_fit
 from tests.byte_models.tiny_tfree_hat import abstract, branch, build
 from text.batch import Batch
 from text.words import mark
@@ -148,25 +149,14 @@ def test_a_batch_without_words_is_split_eagerly_and_refused_under_tracing():
     jax.eval_shape(lambda model, batch: model(batch), model, batch)
 
 
-def test_every_rung_and_memory_setting_computes_the_same():
-  batch = mark(Batch.of([b'one two three four five six', b'7 8 9 a b c d e f g h i j k']), 'hat(max_bytes=8)')
-
-  def loss(model):
-    return model(batch).nll.sum()
-
-  results = []
-  small = {'ladder': {'fractions': (0.75, 0.8, 1.0)}, 'remat': True, 'scan_layers': True}
-  for changes in ({'ladder': {'fractions': (1.0,)}}, small):
-    value, gradient = jax.jit(jax.value_and_grad(loss))(build(**changes))
-    results.append((value, flatten(gradient)))
-  (value, gradient), (other, others) = results
-  np.testing.assert_allclose(value, other, rtol=1e-5)
-  for path, leaf in gradient.items():
-    np.testing.assert_allclose(leaf, others[path], atol=1e-4, err_msg=path)
+def test_capacities_that_just_fit_and_memory_settings_compute_the_same():
+  model, low = build(), build(remat=True, scan_layers=True)
+  batch = mark(Batch.of([b'one two three four five six', b'7 8 9 a b c d e f g h i j k']), model.words)
+  assert_same_where_chunks_fit(model, batch, other=low)
 
 
 def test_xla_counts_the_same_flops_at_full_capacity():
-  """One rung computes every slot, so a word is one byte; sums over bytes of a word are not in the formulas."""
+  """With room for every byte a word is one byte; sums over bytes of a word are not in the formulas."""
   wide = lambda **more: {
     'hidden_size': 256,
     'num_hidden_layers': 2,
@@ -179,7 +169,6 @@ def test_xla_counts_the_same_flops_at_full_capacity():
       'encoder_config': wide(cross_attention_config={'num_attention_heads': 8}),
       'backbone_config': wide(hidden_size=512, num_attention_heads=8, num_key_value_heads=2),
       'decoder_config': wide(cross_attention_config={'num_attention_heads': 4}),
-      'ladder': {'fractions': (1.0,)},
     }
   )
   model = jax.eval_shape(lambda: tfree_hat.build(config, rngs=nnx.Rngs(0)))
@@ -252,8 +241,7 @@ def changed(path, value):
     ('eos_token_id', 300, 'eos_token_id 300'),
     ('special_token_dict', ['a'], 'special_token_dict'),
     ('bytes_per_word', 0.5, 'a word has at least one byte'),
-    ('ladder', {'fractions': (0.5,)}, 'this model never drops words'),
-    ('ladder', {'rungs': 3}, 'model.ladder.rungs is not a key'),
+    ('fixed_capacity', [0.5], 'model.fixed_capacity is not a key'),
     ('dtype', 'float64', "dtype 'float64' is not one of float32, bfloat16"),
     ('scan_layers', 1, 'scan_layers 1 must be True or False'),
   ],

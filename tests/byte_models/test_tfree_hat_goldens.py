@@ -27,8 +27,7 @@ PROMPT, LENGTH = 24, 56
 
 @functools.cache
 def load(name, **overrides):
-  overrides = {'delivery': 'published', 'ladder': {'fractions': (1.0,)}, **overrides}
-  return tfree_hat.from_pretrained(GOLDENS / 'tfree_hat' / name, **overrides)
+  return tfree_hat.from_pretrained(GOLDENS / 'tfree_hat' / name, **{'delivery': 'published', **overrides})
 
 
 def numbers(name, kind):

@@ -21,8 +21,8 @@ TEXT = 'The cat sat, 日本語と naïve café — 12345678901 🙂.'.encode()
 
 
 def load(directory=DIRECTORY, **overrides):
-  """The published model, on one rung."""
-  return tfree_hat.from_pretrained(directory, **{'delivery': 'published', 'ladder': {'fractions': (1.0,)}, **overrides})
+  """The published model."""
+  return tfree_hat.from_pretrained(directory, **{'delivery': 'published', **overrides})
 
 
 def full(config):

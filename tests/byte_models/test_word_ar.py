@@ -12,6 +12,7 @@ from byte_models.word_ar.layout import Words, permute, word_starts
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
+from tests.byte_models.capacities import assert_same_where_chunks_fit
 from tests.layers.common import random, segment_ids
 from text import BOS, EOS
 from text.batch import Batch
@@ -158,24 +159,14 @@ def test_patches_restart_behind_bos_and_eos_does_not_cut_them():
   assert model.words is None and model.word_end is None
 
 
-def test_rungs_give_the_same_values_and_gradients(hat):
-  config = byte_models.parse(tiny.branch(ladder={'fractions': (1.0,)}))
-  whole = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(hat))
-  batch = batch_of(hat, b'\xfe' + SENTENCE, b'\xfeother words')
-
-  def loss(model, batch):
-    output = model(batch)
-    return jnp.sum(output.nll), output.metrics
-
-  results = [jax.jit(jax.value_and_grad(loss, has_aux=True))(m, batch) for m in (hat, whole)]
-  ((ours, metrics), gradient), ((theirs, _), expected) = results
-  count = batch.word_starts.sum(1)
-  assert metrics['ladder_fill_1'] == pytest.approx(count.mean() / 32) and count.max() <= 32
-  assert metrics['bytes_per_chunk_0'] == pytest.approx(batch.segment_ids.sum() / count.sum())
-  assert metrics['boundary_rate_0'] == pytest.approx(count.sum() / batch.segment_ids.sum())
-  np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-  for path, leaf in flatten(gradient).items():
-    np.testing.assert_allclose(leaf, flatten(expected)[path], atol=2e-4, rtol=2e-4, err_msg=path)
+@pytest.mark.parametrize('kind', ['hat', 'megabyte'])
+def test_capacities_that_just_fit_give_the_same_values_and_gradients(kind):
+  model = tiny.build(tiny.KINDS[kind])
+  output = assert_same_where_chunks_fit(model, batch_of(model, b'\xfe' + SENTENCE, b'\xfeother words'))
+  count, metrics = output.segmentations[0].sum(1), output.metrics
+  assert metrics['fill_0'] == pytest.approx(count.mean() / count.max())
+  assert metrics['bytes_per_chunk_0'] == pytest.approx((len(SENTENCE) + 13) / count.sum())
+  assert metrics['boundary_rate_0'] == pytest.approx(count.sum() / (len(SENTENCE) + 13))
 
 
 def test_places_in_the_buffer_are_a_permutation_with_a_gradient_that_gathers():

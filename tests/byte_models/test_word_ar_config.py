@@ -54,8 +54,7 @@ REFUSED = {
   'heads': ({'encoder': small(num_heads=3)}, r'model\.encoder: num_heads 3 does not divide d_model 32'),
   'a rotary base': ({'decoder': small(rotary_base=0.0)}, r'decoder\.rotary_base 0\.0 must be above 0'),
   'a norm': ({'decoder': small(qk_norm='all')}, r"decoder\.qk_norm 'all' is not one of"),
-  'words dropped': ({'ladder': {'fractions': [0.5]}}, r'must end in 1: this model never drops words'),
-  'fractions': ({'ladder': {'fractions': 1}}, r'ladder\.fractions 1 must be a list'),
+  'a fixed capacity': ({'fixed_capacity': [0.5]}, r'model\.fixed_capacity is not a key'),
   'bytes of a word': ({'bytes_per_chunk': [9.0]}, r"bytes_per_chunk 9\.0: a word of 'hat\(max_bytes=8\)' has 1 to 8"),
   'a number for all stages': ({'bytes_per_chunk': 4.0}, r'bytes_per_chunk 4\.0: a list with one number'),
   'a type': ({'dtype': 'float16'}, r"dtype 'float16' is not one of"),
@@ -104,12 +103,12 @@ def test_word_pooled_at_its_sizes():
 
 @pytest.mark.parametrize('kind', [*KINDS, 'characters'])
 def test_xla_counts_the_same_on_an_unrolled_forward_at_full_capacity(kind):
-  """With one rung and patches of one byte every byte is a word; masked local attention costs more than it needs."""
+  """With patches of one byte every byte is a word; masked local attention costs more than it needs."""
   sizes = {'d_model': 256, 'd_intermediate': 1024, 'num_heads': 2}
   given = KINDS[kind] if kind in KINDS else {**KINDS['word_pooled'], 'units': 'char(limit=0x800)'}
   values = {key: {**value, **sizes} if isinstance(value, dict) else value for key, value in given.items()}
   values['backbone']['d_model'] = 256 * (2 if values.get('concatenate_vectors') else 1)
-  values |= {'ladder': {'fractions': (1.0,)}, 'words': 'fixed(size=1)'}
+  values['words'] = 'fixed(size=1)'
   config = byte_models.parse(values)
   model = jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0)))
   ones = np.ones((1, 16), np.int32)
@@ -130,6 +129,8 @@ def test_units_cost_what_their_rate_says():
     {name: value for name, value in of().flops_per_byte(64, [2.0]).items() if name != 'embeddings'}
   )
   assert halves.flops_per_byte(64, [1.0]) == pytest.approx(ones.flops_per_byte(64, [1.0]))  # at least one unit a word
+  assert halves.flops_per_byte(64, [1.0, 2.0]) == pytest.approx(ones.flops_per_byte(64, [2.0]))  # the rate is given
+  assert ones.level_sizes() == (1.0, 4.4) and halves.level_sizes() == (2.0, 4.4) and of().level_sizes() == (4.4,)
   assert of(units='char').config.units_per_byte == 1.0
 
 

@@ -24,6 +24,7 @@ from evaluation.bits_per_byte import evaluate
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
+from tests.byte_models.capacities import assert_same_where_chunks_fit
 from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, segment_ids, texts
 from tests.text import tiny_subwords
 from text import BOS, EOS, MemoryCorpus, words
@@ -85,7 +86,7 @@ def symbols_of(model, batch, row, first=0):
 
 
 def naive_nats(model, batch, row):
-  """Nats of one document at the last bytes of its units, word by word: no packing, no mask, no ladder."""
+  """Nats of one document at the last bytes of its units, word by word: no packing and no mask."""
   k, used = model.config.num_vectors, int((batch.segment_ids[row] > 0).sum())
   spans = tiny.words_of(batch.word_starts[row, :used])
   places = [[t for t in range(*span) if batch.units[row, t] >= 0] for span in spans]
@@ -204,9 +205,8 @@ def test_nll_is_that_of_a_naive_loop_over_words_and_stands_at_the_last_bytes_of_
 
 def test_units_that_are_bytes_are_bytes(file):
   """With a limit of 128 no character is a unit: the other code path computes the same."""
-  one = {'ladder': {'fractions': (1.0,)}}
-  of_bytes = tiny.build(branch('char', file, units='byte', **one))
-  config = byte_models.parse(branch('char', file, units='char(limit=128)', **one))
+  of_bytes = tiny.build(branch('char', file, units='byte'))
+  config = byte_models.parse(branch('char', file, units='char(limit=128)'))
   of_units = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(of_bytes))
   batch = of(b'\xfe' + SENTENCE[:46] + b'\xff', SENTENCE[20:64], b'\xfe\xc0\xc0ab\xc0')
   ours, expected = run(of_units, batch), run(of_bytes, batch)
@@ -232,23 +232,12 @@ def test_bits_per_byte_are_those_of_the_units(models):
   assert result.text_bytes == len(document)
 
 
-def test_units_that_do_not_fit_take_a_larger_rung_and_change_nothing(file):
-  rates = {'units_per_byte': 0.25, 'bytes_per_chunk': [4.0]}
-  config = byte_models.parse(branch('subword', file, ladder={'fractions': (0.25, 1.0)}, **rates))
-  assert [config.unit_capacity(count, LENGTH) for count in config.ladder.rungs(LENGTH)] == [16, 48]
-  whole = tiny.build(branch('subword', file, ladder={'fractions': (1.0,)}))
-  small = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(whole))
-  value = jax.jit(jax.value_and_grad(lambda model, batch: jnp.sum(model(batch).nll)))
-  for text, rung in (b'\xfethe the the cat', 16), (b'\xfeabcdefg hijklmn opqrstu', 48):
-    batch = marked(small, of(text, b'\xfea'))
-    assert batch.word_starts.sum(1).max() <= 16 and ((batch.units >= 0).sum(1).max() <= 16) == (rung == 16)
-    fill = float(tiny.forward(small, batch).metrics['ladder_fill_1'])
-    assert fill == pytest.approx(batch.word_starts.sum(1).mean() / rung)
-    (ours, gradient), (theirs, expected) = value(small, batch), value(whole, batch)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    for path, leaf in flatten(gradient).items():
-      np.testing.assert_allclose(leaf, flatten(expected)[path], atol=5e-4, rtol=5e-4, err_msg=path)
-      assert np.any(leaf), path
+def test_capacities_that_just_fit_give_the_same_values_and_gradients(model):
+  """Of units, and of words that they spell."""
+  output = assert_same_where_chunks_fit(model, marked(model, of(b'\xfethe the ' + 'café, ภา'.encode(), b'\xfea')))
+  units, words_ = output.needed
+  assert words_ == output.segmentations[0].sum(1).max() < units <= 24
+  assert output.metrics['fill_0'] == pytest.approx(output.segmentations[0].sum(1).mean() / words_)
 
 
 def test_units_that_are_missing_are_an_error_under_tracing_and_made_eagerly(models):

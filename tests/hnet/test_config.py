@@ -90,6 +90,8 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'chunking': 'hnet_pool(half)'}, "size='half' is not a whole number"),
     ({'chunking': 'hnet_pool(0)'}, r'boundary stride\(0\): write stride\(N\) with N from 1 to 2147483647'),
     ({'chunking': f'hnet_pool({2**31})'}, r'boundary stride\(2147483648\): write'),
+    ({'chunking': f'hnet_pool({"9" * 4000})'}, r'boundary stride\(9{50}\): write'),
+    ({'chunking': f'hnet_pool({"9" * 5000})'}, 'is not a whole number'),
     ({'chunking': {'boundary': 'stride(-1)'}}, r'boundary stride\(-1\): write'),
     ({'chunking': {'boundary': 'words'}}, "boundary 'words' is not known: use one of cosine, space, stride"),
     ({'chunking': {'pool': 'last'}}, "pool 'last' is not known"),

@@ -12,8 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 import byte_models
+import hnet
 import training
-from hnet import boundary
 from layers import weights
 from tests.fuzz import mutation
 from tests.fuzz.running import Target
@@ -135,7 +135,8 @@ _SPECS = {
     'corpus:english_large/kjv',
   ),
   'splitter': ('hat(max_bytes=64)', 'whitespace', 'uax29(max_bytes=8)', 'fixed(size=8)'),
-  'boundary': ('cosine', 'space', 'stride:6'),
+  'boundary': ('cosine', 'space', 'stride(6)'),
+  'chunking': ('hnet', 'hnet_pool(size=6)', 'spacebyte'),
   'noise': ('antspeak', 'drop(rate=0.1,seed=2)', 'repeat(rate=0.2,most=4)', 'misspell(rate=0.1)'),
   'units': ('byte', 'char(limit=0x3000)', 'subword(file={}/tokenizer.json,digest=0123)'),
   'synthetic': (
@@ -185,8 +186,9 @@ def _make_spec(rng: random.Random, seeds: pathlib.Path, case: pathlib.Path) -> N
 def _run_spec(case: pathlib.Path) -> None:
   request = json.loads((case / 'spec').read_text())
   kind, spec = request['kind'], request['spec']
-  if kind == 'boundary':
-    boundary.parse(spec)
+  if kind in ('boundary', 'chunking'):
+    sizes = {'arch_layout': ['m1', ['m1'], 'm1'], 'd_model': [64, 64], 'd_intermediate': [0, 0]}
+    hnet.parse({**sizes, 'chunking': spec if kind == 'chunking' else {'boundary': spec}})
   elif kind == 'splitter':
     words.parse(spec)(b'some text \xff here')
   elif kind == 'units':
