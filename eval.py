@@ -133,7 +133,7 @@ def _training_text(data: Mapping) -> tuple[list[bytes], str]:
 def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console) -> dict:
   """Prints what is known of a model on one corpus; returns it as JSON data."""
   import evaluation
-  from evaluation import report
+  from evaluation import bits_per_byte, report
 
   with report.progress_bar() as progress:
     result = evaluation.evaluate(model, corpus, **shape, max_bytes=_MAX_BYTES.value, progress=progress)
@@ -165,7 +165,7 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
     _show(model, corpus, scored)
   return {
     **dataclasses.asdict(result),
-    'fingerprint': corpus.fingerprint,
+    'scoring': bits_per_byte.SCORING,
     'baselines': baselines,
     'boundaries': [dataclasses.asdict(score) for score in boundaries],
     'words': {'splitter': _WORDS.value, 'accuracy': [dataclasses.asdict(accuracy) for accuracy in accuracies]},

@@ -5,6 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from text import Batch, Corpus, MemoryCorpus
 from text.packing import Pieces, Plan, evaluation_rows, materialise, scoring
 from text.words import mark_for
+
+SCORING = 1  # higher where the same model gets another score on the same text: such scores are not compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Result:
   where no document ends). bytes_per_chunk: per stage, outermost first, scored bytes of text per chunk that begins at
   one of them (inf where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
   beginning of the last of them was scored, because of max_bytes. context: symbols that the row of a continued document
-  repeats, unscored. seconds: wall time, compilation included.
+  repeats, unscored. seconds: wall time, compilation included. fingerprint: of the corpus (text.corpus.Corpus).
   """
 
   bits_per_byte: float
@@ -35,6 +38,13 @@ class Result:
   seq_len: int
   context: int
   seconds: float
+  fingerprint: str
+
+  @property
+  def measured(self) -> dict[str, Any]:
+    """What the bits were measured on, as JSON data: scores are compared only where all of it is equal."""
+    names = ('fingerprint', 'text_bytes', 'seq_len', 'context')
+    return {name: getattr(self, name) for name in names} | {'scoring': SCORING}
 
 
 def evaluate(
@@ -61,7 +71,7 @@ def evaluate(
   """
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1, got {batch_size}')
-  began = time.perf_counter()
+  began, fingerprint = time.perf_counter(), corpus.fingerprint
   corpus, last_document_cut = first_bytes(corpus, max_bytes)
   plan = evaluation_rows(corpus.lengths, seq_len, context)
   unfinished = len(corpus) - 1 if last_document_cut else -1
@@ -103,6 +113,7 @@ def evaluate(
     seq_len=seq_len,
     context=seq_len // 2 if context is None else context,
     seconds=time.perf_counter() - began,
+    fingerprint=fingerprint,
   )
 
 

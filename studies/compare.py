@@ -12,6 +12,7 @@ way there.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -26,11 +27,12 @@ from typing import Any
 import evaluation
 import text
 import training
-from evaluation import report
+from evaluation import bits_per_byte, report
+from studies import kept
 from text import command_line
+from training import checkpoint, description
 from training import config as config_lib
-from training import description
-from training.workdir import read_config
+from training.workdir import CHECKPOINTS, read_config
 
 HOME = pathlib.Path(__file__).parent.parent
 MODELS = ('hnet', 'hnet_space', 'transformer', 'hat', 'word_pooled', 'megabyte', 'tfree_hat')
@@ -61,59 +63,108 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
   Raises FileNotFoundError or ValueError for what is no work directory of a run with a checkpoint.
   """
   path, config = workdir / 'scores.json', read_config(workdir)
-  wanted = {'step': config['num_steps'], 'words': words}
-  if path.is_file():
-    known = json.loads(path.read_bytes())
-    if wanted.items() <= known.items():
-      return known
-  print(f'scoring {workdir}', flush=True)
-  loaded = training.load(workdir)
   settings = config_lib.parse(config)
   shape = {
     'seq_len': settings.eval.seq_len or settings.seq_len,
     'batch_size': settings.eval.batch_size or settings.batch_size,
   }
   corpus, seen = _texts(settings.data)
+  measured = {
+    **_trained(workdir),
+    **shape,
+    'words': words,
+    'text': corpus.fingerprint,
+    'seen': seen.fingerprint,
+    'scoring': bits_per_byte.SCORING,
+    'code': kept.code(*kept.MODELS, 'evaluation', 'text'),
+  }
+  if known := kept.read(path, measured):
+    return known
+  print(f'scoring {workdir}', flush=True)
+  loaded = training.load(workdir)
   result = evaluation.evaluate(loaded.model, corpus, **shape)
   accuracies = evaluation.word_accuracy(
     loaded.model, corpus, splitter=words, seen=evaluation.word_counts(seen, words), **shape
   )
   sizes = [size for size in result.bytes_per_chunk if math.isfinite(size)]
   flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
-  found = wanted | {
+  found = {
     'step': loaded.step,
     **dataclasses.asdict(result),
     'parameters': description.describe(config)['parameters'],
     'flops_per_byte': sum(flops.values()),
-    'trained_bytes': config['num_steps'] * config['batch_size'] * config['seq_len'],
+    'trained_bytes': loaded.step * config['batch_size'] * config['seq_len'],
     'text': corpus.name,
     'accuracy': {accuracy.kind: dataclasses.asdict(accuracy) for accuracy in accuracies},
   }
-  report.write_json(path, report.as_json(found))
-  return json.loads(path.read_bytes())
+  return kept.write(path, measured | {'step': loaded.step}, found)
+
+
+def _trained(workdir: pathlib.Path) -> dict[str, Any]:
+  """Which parameters a run has come to: its newest step, and a checksum of what that saved."""
+  directory = workdir / CHECKPOINTS
+  steps = checkpoint.all_steps(directory)
+  if not steps:
+    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
+  record = checkpoint.read_record(directory, steps[-1])
+  sums = json.dumps(checkpoint.sums_of(record), sort_keys=True)
+  return {'step': steps[-1], 'weights': hashlib.sha256(sums.encode()).hexdigest()[:16]}
 
 
 def speeds(workdirs: Mapping[str, pathlib.Path], scores: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> dict:
-  """{name: {'train', 'decode'}} in bytes a second, measured together and kept until a model or its training changes."""
-  known = json.loads(path.read_bytes()) if path.is_file() else {}
-  steps = {str(workdir): scores[name]['step'] for name, workdir in workdirs.items()}
-  if known.get('steps') != steps:
+  """{name: {'train', 'decode'}} in bytes a second, measured together and kept until a model, the code or the machine
+  changes.
+  """
+  measured = {
+    'models': {name: scores[name]['measured']['weights'] for name in workdirs},
+    'machine': kept.machine(),
+    'code': kept.code(*kept.MODELS, 'evaluation', 'text', 'training', 'studies'),
+  }
+  known = kept.read(path, measured)
+  if known is None:
     raw = path.with_suffix('.raw.json')
     command = [sys.executable, '-m', 'studies.speed', f'--output={raw.absolute()}']
     subprocess.run([*command, *(str(workdir.absolute()) for workdir in workdirs.values())], cwd=HOME, check=True)
     found = json.loads(raw.read_bytes())
     raw.unlink()
-    known = {'steps': steps, 'speeds': {name: found[str(path.absolute())] for name, path in workdirs.items()}}
-    report.write_json(path, known)
+    found = {name: found[str(directory.absolute())] for name, directory in workdirs.items()}
+    known = kept.write(path, measured, {'speeds': found})
   return known['speeds']
 
 
-def table(scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping[str, float]]) -> str:
-  """The scores as Markdown, a row per model."""
+# What the bits of a model hang on besides the model: said once where it is the same for all, else in a column.
+CONDITIONS = {'trained_bytes': 'bytes of training', 'seq_len': 'rows scored', 'context': 'repeated as context'}
+
+
+def conditions(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
+  """(what is the same for all scores as a sentence, the CONDITIONS in which they differ).
+
+  Raises ValueError for scores of different text, which no table can compare.
+  """
+  first, *others = scores
+  for name in others:
+    for key in ('fingerprint', 'text_bytes'):
+      if scores[name][key] != scores[first][key]:
+        raise ValueError(
+          f'{first} was scored on {scores[first]["text_bytes"]:,} bytes of {scores[first]["text"]} and {name} on '
+          f'{scores[name]["text_bytes"]:,} bytes of {scores[name]["text"]}: models are compared on the same text, give '
+          'them the same data.validation'
+        )
+  differing = tuple(key for key in CONDITIONS if len({found[key] for found in scores.values()}) > 1)
+  same = [f'{CONDITIONS[key]} {scores[first][key]:,}' for key in CONDITIONS if key not in differing]
+  on = f'scored on {scores[first]["text_bytes"]:,} bytes ({scores[first]["text"]})'
+  return f'{", ".join([on, *same])}.', differing
+
+
+def table(
+  scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping[str, float]], differing: Sequence[str] = ()
+) -> str:
+  """The scores as Markdown, a row per model; differing: the CONDITIONS that get a column."""
   share = lambda found, kind: f'{found["accuracy"][kind]["greedy"]:.1%}' if found['accuracy'][kind]['words'] else '–'
   rows = [
     {
       'model': name,
+      **{CONDITIONS[key]: found[key] for key in differing},
       'parameters': found['parameters'],
       'MFLOP per byte': f'{found["flops_per_byte"] / 1e6:.2f}',
       'bytes per chunk': ', '.join(f'{size:.2f}' if size else '∞' for size in found['bytes_per_chunk']) or '–',
@@ -129,7 +180,7 @@ def table(scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping
 
 def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
   """Validation bits per byte while training as Markdown, a row per evaluation."""
-  found = {}
+  found, validated = {}, set()
   for name, workdir in workdirs.items():
     batch = read_config(workdir)
     size = batch['batch_size'] * batch['seq_len']
@@ -137,11 +188,14 @@ def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
       values = json.loads(line)
       if values.get('validation_bpb') is not None:
         found.setdefault(values['step'] * size, {})[name] = values['validation_bpb']
+        validated.add(values.get('validation_bytes'))
   rows = [
     {'bytes': size, **{name: f'{scores[name]:.3f}' if name in scores else '–' for name in workdirs}}
     for size, scores in sorted(found.items())
   ]
-  return report.markdown(rows)
+  amounts = ' or '.join('an unknown number of' if size is None else f'{size:,.0f}' for size in validated)
+  warning = '; they cannot be compared where these differ' if len(validated) > 1 else ''
+  return f'Validation while training, on {amounts} bytes{warning}:\n\n{report.markdown(rows)}'
 
 
 def _texts(data: config_lib.Data) -> tuple[text.Corpus, text.Corpus]:
@@ -185,14 +239,13 @@ def main(arguments: list[str]) -> None:
     train(flags.config, argument, workdirs[name], forwarded.split('\0') if forwarded else [])
   scores = {name: score(workdir, flags.words) for name, workdir in workdirs.items()}
   timings = {} if flags.no_speed else speeds(workdirs, scores, flags.workdir / 'speed.json')
-  first = next(iter(scores.values()))
+  same, differing = conditions(scores)
   scale = ', '.join(f'{name} {bits:.3f}' for name, bits in baselines(next(iter(workdirs.values()))).items())
   page = '\n\n'.join(
     [
       f'`{shlex.join(["python", "-m", "studies.compare", *arguments])}`',
-      f'{first["trained_bytes"]:,} bytes of training each; scored on {first["text_bytes"]:,} bytes ({first["text"]}). '
-      f'For scale, bits per byte: {scale}.',
-      table(scores, timings),
+      f'{same[:1].upper()}{same[1:]} For scale, bits per byte: {scale}.',
+      table(scores, timings, differing),
       curves(workdirs),
     ]
   )

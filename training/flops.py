@@ -19,7 +19,10 @@ MULTIPLE = {'hnet': 128, 'word_ar': 8, 'tfree_hat': 8}  # of an MLP's width; H-N
 
 
 def utilization(forward_flops_per_byte: float, bytes_per_second: float, peak: float) -> float:
-  """Share of `peak` (FLOP/s of all devices) that training uses; recomputed activations do not count as work."""
+  """Share of `peak` (FLOP/s of all devices) that training uses; recomputed activations do not count as work.
+
+  The FLOPs are the model's formulas, in which attention is not causal: docs/performance.md says how much that is.
+  """
   return (1.0 + BACKWARD) * forward_flops_per_byte * bytes_per_second / peak
 
 

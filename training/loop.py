@@ -94,13 +94,13 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
           # A step's line is written before its checkpoint, so that a run resumed from there has all lines up to it.
           recorder.wait()
           with recorder.pause():
-            score = _evaluate(settings, model, state, validation, mesh) if evaluates else {}
+            score, measured = _evaluate(settings, model, state, validation, mesh) if evaluates else ({}, None)
           values = recorder.read_previous(score)
           if stops or is_due(step, settings.checkpoint.every_steps):
             with recorder.pause():
               position = {'start_row': start_row, 'data': corpora.identity(), 'rollbacks': rollbacks}
               save = checkpoints.finish if stops else checkpoints.save
-              save(state, position, score.get(checkpoint.METRIC))
+              save(state, position, score.get(checkpoint.METRIC), measured)
         checkpoints.poll()
         if is_last:
           return values
@@ -153,8 +153,10 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_li
   return trainer.state(jax.device_get(params)), 0, 0
 
 
-def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
-  """Validation metrics of the parameters that evaluation uses; of several sources, their mean by bytes, then each."""
+def _evaluate(settings, model, state, validation, mesh) -> tuple[dict[str, float], list[dict[str, Any]]]:
+  """(validation metrics of the parameters that evaluation uses, what they were measured on); of several sources, their
+  mean by bytes, then each.
+  """
   model = state_lib.rebuild(model, state.params if state.ema is None else state.ema)
   results = {
     source: bits_per_byte.evaluate(
@@ -168,15 +170,22 @@ def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
     )
     for source, corpus in validation.items()
   }
+  measured = [result.measured for result in results.values()]
   if len(results) == 1:
-    return _scores(*results.values(), '')
+    return _scores(*results.values(), ''), measured
   text_bytes = sum(result.text_bytes for result in results.values())
   mean = sum(result.bits_per_byte * result.text_bytes for result in results.values()) / text_bytes
   each = (_scores(result, f'/{source}') for source, result in results.items())
-  return {checkpoint.METRIC: mean} | {name: value for scores in each for name, value in scores.items()}
+  whole = {checkpoint.METRIC: mean, 'validation_bytes': float(text_bytes)}
+  return whole | {name: value for scores in each for name, value in scores.items()}, measured
 
 
 def _scores(result: bits_per_byte.Result, suffix: str) -> dict[str, float]:
   sizes = {f'validation_bytes_per_chunk_{stage}': size for stage, size in enumerate(result.bytes_per_chunk)}
-  scores = {checkpoint.METRIC: result.bits_per_byte, 'validation_eos_bits': result.eos_bits} | sizes
+  scores = {
+    checkpoint.METRIC: result.bits_per_byte,
+    'validation_bytes': float(result.text_bytes),
+    'validation_eos_bits': result.eos_bits,
+    **sizes,
+  }
   return {f'{name}{suffix}': value for name, value in scores.items()}

@@ -56,7 +56,7 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   if step is None:
     step, params = _newest_whole(directory, steps, flatten(model), report)
   else:
-    step = checkpoint.best_step(directory) if step == 'best' else _number(step)
+    step = checkpoint.best_step(directory, report) if step == 'best' else _number(step)
     params = checkpoint.load_params(directory, step, flatten(model), one_device())
   return Loaded(rebuild(model, params), config, step)
 

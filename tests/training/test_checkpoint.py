@@ -326,3 +326,15 @@ def test_a_rollback_goes_to_the_last_good_step_and_passes_over_the_data(copy):
   damage_shards(copy / '10')
   assert 'rollback 2 of 2: the run goes on from step 5' in checkpoint.roll_back(copy, 21, batch_size=8, allowed=2)
   assert checkpoint.roll_back(copy, 21, batch_size=8, allowed=2) is None
+
+
+def test_the_best_step_is_taken_among_those_that_were_measured_alike(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, 1, 1, print)
+  short, long = [{'text_bytes': 10}], [{'text_bytes': 99}]
+  for step, metric, measured in ((5, 1.0, short), (10, 1.5, short), (15, 2.2, long), (20, 2.0, long), (25, 2.1, long)):
+    checkpoints.save(make_state(step), POSITION, metric, measured)
+  checkpoints.close()
+  assert checkpoint.all_steps(tmp_path) == [5, 20, 25]  # the best of each kind, and the newest
+  said = []
+  assert checkpoint.best_step(tmp_path, said.append) == 20
+  assert len(said) == 1 and 'steps 5 in' in said[0] and 'step 25' in said[0]

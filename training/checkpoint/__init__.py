@@ -19,6 +19,7 @@ from training.checkpoint.reading import (
   load_params,
   read_record,
   restore,
+  sums_of,
 )
 from training.checkpoint.writing import Checkpoints, roll_back
 
@@ -34,4 +35,5 @@ __all__ = [
   'read_record',
   'restore',
   'roll_back',
+  'sums_of',
 ]

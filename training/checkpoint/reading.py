@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -50,14 +50,29 @@ def records(directory: pathlib.Path) -> dict[int, dict[str, Any]]:
   return found
 
 
-def scores(directory: pathlib.Path) -> dict[int, float]:
-  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read."""
-  return {step: record[METRIC] for step, record in records(directory).items() if record[METRIC] is not None}
+def scores(directory: pathlib.Path) -> list[dict[int, float]]:
+  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read, apart for
+  those that were measured on other text, bytes or rows; those like the newest are the last.
+  """
+  alike: dict[str, dict[int, float]] = {}
+  for step, record in records(directory).items():
+    if record[METRIC] is not None:
+      measured = json.dumps(record.get('measured'), sort_keys=True)  # earlier records do not say
+      alike[measured] = alike.pop(measured, {}) | {step: record[METRIC]}
+  return list(alike.values())
 
 
-def best_step(directory: pathlib.Path) -> int:
-  """The saved step with the lowest validation bits per byte; raises ValueError if none was evaluated."""
-  found = scores(directory)
+def best_step(directory: pathlib.Path, report: Callable[[str], None] = print) -> int:
+  """The saved step with the lowest validation bits per byte of those that were measured as the newest was; a sentence
+  to `report` names the others. Raises ValueError if none was evaluated.
+  """
+  *others, found = scores(directory) or [{}]
+  if others:
+    steps = ', '.join(str(step) for step in sorted(step for group in others for step in group))
+    report(
+      f'steps {steps} in {directory} were validated on other text, bytes or rows than step {max(found)}: they are not '
+      'among those of which the best is taken'
+    )
   if not found:
     raise ValueError(
       f'no checkpoint in {directory} has a validation score: name a step instead of best ({_have(directory)})'
