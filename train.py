@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import training
+from text import paths
 from training import command_line, compile_for, description, processes
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -65,6 +66,7 @@ def main(_: list[str]) -> int | None:
   elif _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name a directory for checkpoints and metrics, or use --describe')
   else:
+    workdir = paths.of(_WORKDIR.value, '--workdir', text=True)
     with processes.taking_part(
       _COORDINATOR_ADDRESS.value,
       _NUM_PROCESSES.value,
@@ -73,7 +75,7 @@ def main(_: list[str]) -> int | None:
       heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
       stall_timeout=_STALL_TIMEOUT.value,
     ):
-      training.train(_CONFIG.value, _WORKDIR.value)
+      training.train(_CONFIG.value, workdir)
 
 
 if __name__ == '__main__':

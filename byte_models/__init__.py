@@ -3,7 +3,6 @@
 import importlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from flax import nnx
@@ -63,7 +62,7 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> nnx.Modul
   overrides: keys of the `model` branch, such as dtype='bfloat16'. Raises FileNotFoundError for a missing file,
   ValueError for one that is damaged or of no family that is known here, and for weights that do not fit.
   """
-  file = Path(directory) / weights.CONFIG
+  file = weights.directory(directory) / weights.CONFIG
   values = weights.read_json(file)
   family = official_family(values)
   if family is None:

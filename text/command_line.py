@@ -1,6 +1,7 @@
 """How a command of this package ends: after a user's error with one sentence on stderr and exit code 1."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 
@@ -33,6 +34,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[list[str]], None]) -> None:
   """Calls `main` with the arguments of the command; exits with 1 after a user's error, with 130 after Ctrl-C."""
+  show_all_names()
   try:
     main(sys.argv[1:])
   except KeyboardInterrupt:
@@ -43,6 +45,13 @@ def run(main: Callable[[list[str]], None]) -> None:
       raise
     print(f'error: {sentence(error)}', file=sys.stderr)
     sys.exit(1)
+
+
+def show_all_names() -> None:
+  """Lets a command print the names of files that are not UTF-8, whose odd bytes are then escaped."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
 
 
 def sentence(message: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
-from text.command_line import OURS, raised_by, sentence
+from text.command_line import OURS, raised_by, sentence, show_all_names
 from training import compilation_cache
 from training.interrupt import Interrupted
 from training.recorder import Diverged
@@ -19,7 +19,8 @@ def run(main: Callable[[list[str]], None]) -> None:
   # Orbax logs every failed write with its traceback, here told in one sentence by `checkpoint.Checkpoints`.
   logging.set_verbosity(logging.FATAL)
   sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
-  compilation_cache.enable()
+  show_all_names()
+  _guarded(lambda _: compilation_cache.enable(), sys.argv)
   app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(app.parse_flags_with_usage, argv))
 
 
