@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
-from text.command_line import OURS, raised_by, sentence, show_all_names
+from text.command_line import OURS, raised_by, sentence, show_all_names, tell
 from training import compilation_cache
 from training.interrupt import Interrupted
 from training.recorder import Diverged
@@ -34,7 +34,7 @@ def _guarded(call: Callable, argv: list[str]):
   try:
     return call(argv)
   except Interrupted as error:
-    print(f'{error}; go on with:\n  {shlex.join(["python", *sys.argv])}', file=sys.stderr)
+    tell(f'{error}; go on with:\n  {shlex.join(["python", *sys.argv])}')
     sys.exit(128 + error.signal_number)
   except (OSError, Diverged) as error:
     _fail(error)
@@ -55,5 +55,5 @@ def _guarded(call: Callable, argv: list[str]):
 
 
 def _fail(message: object) -> NoReturn:
-  print(f'error: {sentence(message)}', file=sys.stderr)
+  tell(f'error: {sentence(message)}')
   sys.exit(1)

@@ -19,6 +19,7 @@ from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
 CHECKPOINTS = 'checkpoints'
+MOST_REMOVED = 100  # steps that a run may remove under a reader, before this gives up
 UNITS = 'units.json'  # the tokenizer.json of a model of subwords
 
 
@@ -41,8 +42,9 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   in config.json makes it the published model.
 
   step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
-  = the lowest validation bits per byte, or a number. Raises FileNotFoundError if the directory, its config, or the
-  step is not there, ValueError if what is there is damaged.
+  = the lowest validation bits per byte, or a number. A run may train in the directory meanwhile: where it removes a
+  step that is being read, the newest (or best) is chosen again, and one named by its number is an error. Raises
+  FileNotFoundError if the directory, its config, or the step is not there, ValueError if what is there is damaged.
   """
   workdir = paths.of(workdir, 'workdir')
   if _is_official(workdir):
@@ -51,14 +53,15 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
     return Loaded(byte_models.from_pretrained(workdir), {}, None)
   directory = paths.of(workdir / CHECKPOINTS, 'workdir', text=True)
   config = read_config(workdir)
-  steps = checkpoint.all_steps(directory)
-  if not steps:
-    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
+  if not checkpoint.all_steps(directory):
+    raise _no_checkpoint(directory)
   model = description.abstract_model(config['model'])
   if step is None:
-    step, params = _newest_whole(directory, steps, flatten(model), report)
+    step, params = _newest_whole(directory, flatten(model), report)
+  elif step == 'best':
+    step, params = _best(directory, flatten(model))
   else:
-    step = checkpoint.best_step(directory) if step == 'best' else _number(step)
+    step = _number(step)
     params = checkpoint.load_params(directory, step, flatten(model), one_device())
   return Loaded(rebuild(model, params), config, step)
 
@@ -227,18 +230,42 @@ def _around_llama(source: str, model: Any, seed: int) -> Flat:
   return fresh | {f'{name}.{path}': value for path, value in flat.items()}
 
 
-def _newest_whole(directory, steps, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:
-  damage = []
-  for step in reversed(steps):
+def _newest_whole(directory: pathlib.Path, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:
+  damage, removed = {}, 0
+  while True:
+    steps = [step for step in checkpoint.all_steps(directory) if step not in damage]
+    step = int(checkpoint.of_first(str(steps[-1] if steps else -1)))
+    if step < 0:
+      break
     try:
       params = checkpoint.load_params(directory, step, abstract, one_device())
     except checkpoint.DamagedCheckpoint as error:
-      damage.append(error)
-      continue
-    for error in damage:
-      report(f'{error}; step {step} is used')
-    return step, params
-  raise ValueError(f'no checkpoint in {directory} is whole; the newest: {damage[0]}')
+      damage[step] = error
+    except checkpoint.RemovedCheckpoint:
+      removed += 1
+      if removed == MOST_REMOVED:
+        raise
+    else:
+      for error in damage.values():
+        report(f'{error}; step {step} is used')
+      return step, params
+  if not damage:
+    raise _no_checkpoint(directory)
+  raise ValueError(f'no checkpoint in {directory} is whole; the newest: {damage[max(damage)]}')
+
+
+def _best(directory: pathlib.Path, abstract: Mapping[str, Any]) -> tuple[int, Flat]:
+  for removed in range(MOST_REMOVED):
+    step = int(checkpoint.of_first(str(checkpoint.best_step(directory))))
+    try:
+      return step, checkpoint.load_params(directory, step, abstract, one_device())
+    except checkpoint.RemovedCheckpoint:
+      if removed == MOST_REMOVED - 1:
+        raise
+
+
+def _no_checkpoint(directory: pathlib.Path) -> FileNotFoundError:
+  return FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
 
 
 def _number(step: int | str) -> int:

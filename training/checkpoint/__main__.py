@@ -11,7 +11,7 @@ from training import checkpoint
 from training.workdir import CHECKPOINTS
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
   """`verify DIR`: a line for each step, and code 1 if one is damaged."""
   parser = command_line.Parser(prog='python -m training.checkpoint', description='Checkpoints of a run.')
   verify = parser.add_subparsers(required=True).add_parser('verify', help='read all of them and say which are whole')
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
   for step in steps:
     try:
       found = checkpoint.damage(directory, step)
-    except FileNotFoundError:
+    except FileNotFoundError:  # its run goes on
       found = []
     if not (directory / str(step)).is_dir():
       print(f'step {step}: removed by its run meanwhile')
