@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -45,10 +46,15 @@ official: dict[str, str | Official] = {
 
 
 def parse(branch: Mapping[str, Any]) -> Any:
-  """The frozen configuration of a `model` branch; ValueError with one sentence on what is wrong."""
+  """The frozen configuration of a `model` branch; ValueError with one sentence on what is wrong, its key in full."""
   if not isinstance(branch, Mapping):
     raise ValueError(f'model {branch!r:.50} must have keys and values, of which family is one.')
-  return _family(branch.get('family')).parse(checks.shallow(branch, 'model'))
+  family = _family(branch.get('family'))
+  try:
+    return family.parse(checks.shallow(branch, 'model'))
+  except ValueError as error:
+    key = re.match(r'\w*', str(error))[0]  # families begin with it, as in the config.json that they read, too
+    raise ValueError(f'model.{error}' if key in branch else str(error)) from None
 
 
 def build(config: Any, *, rngs: nnx.Rngs) -> nnx.Module:

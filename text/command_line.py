@@ -20,6 +20,8 @@ OURS = (
   'training',
   'studies',
   'benchmarks',
+  'configs',
+  'config_file',  # what --config names
   '__main__',
   '__mp_main__',
 )
