@@ -29,6 +29,7 @@ class Display:
     """Prints one line (or a table made of several), above the bar if there is one."""
     if self._quiet:
       return
+    text = text.encode(errors='backslashreplace').decode()  # names of files need not be UTF-8
     with unheard(sys.stdout):
       if self._console.is_terminal:
         self._console.print(text, markup=False, soft_wrap=True)

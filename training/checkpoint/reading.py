@@ -230,13 +230,13 @@ def _problem(directory: pathlib.Path, step: int, began: tuple | None, error: Exc
   return _removed(path) if _identity(path) != began else _damaged(path, (found or [reason(error)])[0])
 
 
-def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+def _identity(path: pathlib.Path) -> tuple[int, int, int] | None:
   """Tells a directory from another one of the same name."""
   try:
     status = os.stat(path)
   except OSError:
     return None
-  return status.st_dev, status.st_ino
+  return status.st_dev, status.st_ino, status.st_ctime_ns  # a number is given again when its directory is gone
 
 
 def _raise_in_all(problem: Exception | None) -> None:
