@@ -31,7 +31,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _without_words(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
   def call(argv: list[str]):
     if argv[1:]:
-      raise ValueError(f"'{argv[1]:.200}' is no flag: flags begin with --, and the first word that does not ends them")
+      raise ValueError(f"'{argv[1]:.200}' is no flag: write --NAME=VALUE, as `--help` lists them")
     return main(argv)
 
   return call

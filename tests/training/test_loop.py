@@ -21,7 +21,7 @@ from evaluation import bits_per_byte
 from tests.text import tiny_subwords
 from tests.training import comparison, tiny
 from text import units
-from training import checkpoint
+from training import checkpoint, config_flag
 from training import workdir as workdir_lib
 from training.checkpoint import array_store, reading, writing
 from training.state import flatten
@@ -431,6 +431,17 @@ def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):
     training.load(tmp_path / 'checkpoints')
   with pytest.raises(FileNotFoundError, match='is not a work directory: there is no such directory'):
     training.load(tmp_path / 'nothing')
+
+
+def test_what_the_command_line_can_set_trains(source, make_config, tmp_path):
+  config, second = make_config(), f'noise:upper_case:{source}'
+  entries = [f"data.source=(('{source}', 3.0), ('{second}', 1.0))", f"data.validation=('{second}',)", 'num_steps=1']
+  entries += ['optimizer.lr_multipliers=paper', 'eval.seq_len=16', 'optimizer.groups.head.pattern=^head']
+  config_flag.change(config, entries)
+  training.train(config, tmp_path)
+  saved = json.loads((tmp_path / 'config.json').read_text())
+  assert saved['data']['source'] == [[source, 3.0], [second, 1.0]] and saved['data']['validation'] == [second]
+  assert saved['eval']['seq_len'] == 16 and saved['optimizer']['groups'] == {'head': {'pattern': '^head'}}
 
 
 @pytest.fixture(scope='module')
