@@ -14,7 +14,6 @@ adds word accuracy, apart for words that the training text has often, rarely and
 
 import dataclasses
 import itertools
-import pathlib
 import sys
 from collections.abc import Mapping
 
@@ -61,15 +60,16 @@ def main(_: list[str]) -> None:
   import text
   import training
   from evaluation import report
-  from text import words
+  from text import paths, words
 
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
   for flag in (_COMPRESS_MB, _MARKOV_MB):
     if not 1e-6 <= flag.value < 1e9:
       raise ValueError(f'--{flag.name}={flag.value} must be a positive number of megabytes')
-  output = pathlib.Path(_OUTPUT.value or pathlib.Path(_WORKDIR.value, 'eval.json'))
-  loaded = training.load(_WORKDIR.value, _STEP.value)
+  workdir = paths.of(_WORKDIR.value, '--workdir')
+  output = workdir / 'eval.json' if _OUTPUT.value is None else paths.of(_OUTPUT.value, '--output')
+  loaded = training.load(workdir, _STEP.value)
   model, config, step = loaded.model, loaded.config, loaded.step
   report.check_writable(output)
   data, settings = config.get('data', {}), config.get('eval', {})
@@ -86,7 +86,6 @@ def main(_: list[str]) -> None:
   golds = [text.open_gold(name) for name in _GOLD.value]
   counted, counted_on = _training_text(data)
 
-  sys.stdout.reconfigure(errors='backslashreplace')
   console = Console(markup=False, emoji=False, highlight=False)
   name = 'official weights' if step is None else f'step {step}'
   scores = {'workdir': _WORKDIR.value, 'step': step, 'split': _SPLIT.value, 'sources': [], 'gold': []}

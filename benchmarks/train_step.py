@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import subject, turns
+from text import paths
 
 CONTESTANTS = ('ours', 'torch', 'torch.compile', 'h-net-dynamic-chunking')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Directory with official weights; none: a fresh model.')
@@ -46,7 +47,7 @@ def main(_: list[str]) -> None:
     if name == 'h-net-dynamic-chunking' and importlib.util.find_spec('h_net_dynamic_chunking') is None:
       raise app.UsageError(f'--contestants={name} needs its package: pip install {name}')
   with tempfile.TemporaryDirectory() as fresh:
-    weights = _WEIGHTS.value or subject.fresh_model(fresh)
+    weights = subject.fresh_model(fresh) if _WEIGHTS.value is None else paths.of(_WEIGHTS.value, '--weights')
     arguments = [
       f'--weights={weights}',
       f'--batch_size={_BATCH_SIZE.value}',

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byte_models import gguf_file, llama
+from text import paths
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -39,6 +40,7 @@ def _nats(model: llama.Llama, tokens_1xL: jax.Array) -> jax.Array:
 
 def load(weights: str) -> tuple[llama.Llama, 'Tokenizer']:
   """The model and tokenizer of --weights; ValueError or FileNotFoundError if one is not there."""
+  weights = paths.expanded(weights, '--weights')
   if weights.endswith('.gguf'):
     return llama.from_gguf(weights, scan=True), gguf_file.tokenizer(weights)
   file = Path(weights) / 'tokenizer.json'
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _text(file: str) -> str:
   try:
-    text = Path(file).read_bytes().decode()
+    text = paths.of(file, 'the text file').read_bytes().decode()
   except UnicodeDecodeError as error:
     raise ValueError(f'{file} is not UTF-8 (byte {error.start}): a token model reads characters.') from None
   if not text:

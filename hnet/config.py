@@ -126,7 +126,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
 
   def stack(layout: str, stage: int) -> StackConfig:
     at = lambda name, value, least=1: checks.integer(_at_stage(value, stage, count, name), name, least)
-    return StackConfig(
+    sizes = dict(
       layout=layout,
       width=widths[stage],
       mlp_width=mlp_widths[stage],
@@ -142,6 +142,11 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
       scan=checks.boolean(values['scan_layers'], 'scan_layers'),
       dtype=values['dtype'],
     )
+    try:
+      return StackConfig(**sizes)
+    except ValueError as error:
+      of_attention = str(error).startswith(_ATTENTION)
+      raise ValueError(f'attn_cfg.{error}' if of_attention else str(error)) from None
 
   if count == 1:
     for key in ('boundary', 'unpool', 'ratio_targets', 'bytes_per_chunk'):

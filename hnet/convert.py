@@ -17,6 +17,7 @@ import numpy as np
 
 from hnet.official import check_tensors, read_config
 from layers import weights
+from text import paths
 
 # What a pickled omegaconf ListConfig or DictConfig names, metadata included.
 _INERT_NAMES = (
@@ -97,14 +98,15 @@ def main(arguments: list[str] | None = None) -> int:
   """The command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   for name in ('config', 'checkpoint', 'out'):
-    parser.add_argument(f'--{name}', type=Path, required=True)
+    parser.add_argument(f'--{name}', required=True)
   options = parser.parse_args(arguments)
   try:
-    convert(options.config, options.checkpoint, options.out)
+    out = paths.of(options.out, '--out')
+    convert(paths.of(options.config, '--config'), paths.of(options.checkpoint, '--checkpoint'), out)
   except (ValueError, OSError) as error:
     print(f'hnet.convert: {error}', file=sys.stderr)
     return 1
-  print(f'wrote {options.out}/config.json and {options.out}/model.safetensors')
+  print(f'wrote {out}/config.json and {out}/model.safetensors')
   return 0
 
 

@@ -29,7 +29,7 @@ import text
 import training
 from evaluation import bits_per_byte, report
 from studies import kept
-from text import command_line
+from text import command_line, paths
 from training import checkpoint, description
 from training import config as config_lib
 from training.workdir import CHECKPOINTS, read_config
@@ -41,17 +41,20 @@ WORDS = 'hat(max_bytes=64)'
 
 def train(config: str, argument: str, workdir: pathlib.Path, forwarded: Sequence[str]) -> None:
   """Trains one model to its end, in another process; ends this one with its code if it did not come to its end."""
-  command = [sys.executable, 'train.py', f'--config={config}:{argument}', f'--workdir={workdir.absolute()}', *forwarded]
-  print(f'\n{shlex.join(["python", *command[1:]])}', flush=True)
-  with subprocess.Popen(command, cwd=HOME) as process:
-    # SIGINT reaches both, as one process group; SIGTERM only this one.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+  command = [str(HOME / 'train.py'), f'--config={config}:{argument}', f'--workdir={workdir.absolute()}', *forwarded]
+  print(f'\n{shlex.join(["python", *command])}', flush=True)
+  with subprocess.Popen([sys.executable, *command]) as process:
+    # SIGINT reaches both, as one process group, and so does SIGHUP of a terminal; SIGTERM only this one.
+    forward = lambda number, frame: process.send_signal(number)
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
       code = process.wait()
     except KeyboardInterrupt:
       code = process.wait()  # it saves its step first
     finally:
-      signal.signal(signal.SIGTERM, before)
+      for number, handler in before.items():
+        signal.signal(number, handler)
   if code:
     print(f'the training of {workdir.name} ended with code {code}; the same command goes on there', file=sys.stderr)
     sys.exit(code if code > 0 else 128 - code)
@@ -124,7 +127,9 @@ def speeds(workdirs: Mapping[str, pathlib.Path], scores: Mapping[str, Mapping[st
   if known is None:
     raw = path.with_suffix('.raw.json')
     command = [sys.executable, '-m', 'studies.speed', f'--output={raw.absolute()}']
-    subprocess.run([*command, *(str(workdir.absolute()) for workdir in workdirs.values())], cwd=HOME, check=True)
+    subprocess.run(
+      [*command, *(str(workdir.absolute()) for workdir in workdirs.values())], cwd=pathlib.Path.cwd(), check=True
+    )
     found = json.loads(raw.read_bytes())
     raw.unlink()
     found = {name: found[str(directory.absolute())] for name, directory in workdirs.items()}
@@ -219,7 +224,7 @@ def main(arguments: list[str]) -> None:
   """The command."""
   own, _, forwarded = '\0'.join(arguments).partition('\0--\0')
   parser = command_line.Parser(prog='python -m studies.compare', description=__doc__)
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='one directory for all runs')
+  parser.add_argument('--workdir', required=True, help='one directory for all runs')
   parser.add_argument('--config', default='configs/compare.py', help='whose argument chooses the model (%(default)s)')
   parser.add_argument(
     '--models', nargs='+', default=MODELS, metavar='NAME[=ARGUMENT]', help='NAME is the argument unless given'
@@ -228,17 +233,18 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
   flags = parser.parse_args(own.split('\0') if own else [])
   text.words.parse(flags.words)
-  if not (HOME / flags.config).is_file():
-    raise FileNotFoundError(f"--config={flags.config}: there is no such file in '{HOME}'")
+  study, config = paths.of(flags.workdir, '--workdir', text=True), paths.of(flags.config, '--config')
+  if not config.is_file() and not (config := HOME / config).is_file():
+    raise FileNotFoundError(f"--config={flags.config}: there is no such file here and none in '{HOME}'")
   models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
   if len(models) < len(flags.models) or any(not name or '/' in name for name in models):
     raise ValueError(f'--models {" ".join(flags.models)}: names must differ and be names of directories')
-  workdirs = {name: flags.workdir / name for name in models}
+  workdirs = {name: study / name for name in models}
 
   for name, argument in models.items():
-    train(flags.config, argument, workdirs[name], forwarded.split('\0') if forwarded else [])
+    train(str(config), argument, workdirs[name], forwarded.split('\0') if forwarded else [])
   scores = {name: score(workdir, flags.words) for name, workdir in workdirs.items()}
-  timings = {} if flags.no_speed else speeds(workdirs, scores, flags.workdir / 'speed.json')
+  timings = {} if flags.no_speed else speeds(workdirs, scores, study / 'speed.json')
   same, differing = conditions(scores)
   scale = ', '.join(f'{name} {bits:.3f}' for name, bits in baselines(next(iter(workdirs.values()))).items())
   page = '\n\n'.join(
@@ -249,7 +255,7 @@ def main(arguments: list[str]) -> None:
       curves(workdirs),
     ]
   )
-  path = flags.workdir / 'compare.md'
+  path = study / 'compare.md'
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   partial.write_text(page + '\n', encoding='utf-8')
   os.replace(partial, path)

@@ -21,7 +21,7 @@ import jax
 import text
 import training
 from evaluation import generation, report
-from text import command_line
+from text import command_line, paths
 from training.state import flatten
 from training.trainer import Trainer
 
@@ -91,18 +91,20 @@ def _decoding(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
 def main(arguments: list[str]) -> None:
   """The command."""
   parser = command_line.Parser(prog='python -m studies.speed', description=__doc__)
-  parser.add_argument('workdirs', nargs='+', type=pathlib.Path, metavar='WORKDIR', help='of trained models')
+  parser.add_argument('workdirs', nargs='+', metavar='WORKDIR', help='of trained models')
   parser.add_argument('--turns', type=int, default=7, help='(%(default)s)')
-  parser.add_argument('--output', type=pathlib.Path, help='where the figures go as JSON')
+  parser.add_argument('--output', help='where the figures go as JSON')
   flags = parser.parse_args(arguments)
   if flags.turns < 1:
     raise ValueError(f'--turns={flags.turns} must be at least 1')
-  if flags.output:
-    report.check_writable(flags.output)
-  found = measure(flags.workdirs, flags.turns)
+  workdirs = [paths.of(workdir, 'WORKDIR', text=True) for workdir in flags.workdirs]
+  output = None if flags.output is None else paths.of(flags.output, '--output')
+  if output is not None:
+    report.check_writable(output)
+  found = measure(workdirs, flags.turns)
   print(json.dumps(found, indent=2))
-  if flags.output:
-    report.write_json(flags.output, found)
+  if output is not None:
+    report.write_json(output, found)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from text import paths
 from text.corpus import MemoryCorpus
 from text.splitting import is_chosen
 
@@ -113,13 +114,7 @@ def _groups(spec: str) -> list[FileGroup]:
 
 
 def _match(pattern: str) -> list[str]:
-  try:
-    is_path = b'\0' not in os.fsencode(pattern)
-  except UnicodeEncodeError:  # half of a surrogate pair
-    is_path = False
-  if not is_path:
-    raise ValueError(f'data glob {pattern!r:.200} has a character that no path has: check the path')
-  matches = glob.glob(os.path.expanduser(pattern), recursive=True)
+  matches = glob.glob(paths.expanded(pattern, 'data glob'), recursive=True)
   folders = [path for path in matches if os.path.isdir(path)]
   files = [path for path in matches if not os.path.isdir(path)]
   # `**` matches directories and what is in them; another glob would leave out the files of a directory that it matches

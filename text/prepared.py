@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from text import paths
 from text.array_record import BLOCK_HEADER, USABLE_BYTES, read_at
 from text.corpus import Corpus
 
@@ -34,6 +35,7 @@ def open_prepared(directory: str | os.PathLike, split: str, kind: str = 'text') 
   another size, or another SHA-256, than was recorded; SHA-256 only where the split has at most 4 GB (`python -m
   text.prepare --verify=DIR` has no limit).
   """
+  directory = _given(directory)
   metadata = read_metadata(directory)
   if metadata['kind'] != kind:
     reader = 'open_prepared' if metadata['kind'] == 'text' else metadata['kind']
@@ -54,6 +56,7 @@ def verify(directory: str | os.PathLike) -> dict[str, Any]:
 
   Raises as `open_prepared`.
   """
+  directory = _given(directory)
   metadata = read_metadata(directory)
   for split in metadata['splits']:
     _check_sizes(directory, _files(metadata, split))
@@ -63,6 +66,7 @@ def verify(directory: str | os.PathLike) -> dict[str, Any]:
 
 def read_metadata(directory: str | os.PathLike) -> dict[str, Any]:
   """corpus.json of a prepared directory of any kind; raises as `open_prepared`."""
+  directory = _given(directory)
   path = Path(directory, METADATA)
   try:
     metadata = json.loads(path.read_bytes())
@@ -84,6 +88,10 @@ def read_metadata(directory: str | os.PathLike) -> dict[str, Any]:
   if not _is_complete(metadata):
     raise ValueError(f"'{path}' does not say what each split consists of: it was changed by hand, prepare again")
   return metadata
+
+
+def _given(directory: str | os.PathLike) -> Path:
+  return paths.of(directory, 'the prepared directory')
 
 
 def _is_complete(metadata: dict[str, Any]) -> bool:

@@ -81,15 +81,14 @@ class _Prepared:
   def open(self, split: str) -> Corpus:
     from text import prepared
 
-    directory = os.path.expanduser(self.directory)
-    if split == 'validation' and prepared.read_metadata(directory).get('evaluation_only'):
+    if split == 'validation' and prepared.read_metadata(self.directory).get('evaluation_only'):
       split = 'test'
-    return prepared.open_prepared(directory, split, self.kind)
+    return prepared.open_prepared(self.directory, split, self.kind)
 
   def groups(self) -> dict[str, list[Group]]:
     from text import prepared
 
-    splits = prepared.read_metadata(os.path.expanduser(self.directory))['splits']
+    splits = prepared.read_metadata(self.directory)['splits']
     return {split: [_CorpusGroup(self.open(split))] for split in splits}
 
 

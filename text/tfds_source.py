@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from text import paths
 from text.corpus import MemoryCorpus
 
 READ_AHEAD = 256  # records of an ArrayRecord file, read at a time
@@ -86,7 +87,7 @@ class Tfds:
 
   def _parsed(self) -> tuple[str, str, str, str]:
     form = r'(?P<name>[^:#]+)(:(?P<version>\d+\.\d+\.\d+))?(:(?P<split>[^#]+))?(#(?P<feature>.+))?'
-    match = re.fullmatch(form, self.spec)
+    match = re.fullmatch(form, paths.expanded(self.spec, 'data source tfds:', text=True))
     if not match:
       raise ValueError(f"data source 'tfds:{self.spec}' is not of the form tfds:NAME[/CONFIG][:SPLIT][#feature]")
     return tuple(match[part] or '' for part in ('name', 'version', 'split', 'feature'))
@@ -94,16 +95,16 @@ class Tfds:
   def _builder(self, name: str, version: str) -> Any:
     tfds = _tfds()
     try:
-      if os.path.isfile(os.path.join(os.path.expanduser(name), 'dataset_info.json')):
-        _refuse_foreign_classes(os.path.join(os.path.expanduser(name), 'features.json'))
-        return tfds.builder_from_directory(os.path.expanduser(name))
-      builder = tfds.builder(f'{name}:{version}' if version else name)
+      if os.path.isfile(os.path.join(name, 'dataset_info.json')):
+        _refuse_foreign_classes(os.path.join(name, 'features.json'))
+        return tfds.builder_from_directory(name)
+      builder = tfds.builder(f'{name}:{version}' if version else name, data_dir=_data_dir())
       if not builder.info.splits:
         builder.download_and_prepare(file_format='array_record')
       return builder
     except Exception as error:  # tensorflow_datasets and its downloaders raise errors of many kinds
       reason = str(error).strip().split('\n')[0]
-      root = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+      root = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
       raise ValueError(
         f"data source 'tfds:{self.spec}' can be neither found under {root} nor downloaded ({type(error).__name__}: "
         f'{reason:.200}): check the name, or set TFDS_DATA_DIR to where it lies'
@@ -141,6 +142,14 @@ def _refuse_foreign_classes(path: str) -> None:
       for name in names([json.load(file)]):
         if not str(name).startswith('tensorflow_datasets.core.features.'):
           raise ValueError(f'features.json has a feature of the foreign class {name!r:.99}')
+
+
+def _data_dir() -> str | None:
+  """$TFDS_DATA_DIR; None for the library's own choice."""
+  place = os.environ.get('TFDS_DATA_DIR')
+  if not place and paths.home() is None:  # a directory `~` would be made
+    raise ValueError('no home directory is known here')
+  return paths.expanded(place, 'TFDS_DATA_DIR', text=True) if place else None
 
 
 def _tfds() -> Any:

@@ -26,8 +26,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from text import paths
 from text.batch import Batch
-from text.specification import arguments
+from text.specification import arguments, quoted
 
 ARGUMENTS = {'byte': {}, 'char': {'limit': '0x3000'}, 'subword': {'file': '', 'digest': ''}}
 _BYTES = tuple(bytes([value]) for value in range(256))
@@ -67,8 +68,45 @@ def parse(spec: str) -> Units:
   if kind == 'char':
     return _characters(spec, values['limit'])
   if kind == 'subword':
-    return _subwords(spec, values['file'], values['digest'])
+    return _subwords(spec, values['file'])
   return Units(kind, _BYTES, tuple)
+
+
+def file_of(spec: str) -> tuple[str, str] | None:
+  """(file, its digest or '') that a specification names, None for units that need no file; ValueError as `parse`."""
+  kind, values = arguments(spec, 'units', ARGUMENTS)
+  return (values['file'], values['digest']) if kind == 'subword' else None
+
+
+def in_file(file: str | os.PathLike, digest: str) -> str:
+  """The specification of subwords in a file."""
+  return f'subword(file={quoted(os.fspath(file))},digest={digest})'
+
+
+def digest_of(content: bytes) -> str:
+  """What a specification calls the digest of a tokenizer file."""
+  return hashlib.sha256(content).hexdigest()[:16]
+
+
+def read(spec: str) -> bytes:
+  """The content of the file that a specification of subwords names; raises as `parse` where it cannot be read or is
+  another one.
+  """
+  path, digest = file_of(spec)
+  name = f"units '{spec}'"
+  if not path:
+    raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
+  try:
+    content = paths.of(path, f'{name}: file').read_bytes()
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"
+    ) from None
+  except OSError as error:
+    raise OSError(f"{name}: '{path}' cannot be read ({error.strerror or error}): name a tokenizer.json") from error
+  if digest and digest != (found := digest_of(content)):
+    raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
+  return content
 
 
 def mark(batch: Batch, spec: str | None) -> Batch:
@@ -145,27 +183,12 @@ def written(word: bytes) -> str:
   return word.decode('latin-1').translate(_CHARACTERS)
 
 
-def _subwords(spec: str, path: str, digest: str) -> Units:
+def _subwords(spec: str, path: str) -> Units:
   """Id 256 + n: the n-th unit of more than one byte by the tokenizer's ids, which number single bytes as they like.
 
   Where they number those first, as GPT-2's and ours do, it is the tokenizer's own id.
   """
-  name = f"units '{spec}'"
-  if not path:
-    raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
-  try:
-    with open(path, 'rb') as file:
-      content = file.read()
-  except FileNotFoundError:
-    raise FileNotFoundError(
-      f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"
-    ) from None
-  except (OSError, ValueError) as error:  # of a path that no file can have
-    reason = getattr(error, 'strerror', None) or error
-    raise OSError(f"{name}: '{path}' cannot be read ({reason}): name a tokenizer.json") from error
-  found = hashlib.sha256(content).hexdigest()[:16]
-  if digest and digest != found:
-    raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
+  name, content = f"units '{spec}'", read(spec)
   model, vocabulary = _tokenizer(name, path, content)
   table, numbers = list(_BYTES), {character: byte for byte, character in _CHARACTERS.items()}
   for token in sorted(vocabulary, key=vocabulary.get):
@@ -180,7 +203,7 @@ def _subwords(spec: str, path: str, digest: str) -> Units:
       raise ValueError(f"{name}: the units of '{path}' do not spell {word!r:.50}: make it again, or name another")
     return found
 
-  return Units(f'subword(file={path},digest={found})', tuple(table), split)
+  return Units(in_file(path, digest_of(content)), tuple(table), split)
 
 
 def _tokenizer(name: str, path: str, content: bytes) -> tuple[Any, dict[str, int]]:

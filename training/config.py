@@ -246,7 +246,10 @@ def _check(config: Config) -> None:
     value = functools.reduce(getattr, key.split('.'), config)
     if not holds(value):
       raise ValueError(f'config key {key} must be {requirement}, got {value!r}')
-  text.parse_sources(config.data.source)
+  try:
+    text.parse_sources(config.data.source)
+  except ValueError as error:
+    raise ValueError(f'config key data.source: {error}') from None
   schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
   if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
     raise ValueError(

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 
 import text
 from evaluation import bits_per_byte
-from text import mixture
+from text import mixture, paths
 from training import checkpoint, description, processes, sharding
 from training import config as config_lib
 from training import metrics as metrics_lib
@@ -32,16 +32,18 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
   Interrupted after SIGTERM or SIGINT, once the step under way is saved.
   """
-  while (values := _train(config, pathlib.Path(workdir))) is None:
+  workdir = paths.of(workdir, 'workdir', text=True)
+  while (values := _train(config, workdir)) is None:
     pass
   return values
 
 
 def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
   """None after a rollback: the run is to go on from its newest checkpoint."""
-  trainer, resolved = Trainer.of(config), config_lib.resolve(config)
+  resolved, notes = workdir_lib.with_own_files(workdir, config_lib.resolve(config))
+  trainer = Trainer.of(resolved)
   settings, mesh, model = trainer.settings, trainer.mesh, trainer.model
-  processes.check_equal('the configs', resolved, 'start all processes with the same config')
+  processes.check_equal('the configs', workdir_lib.portable(resolved), 'start all processes with the same config')
   display = metrics_lib.Display(quiet=not processes.is_main())
 
   # --- Data
@@ -68,6 +70,8 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
       for change in changes:
         display.line(f'config changed since the run began: {change}')
+      for note in notes:
+        display.line(note)
       processes.in_main(lambda: _begin_to_write(workdir, lock, resolved))
       writer = metrics_lib.MetricsWriter(workdir, done, display.line) if processes.is_main() else None
       if done == settings.num_steps:

@@ -228,7 +228,9 @@ class WordAR(nnx.Module):
     if spec is None:
       return (1.0, 1.0)
     if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
-      raise ValueError(f'lr_multipliers {spec!r}: two non-negative numbers, for the local models and for the backbone.')
+      raise ValueError(
+        f'optimizer.lr_multipliers {spec!r}: two non-negative numbers, for the local models and for the backbone.'
+      )
     return tuple(float(value) for value in spec)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:

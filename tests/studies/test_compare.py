@@ -148,8 +148,9 @@ def test_the_models_of_a_comparison_cost_the_same(monkeypatch):
   from training import flops
 
   reference = flops.forward_flops(quickstart.get_config())
-  for name in compare.MODELS:
-    size = config.MODELS[name][1]
-    found = flops.forward_flops(config.get_config(name), None if size is None else [size])
+  assert {*compare.MODELS} <= config.MODELS.keys()
+  for name, (_, size) in config.MODELS.items():
+    resized = config.get_config(name)
+    found = flops.forward_flops(resized, None if size is None else [size])
     assert found == pytest.approx(reference, rel=flops.TOLERANCE)
-    resolve(config.get_config(name))
+    resolve(resized)

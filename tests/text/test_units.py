@@ -227,6 +227,25 @@ def test_a_file_that_does_not_say_what_spells_a_word_is_one_sentence(name, file,
   assert 'damaged.json' in str(error.value)
 
 
+@given(st.text(st.characters(exclude_characters='\0'), min_size=1).filter(str.strip), st.from_regex(r'\A[0-9a-f]*\Z'))
+def test_any_file_and_its_digest_come_back_from_a_specification(file, digest):
+  assert units.file_of(units.in_file(file, digest)) == (file, digest)
+  assert units.file_of('byte') is units.file_of('char(limit=0x80)') is None
+
+
+@pytest.mark.parametrize('name', ['a,b.json', 'a = (b).json', ' a.json', 'a"b".json', '日本,語.json'])
+def test_a_file_may_have_any_name(name, file, tmp_path):
+  (tmp_path / name).write_bytes(file.read_bytes())
+  found = units.parse(units.in_file(tmp_path / name, ''))
+  assert units.parse(found.name).table == found.table and units.file_of(found.name)[0] == str(tmp_path / name)
+
+
+@pytest.mark.parametrize('spec', ['subword(file="a\\q.json")', 'subword(file="a.json,digest=0)', 'subword(file="a"b)'])
+def test_quotes_that_do_not_close_are_a_sentence(spec):
+  with pytest.raises((ValueError, OSError), match=r'cannot be read|there is no file|has no argument'):
+    units.parse(spec)
+
+
 def test_a_file_that_is_missing_or_another_is_one_sentence(file, tmp_path):
   with pytest.raises(FileNotFoundError, match=r"there is no file 'nothing\.json' \(working directory .*text\.subwords"):
     units.parse('subword(file=nothing.json)')

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -5,6 +6,7 @@ import pathlib
 import resource
 import shutil
 import signal
+import threading
 import time
 
 import jax
@@ -16,9 +18,12 @@ import byte_models
 import hnet
 import training
 from evaluation import bits_per_byte
+from tests.text import tiny_subwords
 from tests.training import comparison, tiny
-from training import checkpoint
+from text import units
+from training import checkpoint, config_flag
 from training import workdir as workdir_lib
+from training.checkpoint import array_store, reading, writing
 from training.state import flatten
 
 
@@ -119,6 +124,26 @@ def test_a_run_in_a_hurry_is_killed_by_the_second_signal(make_config, tmp_path, 
     signal.signal(signal.SIGINT, before)
 
 
+def test_a_closed_terminal_saves_however_often_it_says_so(make_config, tmp_path, monkeypatch):
+  def hang_up():
+    for _ in range(2):  # the terminal, and its shell
+      os.kill(os.getpid(), signal.SIGHUP)
+      time.sleep(0.1)
+
+  stop_after(10, monkeypatch, hang_up)
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  try:
+    with pytest.raises(training.Interrupted, match=r'^SIGHUP: stopped after step 11, which is saved in ') as stopped:
+      training.train(make_config(), tmp_path)
+    assert stopped.value.signal_number == signal.SIGHUP and steps(tmp_path)[-1] == 11
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    training.train(make_config(), tmp_path)
+    assert steps(tmp_path)[-1] == 20 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
 def largest_file(path):
   return max((file for file in path.rglob('*') if file.is_file()), key=lambda file: file.stat().st_size)
 
@@ -189,6 +214,70 @@ def test_a_directory_without_a_whole_checkpoint_is_an_error(stopped, tmp_path):
 
 def copy_of(workdir, target) -> pathlib.Path:
   return pathlib.Path(shutil.copytree(workdir, target / 'copy'))
+
+
+@pytest.fixture
+def vanishing(monkeypatch):
+  """vanishing(action): does that to a step when its arrays are about to be read."""
+  place = array_store.place
+
+  def make(action):
+    def watched(item, *arguments):
+      action(item.parent)
+      return place(item, *arguments)
+
+    monkeypatch.setattr(array_store, 'place', watched)
+
+  return make
+
+
+def replace_by_another(step):
+  writing._remove(step)
+  shutil.copytree(step.with_name('5'), step)
+
+
+@pytest.mark.parametrize('action', [writing._remove, replace_by_another])
+def test_a_step_that_its_run_removes_under_a_reader_is_not_called_damaged(action, stopped, tmp_path, vanishing):
+  workdir, said = copy_of(stopped, tmp_path), []
+  vanishing(lambda step: action(step) if step.name == '10' else None)
+  with pytest.raises(FileNotFoundError, match=r'checkpoint .*/10 was removed by its run while it was read \(it has 5'):
+    training.load(workdir, 10)
+  shutil.rmtree(workdir)
+  workdir = copy_of(stopped, tmp_path)
+  vanishing(lambda step: writing._remove(step) if step.name == '10' else None)
+  assert training.load(workdir, report=said.append).step == 5 and not said
+  with pytest.raises(FileNotFoundError, match=r'there is no checkpoint of step 10 in .* \(it has 5\)'):
+    training.load(workdir, 10)
+
+
+def test_readers_of_a_run_that_saves_and_removes_in_a_hurry_see_no_damage(stopped, tmp_path):
+  workdir, ends, said = copy_of(stopped, tmp_path), threading.Event(), []
+  directory = workdir / 'checkpoints'
+  record = json.loads(reading.record_path(directory, 10).read_bytes())
+  del record['checksum']
+
+  def save_and_remove():
+    for step in range(11, 10_000):
+      partial = pathlib.Path(shutil.copytree(stopped / 'checkpoints' / '10', directory / f'{step}.partial'))
+      (partial / 'record' / 'metadata').write_text(json.dumps(reading.sealed(record | {'step': step})))
+      partial.rename(directory / str(step))
+      for old in [old for old in steps(workdir) if old < step]:
+        writing._remove(directory / str(old))
+      if ends.is_set():
+        return
+
+  writer = threading.Thread(target=save_and_remove)
+  writer.start()
+  try:
+    for _ in range(15):
+      assert training.load(workdir, report=said.append).step >= 5
+      assert training.load(workdir, 'best', report=said.append).step >= 10
+      with contextlib.suppress(checkpoint.RemovedCheckpoint):
+        training.load(workdir, steps(workdir)[-1])
+  finally:
+    ends.set()
+    writer.join()
+  assert not said
 
 
 def test_a_changed_model_is_refused_and_nothing_is_touched(stopped, make_config):
@@ -342,6 +431,84 @@ def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):
     training.load(tmp_path / 'checkpoints')
   with pytest.raises(FileNotFoundError, match='is not a work directory: there is no such directory'):
     training.load(tmp_path / 'nothing')
+
+
+def test_what_the_command_line_can_set_trains(source, make_config, tmp_path):
+  config, second = make_config(), f'noise:upper_case:{source}'
+  entries = [f"data.source=(('{source}', 3.0), ('{second}', 1.0))", f"data.validation=('{second}',)", 'num_steps=1']
+  entries += ['optimizer.lr_multipliers=paper', 'eval.seq_len=16', 'optimizer.groups.head.pattern=^head']
+  config_flag.change(config, entries)
+  training.train(config, tmp_path)
+  saved = json.loads((tmp_path / 'config.json').read_text())
+  assert saved['data']['source'] == [[source, 3.0], [second, 1.0]] and saved['data']['validation'] == [second]
+  assert saved['eval']['seq_len'] == 16 and saved['optimizer']['groups'] == {'head': {'pattern': '^head'}}
+
+
+@pytest.fixture(scope='module')
+def of_subwords(source, tmp_path_factory):
+  """A run of subwords from sub.json of the directory around it, stopped at step 10; its config as a user writes it."""
+  directory = tmp_path_factory.mktemp('subwords')
+  tiny_subwords.write(directory / 'sub.json', vocabulary=300)
+  config = tiny.get_config(source).to_dict() | {'num_steps': 10}
+  config['model'] |= {'words': 'whitespace(max_bytes=16)', 'units': 'subword(file=sub.json)'}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(directory)
+    training.train(config, 'a,b=1')
+  return directory, config
+
+
+def test_a_work_directory_holds_the_file_of_its_units_wherever_both_are(of_subwords, tmp_path, monkeypatch, capsys):
+  directory, config = of_subwords
+  content = (directory / 'sub.json').read_bytes()
+  assert (directory / 'a,b=1' / 'units.json').read_bytes() == content and not list(directory.glob('**/*partial*'))
+  workdir = pathlib.Path(shutil.copytree(directory / 'a,b=1', tmp_path / 'moved, away'))
+  monkeypatch.chdir(tmp_path)
+  loaded = training.load('moved, away')
+  monkeypatch.chdir('/')
+  for spec in (loaded.config['model']['units'], loaded.model.units):
+    assert units.file_of(spec) == (str(workdir / 'units.json'), units.digest_of(content))
+  assert len(units.parse(loaded.model.units).table) == 300
+  # The same command goes on without the file, and where another directory has it.
+  training.train(config | {'num_steps': 11}, workdir)
+  assert f"'sub.json' is no longer what it was: its copy {workdir}/units.json is used" in capsys.readouterr().out
+  (tmp_path / 'elsewhere.json').write_bytes(content)
+  moved = f'subword(file={tmp_path}/elsewhere.json)', units.in_file('nothing.json', units.digest_of(content))
+  for step, spec in enumerate(moved, 12):
+    model = config['model'] | {'units': spec}
+    training.train(config | {'num_steps': step, 'model': model}, workdir)
+  assert training.load(workdir).step == 13 and (workdir / 'units.json').read_bytes() == content
+  # A next run takes parameters, and the file, from there.
+  model = config['model'] | {'units': loaded.model.units}
+  training.train(config | {'num_steps': 1, 'model': model, 'init_from': str(workdir)}, tmp_path / 'next')
+  assert (tmp_path / 'next' / 'units.json').read_bytes() == content
+
+
+def test_other_units_are_refused(of_subwords, tmp_path):
+  directory, config = of_subwords
+  workdir, other = shutil.copytree(directory / 'a,b=1', tmp_path / 'run'), tmp_path / 'other.json'
+  other.write_bytes((directory / 'sub.json').read_bytes() + b'\n')
+  changed = config | {'model': config['model'] | {'units': f'subword(file={other})'}}
+  with pytest.raises(ValueError, match=r"another config \(model\.units: 'subword\(file=units\.json,digest="):
+    training.train(changed | {'num_steps': 12}, workdir)
+  with pytest.raises(ValueError, match=r'init_from .* has the units subword\(digest=.* and the model'):
+    training.train(changed | {'init_from': str(workdir)}, tmp_path / 'next')
+  assert not (tmp_path / 'next').exists()
+
+
+def test_a_run_of_an_earlier_version_reads_the_file_where_it_is(of_subwords, tmp_path, monkeypatch):
+  directory, config = of_subwords
+  workdir = pathlib.Path(shutil.copytree(directory / 'a,b=1', tmp_path / 'run'))
+  (workdir / 'units.json').unlink()
+  for spec in ('subword(file=sub.json)', f'subword(file={directory}/sub.json)'):
+    saved = json.loads((workdir / 'config.json').read_text())
+    saved['model']['units'] = spec
+    (workdir / 'config.json').write_text(json.dumps(saved))
+    monkeypatch.chdir(directory)
+    assert training.load(workdir).step == 10
+  monkeypatch.chdir(tmp_path)
+  assert training.load(workdir).step == 10
+  training.train(config | {'model': config['model'] | {'units': spec}, 'num_steps': 11}, workdir)  # and keeps it now
+  assert (workdir / 'units.json').read_bytes() == (directory / 'sub.json').read_bytes()
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from text import prepared
+from text import paths, prepared
 from text.corpus import Group
 from text.prepare import shards
 from text.prepare.assignment import SPLITS, ByHash, ByPosition
@@ -58,10 +58,10 @@ def prepare(
   Raises, with one sentence, ValueError for arguments and documents, OSError for files. Where `out` is complete with the
   same source and settings nothing is done (whether the source changed since is not known); another one is refused.
   """
+  out = paths.of(out, 'out', text=True).absolute()
   request = _request(groups, out, source, name, splits, metadata, shard_bytes)
   if processes < 1:
     raise ValueError(f'processes={processes} must be at least 1')
-  out = Path(out).absolute()
   with _locked(out):
     if (complete := _begin(out, request)) is not None:
       report(f"'{out}' is complete: nothing to do")
@@ -92,7 +92,7 @@ def _request(groups, out, source, name, splits, metadata, shard_bytes) -> dict[s
     rule = (splits or ByHash()).describe()
   if shard_bytes < 1:
     raise ValueError(f'shard_bytes={shard_bytes} must be at least 1')
-  parts = Path(out).absolute().parts
+  parts = out.parts
   version = parts[-1] if re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]) else None
   if name is None:
     name = parts[-2 if version else -1]
