@@ -141,7 +141,7 @@ def streaming(subject: Subject, bytes_BxL: np.ndarray, prompts: Sequence[int], r
   found = Apart()
   for r, (symbol, at, expected) in enumerate(steps):
     logits = streamed[r, : len(expected)]
-    log_p = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
+    log_p = np.asarray(jax.nn.log_softmax(logits))
     nats = np.zeros(bytes_BxL.shape[1])
     np.add.at(nats, at, -log_p[np.arange(len(symbol)), symbol])
     found |= Apart(_largest(logits, expected), _largest(nats[at], output.nll[r, at]))
