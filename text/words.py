@@ -19,8 +19,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from hat_splitter import HATSplitter
-from unicode_segmentation_rs import split_word_bounds
 
 import text
 from text import units
@@ -34,7 +32,7 @@ def hat(characters: str) -> np.ndarray:
   They are those of hat_splitter but for two cases in which it looks at a later character to end a word: digits around a
   fraction slash (U+2044) are words of their own, and a space does not join a word that begins with white space.
   """
-  return _ends([word for piece in _HAT_CUT.split(characters) for word in _HAT.split(piece)])
+  return _ends([word for piece in _HAT_CUT.split(characters) for word in _hat_splitter().split(piece)])
 
 
 def whitespace(characters: str) -> np.ndarray:
@@ -44,13 +42,26 @@ def whitespace(characters: str) -> np.ndarray:
 
 def uax29(characters: str) -> np.ndarray:
   """Where the words of Unicode Standard Annex 29 end, in characters."""
-  return _ends(split_word_bounds(characters))
+  return _ends(_word_bounds(characters))
+
+
+# Both libraries are imported when a rule first needs them, so that models of bytes do without.
+@functools.cache
+def _hat_splitter() -> Any:
+  from hat_splitter import HATSplitter
+
+  return HATSplitter()
+
+
+def _word_bounds(characters: str) -> list[str]:
+  from unicode_segmentation_rs import split_word_bounds
+
+  return split_word_bounds(characters)
 
 
 _RULES = {'hat': hat, 'whitespace': whitespace, 'uax29': uax29}
 _LONGEST = 2**16
 _DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
-_HAT = HATSplitter()
 _HAT_CUT = re.compile('(?<= )(?=[\t\xa0\u2007\u202f])|(?<=[^ ])(?=\u2044)')
 _SPACED = re.compile(r'[\S\x1c-\x1f]+[^\S\x1c-\x1f]*|[^\S\x1c-\x1f]+')  # Python's \s has four characters more
 _LETTER = 'ª'  # of no case, so that it joins words in every rule
@@ -218,7 +229,7 @@ def _is_open(characters: str, ends: np.ndarray) -> bool:
   if len(ends) < 2:
     return False
   start, border = int(ends[-3]) if len(ends) > 2 else 0, int(ends[-2])
-  return any(start + len(split_word_bounds(characters[start:] + probe)[0]) > border for probe in 'א0')
+  return any(start + len(_word_bounds(characters[start:] + probe)[0]) > border for probe in 'א0')
 
 
 def _cuts(start: int, end: int, character_ends: np.ndarray, limit: int) -> np.ndarray:

@@ -80,7 +80,7 @@ def make_step(
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws what an uninterrupted one draws
     progress = state.step.astype(jnp.float32) / num_steps
     (loss, (sums, means)), gradients = gradient(state.params, batch, rng, progress)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
     averaged = _average(state, params, ema)
 

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 import byte_models
 from byte_models.word_ar import WORD_END
-from tests.hnet.tiny import informative
+from evaluation.oracles import informative
 from text import BOS
 
 CAP = 8
