@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from text import regular_file
 from text.batch import Batch
 from text.specification import arguments
 
@@ -153,6 +154,7 @@ def _subwords(spec: str, path: str, digest: str) -> Units:
   name = f"units '{spec}'"
   if not path:
     raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
+  regular_file.check(path, f'{name}:')
   try:
     with open(path, 'rb') as file:
       content = file.read()
