@@ -87,7 +87,8 @@ def contestants(workdir: pathlib.Path, count: int, row_groups: int, forced: bool
 
 
 def _batches(trainer: Trainer):
-  return trainer.batches(text.open_mixture(trainer.settings.data.source))
+  data = trainer.settings.data
+  return trainer.batches(text.Texts.of(data.source, data.validation).open_training())
 
 
 def _with_ladder(model: Any, branch: dict, **values: Any) -> Any:

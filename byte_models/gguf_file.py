@@ -12,7 +12,7 @@ import numpy as np
 
 from layers import checks
 from layers.rotary import RotaryScaling, frequencies
-from text import paths
+from text import paths, regular_file
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -124,6 +124,7 @@ def _open(path: str | os.PathLike) -> tuple[Any, _Metadata]:
     import gguf
   except ImportError:
     raise ValueError('reading GGUF needs the gguf library: pip install -r requirements-gguf.txt') from None
+  regular_file.check(path, 'GGUF file')
   if not Path(path).is_file():
     raise FileNotFoundError(f'{path} is missing: give a .gguf file.')
   try:

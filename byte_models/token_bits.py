@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byte_models import gguf_file, llama
-from text import paths
+from text import paths, regular_file
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -44,6 +44,7 @@ def load(weights: str) -> tuple[llama.Llama, 'Tokenizer']:
   if weights.endswith('.gguf'):
     return llama.from_gguf(weights, scan=True), gguf_file.tokenizer(weights)
   file = Path(weights) / 'tokenizer.json'
+  regular_file.check(file, 'tokenizer file')
   if not file.is_file():
     raise FileNotFoundError(f'{file} is missing: --weights is a .gguf file or a directory with its tokenizer.json.')
   try:
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _text(file: str) -> str:
+  regular_file.check(file, 'text file')
   try:
     text = paths.of(file, 'the text file').read_bytes().decode()
   except UnicodeDecodeError as error:

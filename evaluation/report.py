@@ -90,7 +90,7 @@ def as_json(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_writable(path: pathlib.Path) -> None:
   """Raises OSError if a file cannot be written there, before hours are spent on its content."""
-  if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+  if (path.exists() and not path.is_file()) or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
     raise OSError(f'{path} cannot be written: name another file with --output')
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from hnet.official import check_tensors, read_config
 from layers import weights
-from text import paths
+from text import paths, regular_file
 
 # What a pickled omegaconf ListConfig or DictConfig names, metadata included.
 _INERT_NAMES = (
@@ -57,6 +57,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     import torch
   except ImportError:
     raise ValueError('hnet.convert reads .pt files with torch: pip install -r requirements-torch.txt') from None
+  regular_file.check(path, '--checkpoint')
   if not path.is_file():
     raise FileNotFoundError(f'{path} is missing: --checkpoint names a published .pt file.')
   try:
@@ -86,6 +87,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
   """Checks every name and shape against the configuration, then writes config.json and model.safetensors."""
+  regular_file.check(config_file, '--config')
   if not config_file.is_file():
     raise FileNotFoundError(f'{config_file} is missing: --config names an official config.json.')
   config = read_config(config_file)

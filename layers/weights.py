@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from layers import checks
-from text import paths
+from text import paths, regular_file
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
@@ -154,6 +154,7 @@ def read_tensors(directory: Path) -> dict[str, Stored]:
 
 
 def _opened(file: Path) -> dict[str, Stored]:
+  regular_file.check(file, 'weights file')
   if not file.is_file():
     raise _missing(file)
   try:
@@ -167,6 +168,7 @@ def _opened(file: Path) -> dict[str, Stored]:
 
 def read_json(file: Path) -> dict[str, Any]:
   """The mapping in a JSON file. Raises FileNotFoundError if it is missing, ValueError if it holds something else."""
+  regular_file.check(file, 'JSON file')
   try:
     values = json.loads(file.read_bytes())
   except (FileNotFoundError, NotADirectoryError):

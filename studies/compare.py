@@ -97,7 +97,7 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
     'parameters': description.describe(config)['parameters'],
     'flops_per_byte': sum(flops.values()),
     'trained_bytes': loaded.step * config['batch_size'] * config['seq_len'],
-    'text': corpus.name,
+    'text': corpus.title(),
     'accuracy': {accuracy.kind: dataclasses.asdict(accuracy) for accuracy in accuracies},
   }
   return kept.write(path, measured | {'step': loaded.step}, found)
@@ -205,10 +205,10 @@ def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
 
 def _texts(data: config_lib.Data) -> tuple[text.Corpus, text.Corpus]:
   """(held out, trained on); ValueError for a run with several of either, which a single number cannot compare."""
-  (held_out, *more), (trained, *others) = config_lib.validation_sources(data), text.parse_sources(data.source)
-  if more or others:
+  texts = text.Texts.of(data.source, data.validation)
+  if len(texts.training) > 1 or len(texts.validation) > 1:
     raise ValueError(f'data.source {data.source!r}: models are compared on one text, this run has several')
-  return text.open_corpus(held_out, 'validation'), text.open_corpus(trained[0], 'train')
+  return (*texts.open_validation().values(), *texts.open_training().corpora)
 
 
 def baselines(workdir: pathlib.Path) -> dict[str, float]:

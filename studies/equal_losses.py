@@ -94,7 +94,7 @@ def study(
   place: of the stream, in batches, that is tried first. ValueError if there is none without a boundary near 1/2.
   """
   config = configuration(model, steps)
-  corpora = text.open_mixture(config['data']['source'])
+  corpora = text.Texts.of(config['data']['source'], config['data']['validation']).open_training()
   found = None
   losses = {}
   for shape in ((1,) * len(AXES), *(shape for shape in meshes if np.prod(shape) > 1)):

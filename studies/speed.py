@@ -56,7 +56,7 @@ def _in_turns(measured: Mapping[str, Callable[[], tuple[float, float]]], turns: 
 
 def _training(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
   trainer = Trainer.of(loaded.config)
-  corpora = text.open_mixture(trainer.settings.data.source)
+  corpora = _texts(loaded).open_training()
   with jax.set_mesh(trainer.mesh):
     batches = [trainer.put(batch) for batch in itertools.islice(trainer.batches(corpora), STEPS)]
     state = trainer.state(flatten(loaded.model))
@@ -75,8 +75,8 @@ def _training(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
 
 
 def _decoding(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
-  source = text.parse_sources(loaded.config['data']['source'])[0][0]
-  corpus = text.open_corpus(source, 'validation')
+  texts = _texts(loaded)
+  corpus = texts.open(texts.validation[0])
   longest = int(corpus.lengths.argmax())
   prompt = corpus.read(longest, 0, PROMPT)
 
@@ -86,6 +86,10 @@ def _decoding(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
     return len(continuation), time.perf_counter() - began
 
   return run
+
+
+def _texts(loaded: training.Loaded) -> text.Texts:
+  return text.Texts.of(loaded.config['data']['source'], loaded.config['data']['validation'])
 
 
 def main(arguments: list[str]) -> None:

@@ -28,7 +28,7 @@ from hnet import boundary
 from layers import checks, weights
 from layers.stack import parse_layout
 from tests.fuzz import mutation, running, sandbox
-from text import command_line, files, mixture, noise, open_corpus, prepare, prepared, sources, synthetic, units, words
+from text import command_line, mixture, noise, open_corpus, prepare, prepared, records, sources, synthetic, units, words
 from training import command_line as training_command_line
 from training import config as config_lib
 from training import config_flag
@@ -170,7 +170,7 @@ def test_lists_inside_each_other_are_counted_before_they_are_walked(tmp_path):
 
 @pytest.mark.parametrize('ending', ['gz', 'zst'])
 def test_a_small_file_that_unpacks_without_end_is_refused(ending, tmp_path, monkeypatch):
-  monkeypatch.setattr(files, 'FREE_UNPACKED', 10**6)
+  monkeypatch.setattr(records, 'FREE_UNPACKED', 10**6)
   zeros = bytes(3 * 10**6)
   packed = gzip.compress(zeros) if ending == 'gz' else pyarrow.Codec('zstd').compress(zeros, asbytes=True)
   (tmp_path / f'a.txt.{ending}').write_bytes(packed)
@@ -179,7 +179,7 @@ def test_a_small_file_that_unpacks_without_end_is_refused(ending, tmp_path, monk
 
 
 def test_a_value_in_every_row_of_a_parquet_file_is_held_once_and_counted(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, 'FREE_UNPACKED', 10**7)
+  monkeypatch.setattr(records, 'FREE_UNPACKED', 10**7)
   column = pyarrow.DictionaryArray.from_arrays(np.zeros(1000, np.int32), ['a' * 100_000])
   pyarrow.parquet.write_table(pyarrow.table({'text': column}), tmp_path / 'a.parquet', compression='zstd')
   with pytest.raises(ValueError, match='unpacks to more than'):

@@ -16,6 +16,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from text.corpus import Corpus, Group, Joined, MemoryCorpus
 from text.files import Files
 from text.python_docs import PythonDocs
@@ -25,7 +27,13 @@ SPLITS = ('train', 'validation', 'test')
 
 
 class Source(Protocol):
-  """What a source string names."""
+  """What a source string names.
+
+  division: who says which document is in which split: 'own', the source; 'hash', the hash of each document; 'none',
+  nobody: every split is all of the text.
+  """
+
+  division: str
 
   def open(self, split: str) -> Corpus:
     """The documents of one split."""
@@ -58,7 +66,17 @@ def open_corpus(source: str, split: str) -> Corpus:
   """
   if split not in SPLITS:
     raise ValueError(f"split '{split}' is not known: use {', '.join(map(repr, SPLITS))}")
-  return parse(source).open(split)
+  corpus = parse(source).open(split)
+  if not len(corpus):
+    raise ValueError(f"data source '{source}' has no document in its split '{split}': name another source or split")
+  return corpus
+
+
+def without_noise(source: str) -> str:
+  """The text that a source perturbs, or itself."""
+  while source.startswith('noise:'):
+    _, _, source = source.removeprefix('noise:').partition(':')
+  return source
 
 
 def document_groups(source: str) -> Sequence[Group] | Mapping[str, Sequence[Group]]:
@@ -77,6 +95,7 @@ class _Prepared:
 
   directory: str
   kind: str = 'text'
+  division = 'own'
 
   def open(self, split: str) -> Corpus:
     from text import prepared
@@ -98,6 +117,7 @@ class _FetchedCorpus:
 
   name: str
   kind: str = 'text'
+  division = 'own'
 
   def open(self, split: str) -> Corpus:
     corpora = [part.open(split) for part in self._parts()]
@@ -129,11 +149,13 @@ class _FetchedCorpus:
 class _Noisy:
   spec: str
 
+  @property
+  def division(self) -> str:
+    return parse(without_noise(f'noise:{self.spec}')).division
+
   def open(self, split: str) -> Corpus:
     noise, source = self._parsed()
-    clean = source.open(split)
-    documents = (noise(document, _number(document)) for document in clean)
-    return MemoryCorpus(documents, name=f'noise:{self.spec} ({split})', split=split)
+    return _Perturbed(source.open(split), noise, self.spec, split)
 
   def groups(self) -> Sequence[Group] | Mapping[str, Sequence[Group]]:
     noise, source = self._parsed()
@@ -150,6 +172,28 @@ class _Noisy:
     if inner.count('noise:') >= MOST_NOISES:
       raise ValueError(f"data source 'noise:{self.spec:.50}…' has more than {MOST_NOISES} noises, one upon the other")
     return noise.parse(perturbation), parse(inner)
+
+
+class _Perturbed(MemoryCorpus):
+  """Documents with noise, which know what they were."""
+
+  def __init__(self, clean: Corpus, noise: Any, spec: str, split: str):
+    self._original_lengths, self._original_digests = clean.original_lengths, []
+
+    def documents() -> Iterator[bytes]:
+      for number, document in enumerate(clean):
+        self._original_digests.append(clean.original_digest(number))
+        yield noise(document, _number(document))
+
+    shown = f' ({split})' if clean.name.endswith(f' ({split})') else ''
+    super().__init__(documents(), f'noise:{spec}{shown}', split, whole=clean.whole, side=clean.side, notes=clean.notes)
+
+  @property
+  def original_lengths(self) -> np.ndarray:
+    return self._original_lengths
+
+  def original_digest(self, document: int) -> bytes:
+    return self._original_digests[document]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from text import paths
+from text import paths, regular_file
 from text.corpus import MemoryCorpus
 
 READ_AHEAD = 256  # records of an ArrayRecord file, read at a time
@@ -41,9 +41,14 @@ class Tfds:
 
   spec: str
 
+  @property
+  def division(self) -> str:
+    return 'none' if self._parsed()[2] else 'own'
+
   def open(self, split: str) -> MemoryCorpus:
     """The documents of one split; raises ValueError or OSError: see `groups`."""
-    documents = [document for group in self._groups(split) for document in group]
+    groups, whole = self._groups(split)
+    documents = [document for group in groups for document in group]
     if not all(documents):
       raise ValueError(
         f"data source 'tfds:{self.spec}' has {documents.count(b'')} documents of zero bytes: prepare it (python -m "
@@ -51,15 +56,17 @@ class Tfds:
       )
     if not documents:
       raise ValueError(f"data source 'tfds:{self.spec}' has no document in its split '{split}': name another split")
-    return MemoryCorpus(documents, name=f'tfds:{self.spec} ({split})', split=split)
+    shown = '' if self.division == 'none' else f' ({split})'
+    return MemoryCorpus(documents, f'tfds:{self.spec}{shown}', split, whole=whole)
 
   def groups(self) -> list[TfdsGroup]:
     """One group per file of the named split, of all splits where none is named. Raises ValueError, or OSError where it
     cannot be downloaded, with one sentence: unknown data set, split or feature.
     """
-    return self._groups(None)
+    return self._groups(None)[0]
 
-  def _groups(self, asked: str | None) -> list[TfdsGroup]:
+  def _groups(self, asked: str | None) -> tuple[list[TfdsGroup], int]:
+    """(one group per file, documents of all splits together)."""
     name, version, split, feature = self._parsed()
     builder = self._builder(name, version)
     splits = builder.info.splits
@@ -76,7 +83,8 @@ class Tfds:
     for path in (str(item.filename) for item in instructions):  # dataset_info.json may name any
       if '\0' in path or os.path.dirname(os.path.normpath(path)) != os.path.normpath(directory):
         raise ValueError(f"data source 'tfds:{self.spec}' names {path!r:.200} outside its directory: repair it")
-    return [
+      regular_file.check(path, 'data file')
+    groups = [
       TfdsGroup(
         directory, path, item.skip, item.examples_in_shard if item.take < 0 else item.take, feature,
         f'{path} {os.path.getsize(path)} {item.skip} {item.take} {feature}',
@@ -84,6 +92,7 @@ class Tfds:
       for item in instructions
       for path in [str(item.filename)]
     ]  # fmt: skip
+    return groups, sum(split.num_examples for split in splits.values())
 
   def _parsed(self) -> tuple[str, str, str, str]:
     form = r'(?P<name>[^:#]+)(:(?P<version>\d+\.\d+\.\d+))?(:(?P<split>[^#]+))?(#(?P<feature>.+))?'
@@ -94,6 +103,8 @@ class Tfds:
 
   def _builder(self, name: str, version: str) -> Any:
     tfds = _tfds()
+    for file in ('dataset_info.json', 'features.json'):
+      regular_file.check(os.path.join(os.path.expanduser(name), file), f"data source 'tfds:{self.spec}':")
     try:
       if os.path.isfile(os.path.join(name, 'dataset_info.json')):
         _refuse_foreign_classes(os.path.join(name, 'features.json'))

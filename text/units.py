@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from text import paths
+from text import paths, regular_file
 from text.batch import Batch
 from text.specification import arguments, quoted
 
@@ -96,8 +96,10 @@ def read(spec: str) -> bytes:
   name = f"units '{spec}'"
   if not path:
     raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
+  file = paths.of(path, f'{name}: file')
+  regular_file.check(file, f'{name}:')
   try:
-    content = paths.of(path, f'{name}: file').read_bytes()
+    content = file.read_bytes()
   except FileNotFoundError:
     raise FileNotFoundError(
       f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"

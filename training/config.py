@@ -26,8 +26,8 @@ FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data', 'mesh', 'opt
 @dataclasses.dataclass(frozen=True)
 class Data:
   """source: training text, or a mixture, a list of (source, weight); validation: a source or a list of them, each
-  scored apart, '' = the held-out parts of `source`; workers: loader processes, 0 = in this one; prefetch: batches made
-  ahead.
+  scored apart, '' = the held-out parts of `source` (which documents these are: text/texts.py); workers: loader
+  processes, 0 = in this one; prefetch: batches made ahead.
   """
 
   source: Any
@@ -234,22 +234,16 @@ def _value(hint: Any, value: Any, key: str) -> Any:
   raise ValueError(f'config key {key} must be {wanted}, got {value!r}')
 
 
-def validation_sources(data: Data) -> tuple[str, ...]:
-  """The sources to validate on, each apart."""
-  if not data.validation:
-    return tuple(source for source, _ in text.parse_sources(data.source))
-  return (data.validation,) if isinstance(data.validation, str) else tuple(data.validation)
-
-
 def _check(config: Config) -> None:
   for key, holds, requirement in _RULES:
     value = functools.reduce(getattr, key.split('.'), config)
     if not holds(value):
       raise ValueError(f'config key {key} must be {requirement}, got {value!r}')
   try:
-    text.parse_sources(config.data.source)
+    texts = text.Texts.of(config.data.source, config.data.validation)
   except ValueError as error:
     raise ValueError(f'config key data.source: {error}') from None
+  texts.check()
   schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
   if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
     raise ValueError(

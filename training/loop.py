@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 
 import text
 from evaluation import bits_per_byte
-from text import mixture, paths
+from text import mixture, paths, texts
 from training import checkpoint, description, processes, sharding
 from training import config as config_lib
 from training import metrics as metrics_lib
@@ -48,11 +48,11 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
 
   # --- Data
   changes = workdir_lib.config_changes(workdir, resolved)
-  corpora = text.open_mixture(settings.data.source)
-  sources = config_lib.validation_sources(settings.data)
-  validation = {source: text.open_corpus(source, 'validation') for source in sources}
+  run_texts = text.Texts.of(settings.data.source, settings.data.validation)
+  corpora, validation = run_texts.open_training(), run_texts.open_validation()
   fingerprints = [corpus.fingerprint for corpus in (*corpora.corpora, *validation.values())]
   processes.check_equal('the texts', fingerprints, 'give all machines the same data')
+  processes.in_main(lambda: display.line('\n'.join(texts.described(corpora, validation))))
 
   display.line(description.table(description.describe(config, model)))
 
@@ -64,7 +64,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
     with jax.set_mesh(mesh), SignalWatch() as watch:
       # --- Restore
       processes.in_main(lambda: workdir.is_dir() and lock.take())
-      state, start_row, rollbacks = _restore_or_create(trainer, workdir, checkpoints, corpora)
+      state, start_row, rollbacks = _restore_or_create(trainer, workdir, checkpoints, corpora, display.line)
       done = int(state.step)
       if done:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
@@ -134,7 +134,7 @@ def _begin_to_write(workdir, lock, resolved) -> None:
   workdir_lib.write_config(workdir, resolved)
 
 
-def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, int, int]:
+def _restore_or_create(trainer, workdir, checkpoints, corpora, report) -> tuple[state_lib.TrainState, int, int]:
   """(state, position in the stream of rows, rollbacks so far)."""
   settings = trainer.settings
   found = checkpoints.restore_newest(trainer.abstract_state(), trainer.mesh)
@@ -144,6 +144,10 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_li
       raise ValueError(
         f'data.source holds other text than {workdir} was trained on ({"; ".join(changes)}): bring that text back or '
         'use a new --workdir'
+      )
+    if mixture.is_reordered(record['position']['data'], corpora.identity()):
+      report(
+        'each text of the mixture now has an order of its own: rows of the epoch under way may come twice or never'
       )
     if int(state.step) > settings.num_steps:
       raise ValueError(

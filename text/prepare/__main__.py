@@ -19,6 +19,7 @@ from text.corpus import Group
 from text.prepare.assignment import ByHash, ByPosition
 from text.prepare.display import Display
 from text.prepare.preparation import SHARD_BYTES, prepare
+from text.remarks import collected
 from text.sources import document_groups
 
 
@@ -53,17 +54,20 @@ def main(arguments: list[str]) -> None:
     raise ValueError(
       '--split, --validation and --test divide --source: leave them out where a split has its own source'
     )
-  groups, source = document_groups(flags.source), flags.source
-  if any(sources.values()) or rule is not None:
-    groups = _all_of(groups)
-  if any(sources.values()):
-    groups = {'train': groups}
-    for split, its_source in sources.items():
-      if its_source:
-        groups[split] = _all_of(document_groups(its_source))
-        source += f' {split}={its_source}'
+  with collected() as remarks:
+    groups, source = document_groups(flags.source), flags.source
+    if any(sources.values()) or rule is not None:
+      groups = _all_of(groups)
+    if any(sources.values()):
+      groups = {'train': groups}
+      for split, its_source in sources.items():
+        if its_source:
+          groups[split] = _all_of(document_groups(its_source))
+          source += f' {split}={its_source}'
   metadata = {'licence': flags.license, 'notes': flags.notes}
   with Display() as display:
+    for said in remarks.sentences():
+      display.report(said)
     prepare(
       groups,
       out,

@@ -21,6 +21,7 @@ from text.prepare.shards import PARTIAL, Scan, Task
 from text.prepare.tasks import cut_digests, divide, make_tasks
 from text.prepare.workers import Workers
 from text.prepare.writer import finish
+from text.remarks import Remarks
 
 SHARD_BYTES = 64_000_000
 # Keys of corpus.json: what was asked for, and what came out.
@@ -193,6 +194,12 @@ def _scan(out: Path, groups: list[Group], workers: Workers, report, progress) ->
     documents, size = documents + more_documents, size + more_bytes
     progress('reading', documents, size, done, len(missing))
   scans = [shards.read_scan(path) for path in paths]
+  passed_over = Remarks()
+  for part in scans:
+    for what, (count, first) in part.remarks.found.items():
+      passed_over.add(what, first, count)
+  for said in passed_over.sentences():
+    report(said)
   if not scans:
     return Scan(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, shards.DIGEST), np.uint8))
   names = ('counts', 'lengths_N', 'digests_Nx32')
