@@ -152,7 +152,7 @@ def _opened(path: str):
     if _packing(path) == '.zst':
       import pyarrow  # its stream, unlike that of `zstandard`, tells a cut file from a whole one
 
-      with pyarrow.input_stream(path, compression='zstd') as stream:
+      with open(path, 'rb') as packed, pyarrow.input_stream(packed, compression='zstd') as stream:  # of any name
         yield io.BufferedReader(_Unpacked(stream, path), 1 << 20)
     elif _packing(path):
       with gzip.open(path, 'rb') as stream:
