@@ -6,8 +6,8 @@ The same command goes on where a stopped run ended. --describe [--json] prints p
 On several machines, or with several processes on one, it is the same command in each: on TPU pods, under Slurm, Open
 MPI and Kubernetes as it is, elsewhere with --coordinator_address, --num_processes and --process_id (docs/scale.md).
 It ends with code 0 when the model is trained, 1 and one sentence where the user can mend something, 128 + n after
-signal n (130: Ctrl-C, 143: SIGTERM), with the step saved, and 75 where another process of the run was lost: the same
-command in all goes on.
+signal n (129: a closed terminal, 130: Ctrl-C, 143: SIGTERM), with the step saved, and 75 where another process of the
+run was lost: the same command in all goes on.
 """
 
 import os

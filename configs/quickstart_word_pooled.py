@@ -38,4 +38,4 @@ def _units(arg: str) -> str:
     return 'char(limit=0x250)' if arg else 'byte'
   if name != 'subword' or not file:
     raise ValueError(f"configs/quickstart_word_pooled.py has no variant '{arg}': use none, char or subword=FILE")
-  return f'subword(file={quoted(file)})'  # a run keeps a copy, so that another one is an error later
+  return f'subword(file={quoted(file)})'  # a run copies it, so that another one is an error later

@@ -4,7 +4,8 @@ A specification names them:
 
 byte                             every byte
 char(limit=0x3000)               every character with a code point from 128 to limit - 1 is one unit
-subword(file=PATH[,digest=HEX])  a byte-level BPE, tokenizer.json of the `tokenizers` library, on every word by itself
+subword(file=PATH[,digest=HEX])  a byte-level BPE, tokenizer.json of the `tokenizers` library, on every word by itself;
+                                 a PATH with a comma stands in quotes, file="a,b.json"
 
 Ids 0 to 255 are the bytes themselves, so that units spell every text: bytes that are not UTF-8, characters above the
 limit, words that training has not seen. Bytes that UTF-8 never has are always units of their own, and what models use

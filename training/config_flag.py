@@ -204,9 +204,10 @@ def _value(text: str, hint: Any, existing: Any, key: str) -> Any:
 
 def _literal(text: str) -> tuple[Any, bool]:
   """(what Python, or JSON in brackets, reads, True), or (None, False)."""
+  escaped = text.encode(errors='backslashreplace').decode()  # of a name that is not UTF-8, which stands in quotes
   for reader in _LITERALS[: 1 + (text.strip()[:1] in ('[', '{'))]:
     with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-      return reader(text), True
+      return reader(escaped), True
   return None, False
 
 

@@ -27,10 +27,11 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
 
   Parameters come from the first of: the work directory's own checkpoint, config.init_from, initialisation. On the CPU
   a run that was stopped and resumed ends bit-equal to one that was not. Writes config.json, metrics.jsonl,
-  tensorboard/ and checkpoints/. Returns the last step's metrics, validation_bpb among them.
+  tensorboard/ and checkpoints/, and of a model of subwords units.json. Returns the last step's metrics, validation_bpb
+  among them.
 
   Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
-  Interrupted after SIGTERM or SIGINT, once the step under way is saved.
+  Interrupted after SIGTERM, SIGINT or SIGHUP, once the step under way is saved.
   """
   workdir = paths.of(workdir, 'workdir', text=True)
   while (values := _train(config, workdir)) is None:

@@ -146,7 +146,7 @@ class MetricsWriter:
       self._events.write_event(event_pb2.Event(wall_time=time.time(), step=self._first_step, session_log=start))
     for step, values in self._unwritten_events:
       for name, value in ((name, value) for name, value in values.items() if math.isfinite(value)):
-        scalar = event_summary.scalar(name, value)
+        scalar = event_summary.scalar(name.encode(errors='backslashreplace').decode(), value)
         self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=scalar))
     self._unwritten_events = []
     self._events.flush()

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +121,8 @@ def test_a_name_that_is_not_utf8_is_refused_where_libraries_would_fail_and_read_
       patch.chdir(directory)
       with pytest.raises(ValueError, match='is not UTF-8'):
         take('run')  # the directory around it counts
+  (directory / 'b.zst').write_bytes(pyarrow.compress((directory / 'a.txt').read_bytes(), codec='zstd', asbytes=True))
+  assert len(set(text.open_corpus(f'files:{directory}/*@all', 'train'))) == 1
   out = tmp_path / 'out'
   prepare_command.main([f'--source=files:{directory}/*.txt', f'--out={out}', '--processes=1'])
   out.rename(directory / 'out')

@@ -82,6 +82,7 @@ def test_text_is_taken_as_it_stands_where_text_is_held(text):
 SET = {
   "data.source=(('files:a,b/*#text', 3.0), ('corpus:x', 1))": [['files:a,b/*#text', 3.0], ['corpus:x', 1]],
   'data.source=[["a", 1.0]]': [['a', 1.0]],
+  "data.source=(('files:caf\udce9/*', 1.0),)": [['files:caf\udce9/*', 1.0]],
   'data.source=noise:drop(rate=0.1,seed=1):files:a/*': 'noise:drop(rate=0.1,seed=1):files:a/*',
   "data.validation=('a', 'b')": ['a', 'b'],
   'data.validation=': '',
