@@ -1,12 +1,14 @@
 """Where text comes from: a source is one string in a config, and a mixture is a list of (source, weight).
 
 python_docs                      the documentation and library of this Python
-files:GLOB[#field][,GLOB...]     text files, JSON lines, Parquet; each also .gz and .zst (text/files.py)
+files:GLOB[#field][,GLOB][@all]  text files, JSON lines, Parquet; each also .gz and .zst (text/files.py)
 tfds:NAME[/CONFIG][:SPLIT][#f]   a TensorFlow Dataset (text/tfds_source.py)
 prepared:DIR                     what `python -m text.prepare` wrote (text/prepared.py)
 corpus:NAME[/PART]               what `python -m text.corpora fetch` wrote (text/corpora)
 synthetic:markov(...)            text of known entropy (text/synthetic.py); also synthetic:words(...)
 noise:NAME(...):SOURCE           another source with every document perturbed (text/noise.py)
+
+A split of `files:` is by hash here; whether a run asks for one is decided in text/texts.py.
 """
 
 import dataclasses

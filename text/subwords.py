@@ -28,10 +28,12 @@ def main(arguments: list[str]) -> None:
   if not out.parent.is_dir():
     raise FileNotFoundError(f"--out '{out}': there is no directory '{out.parent}': make it first")
   splitter = words.parse(flags.words)
-  tokenizer = train(sources.open_corpus(flags.source, 'train'), splitter, flags.vocabulary)
+  corpus = sources.open_corpus(flags.source, 'train')
+  tokenizer = train(corpus, splitter, flags.vocabulary)
   partial = out.with_name(f'{out.name}.part{os.getpid()}')
   partial.write_text(tokenizer.to_str(pretty=True), encoding='utf-8')  # its own `save` takes no name that is not UTF-8
   os.replace(partial, out)
+  print(f'trained on {corpus.title()}')
   print(f"{out}: {flags.vocabulary:,} units; model.units = '{units.parse(f'subword(file={out})').name}'")
 
 

@@ -144,7 +144,7 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora, report) -> tuple[
     if changes := mixture.differences(record['position']['data'], corpora.identity()):
       raise ValueError(
         f'data.source holds other text than {workdir} was trained on ({"; ".join(changes)}): bring that text back or '
-        'use a new --workdir'
+        'use a new --workdir; files are trained on in part only if data.validation is empty or names them, too'
       )
     if mixture.is_reordered(record['position']['data'], corpora.identity()):
       report(

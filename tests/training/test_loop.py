@@ -327,7 +327,11 @@ def test_a_run_can_be_extended_but_not_shortened(stopped, tmp_path, capsys):
   workdir = copy_of(stopped, tmp_path)
   config = json.loads((workdir / 'config.json').read_text())
   assert training.train(config, workdir)['validation_bpb'] == lines(stopped)[-1]['validation_bpb']
-  assert 'has been trained to step 10 already' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  source = config['data']['source']
+  assert 'has been trained to step 10 already' in said
+  assert f'trains on {source} (train): 5' in said and f'validates on {source} (validation): ' in said
+  assert said.count(' of 60 documents, ') == 2 and 'stand in the training text' not in said
   with pytest.raises(ValueError, match=r'num_steps is 9, but .* has been trained to step 10 already'):
     training.train(config | {'num_steps': 9}, workdir)
   training.train(config | {'num_steps': 12}, workdir)
