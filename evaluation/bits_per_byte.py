@@ -12,8 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from text import Batch, Corpus, MemoryCorpus
-from text.packing import Pieces, Plan, evaluation_rows, materialise, scoring
-from text.words import mark_for
+from text.rows import evaluation_batches
 
 SCORING = 1  # higher where the same model gets another score on the same text: such scores are not compared
 
@@ -73,8 +72,6 @@ def evaluate(
     raise ValueError(f'batch_size must be at least 1, got {batch_size}')
   began, fingerprint = time.perf_counter(), corpus.fingerprint
   corpus, last_document_cut = first_bytes(corpus, max_bytes)
-  plan = evaluation_rows(corpus.lengths, seq_len, context)
-  unfinished = len(corpus) - 1 if last_document_cut else -1
   score = _scorer(NamedSharding(batch_sharding.mesh, PartitionSpec()) if batch_sharding else None)
   total, documents = int(corpus.lengths.sum()), len(corpus)
   nats = eos_nats = 0.0
@@ -92,14 +89,13 @@ def evaluate(
       progress(text_bytes, total)
 
   waiting = None  # a batch is read when the next one is on its way
-  for start in range(0, len(plan), batch_size):
-    pieces = _pieces(plan, start, min(start + batch_size, len(plan)), corpus, unfinished)
-    batch = mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
-    scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
-    outputs = score(model, _place(batch, batch_sharding))
+  for rows in evaluation_batches(
+    corpus, model, seq_len=seq_len, batch_size=batch_size, context=context, last_is_cut=last_document_cut
+  ):
+    outputs = score(model, _place(rows.batch, batch_sharding))
     if waiting:
       count(*waiting)
-    waiting = outputs, scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
+    waiting = outputs, rows.scored_BxL & ~rows.is_eos_BxL, rows.scored_BxL & rows.is_eos_BxL
   count(*waiting)
   if text_bytes != total:
     raise RuntimeError(f'{text_bytes} bytes of text were scored, the documents have {total}')
@@ -148,10 +144,3 @@ def _place(batch: Batch, sharding: NamedSharding | None) -> Batch:
   if sharding is None:
     return batch
   return jax.tree.map(lambda rows: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__), batch)
-
-
-def _pieces(plan: Plan, start: int, stop: int, corpus: Corpus, unfinished: int) -> Pieces:
-  """What rows [start, stop) hold; the document `unfinished`, which was cut, has no EOS to predict."""
-  pieces = plan.pieces(np.arange(start, stop))
-  last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
-  return pieces._replace(stop=np.minimum(pieces.stop, last))

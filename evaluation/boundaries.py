@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from text import MemoryCorpus, words
-from text.packing import evaluation_rows, materialise, scoring
+from text import MemoryCorpus
+from text.rows import evaluation_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +109,10 @@ def _from_counts(name, hits, predicted, true, exact, documents, size) -> Boundar
 
 def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
   """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
-  corpus = MemoryCorpus(documents)
-  plan = evaluation_rows(corpus.lengths, seq_len)
-  found: list[tuple[np.ndarray, ...]] = []
-  for start in range(0, len(plan), batch_size):
-    pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
-    batch = words.mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
-    stages = jax.device_get(_run(model, batch))
-    scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
-    found.append(tuple(stage_BxL[scored_BxL & ~is_eos_BxL] for stage_BxL in stages))
+  found = []
+  for rows in evaluation_batches(MemoryCorpus(documents), model, seq_len=seq_len, batch_size=batch_size):
+    is_text_BxL = rows.scored_BxL & ~rows.is_eos_BxL
+    found.append(tuple(stage_BxL[is_text_BxL] for stage_BxL in jax.device_get(_run(model, rows.batch))))
   return [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]
 
 

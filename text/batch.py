@@ -17,7 +17,7 @@ class Batch:
   segment_ids: [B, L] int32; the documents of a row are 1, 2, 3, ... from the left, 0 is padding, at the right only.
   word_starts: [B, L] bool, True where a word begins, or None where no splitter ran.
   units: [B, L] int32, ids of the units that spell the words (text.units), each at its last byte, where it is known and
-  paid for; -1 elsewhere. None for models that read bytes.
+  paid for; -1 elsewhere. Where rows cut a unit: see text.rows. None for models that read bytes.
   """
 
   bytes: jax.Array | np.ndarray

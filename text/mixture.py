@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from text.batch import Batch
 from text.corpus import Corpus
-from text.packing import RowStream, materialise, permutation
+from text.packing import RowStream, permutation
+from text.rows import training_batch
 from text.sources import open_corpus
 
 BLOCK = 4096  # rows in which every source has exactly its share
@@ -48,17 +50,17 @@ class MixedRows:
       RowStream(corpus.lengths, seq_len, seed, number=number) for number, corpus in enumerate(mixture.corpora)
     ]
 
-  def batch(self, first: int, rows: int) -> Batch:
-    """Rows [first, first + rows) of the stream."""
+  def batch(self, first: int, rows: int, words: str | None = None, units: str | None = None) -> Batch:
+    """Rows [first, first + rows) of the stream, with the marks of a splitter and of units."""
     owners_B, own_rows_B = self.locate(np.arange(first, first + rows))
-    symbols_BxL = np.empty((rows, self._seq_len), np.uint8)
-    segment_ids_BxL = np.empty((rows, self._seq_len), np.int32)
+    places, parts = [], []
     for owner in np.unique(owners_B).tolist():
-      mine = np.flatnonzero(owners_B == owner)
-      pieces = self._streams[owner].pieces(own_rows_B[mine])
-      part = materialise(self._mixture.corpora[owner], pieces, len(mine), self._seq_len)
-      symbols_BxL[mine], segment_ids_BxL[mine] = part.bytes, part.segment_ids
-    return Batch(symbols_BxL, segment_ids_BxL)
+      places.append(np.flatnonzero(owners_B == owner))
+      pieces = self._streams[owner].pieces(own_rows_B[places[-1]])
+      corpus = self._mixture.corpora[owner]
+      parts.append(training_batch(corpus, pieces, len(places[-1]), self._seq_len, words, units))
+    order_B = np.argsort(np.concatenate(places))
+    return jax.tree.map(lambda *of_parts: np.concatenate(of_parts)[order_B], *parts)
 
   def locate(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(number of the corpus, row of its own stream) of each row."""

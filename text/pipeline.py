@@ -15,7 +15,7 @@ from text import units as units_lib
 from text.batch import Batch
 from text.corpus import Corpus
 from text.mixture import MixedRows, Mixture
-from text.words import mark, parse
+from text.words import parse
 
 
 def pipeline(
@@ -190,5 +190,4 @@ class _HostBatches:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    batch = self._rows.batch(self._first_row + index * self._batch_size, self._share)
-    return units_lib.mark(mark(batch, self._words), self._units)
+    return self._rows.batch(self._first_row + index * self._batch_size, self._share, self._words, self._units)

@@ -46,7 +46,7 @@ class Units:
   """
 
   name: str
-  table: tuple[bytes, ...]
+  table: tuple[bytes, ...] = dataclasses.field(repr=False)
   split: Callable[[bytes], tuple[int, ...]]
 
   def __call__(self, word: bytes) -> tuple[int, ...]:

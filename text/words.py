@@ -88,6 +88,10 @@ class Splitter:
   def __call__(self, document: bytes) -> np.ndarray:
     return self.cap(*self.uncapped(document))
 
+  def words(self, document: bytes) -> list[bytes]:
+    """The words themselves."""
+    return [document[start:end] for start, end in itertools.pairwise([0, *self(document).tolist()])]
+
   def uncapped(self, document: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(ends of the words as if they could have any length, ends of the characters), in bytes."""
     if self.kind == 'fixed':
@@ -111,6 +115,7 @@ class Splitter:
     return np.sort(np.concatenate(cuts)) if len(cuts) > 1 else ends
 
 
+@functools.cache
 def parse(spec: str) -> Splitter:
   """The splitter that a specification names. Raises ValueError for an unknown one and a limit below 1."""
   kind, values = arguments(spec, 'splitter', _DEFAULTS)
@@ -134,7 +139,7 @@ def mark(batch: Batch, spec: str | None) -> Batch:
     raise ValueError(
       f"batch.word_starts is missing under jax.jit: fill it before, with text.words.mark(batch, '{spec}')"
     )
-  splitter, bytes_BxL, segment_ids_BxL = _parsed(spec), np.asarray(batch.bytes), np.asarray(batch.segment_ids)
+  splitter, bytes_BxL, segment_ids_BxL = parse(spec), np.asarray(batch.bytes), np.asarray(batch.segment_ids)
   flat, ids = np.ascontiguousarray(bytes_BxL).reshape(-1), segment_ids_BxL.reshape(-1)
   change_BxL = np.ones(segment_ids_BxL.shape, bool)
   change_BxL[:, 1:] = segment_ids_BxL[:, 1:] != segment_ids_BxL[:, :-1]
@@ -173,6 +178,11 @@ class Stream:
     """The bytes that no closed word holds."""
     return self._text[self._done :]
 
+  @property
+  def size(self) -> int:
+    """Bytes that the next push splits again."""
+    return len(self._text)
+
   def push(self, more: bytes) -> list[bytes]:
     """The words that `more` closes."""
     self._text += more
@@ -183,16 +193,21 @@ class Stream:
       final = self._splitter.cap(ends, character_ends, self._start)[:-1]
     elif len(final):
       final = self._splitter.cap(final, character_ends, self._start)
-    borders = [self._done, *final[final > self._done].tolist()]
-    words = [self._text[start:end] for start, end in itertools.pairwise(borders)]
-    self._done = borders[-1]
+    words = self._take(final)
     if len(ends) > 1:
       keep = int(ends[-3]) if len(ends) > 2 else self._start
       self._text, self._start, self._done = self._text[keep:], int(ends[-2]) - keep, self._done - keep
     return words
 
+  def close(self) -> list[bytes]:
+    """The words that are left where the text ends."""
+    ends, character_ends = self._splitter.uncapped(self._text)
+    return self._take(self._splitter.cap(ends[ends > self._start], character_ends, self._start))
 
-_parsed = functools.cache(parse)
+  def _take(self, ends: np.ndarray) -> list[bytes]:
+    borders = [self._done, *ends[ends > self._done].tolist()]
+    self._done = borders[-1]
+    return [self._text[start:end] for start, end in itertools.pairwise(borders)]
 
 
 def _as_marker(error: UnicodeDecodeError) -> tuple[str, int]:

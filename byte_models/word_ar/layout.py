@@ -25,10 +25,10 @@ from text.batch import Batch
 def word_starts(config: WordARConfig, batch: Batch) -> Array:
   """Where words begin: [B, L] bool, False in the padding.
 
-  Those of the batch, and some more. A document's first position and the byte behind BOS begin a word. So does a byte of
-  value WORD_END (in raw data only): as the first symbol of a word it can be told from the end of one, and no byte is
-  lost. A word above the cap is cut there. Without an encoder words are patches, counted from the byte behind BOS; an
-  EOS takes the next place of its patch.
+  Those of the batch, and some more. A document's first position begins a word. So does a byte of value WORD_END (in raw
+  data only): as the first symbol of a word it can be told from the end of one, and no byte is lost. A word above the
+  cap is cut there. Without an encoder words are patches, counted from the byte behind BOS; an EOS takes the next place
+  of its patch.
 
   Raises ValueError if the batch is traced without word_starts; eagerly they are made here.
   """
@@ -43,8 +43,7 @@ def word_starts(config: WordARConfig, batch: Batch) -> Array:
     from text import words  # the splitters' libraries are needed only here
 
     batch = words.mark(batch, config.words)
-  behind_bos_BxL = jnp.pad((first_BxL & (bytes_BxL == BOS))[:, :-1], ((0, 0), (1, 0)))
-  starts_BxL = jnp.asarray(batch.word_starts) | first_BxL | behind_bos_BxL | (bytes_BxL == WORD_END)
+  starts_BxL = jnp.asarray(batch.word_starts) | first_BxL | (bytes_BxL == WORD_END)
   starts_BxL &= valid_BxL
   inside_BxL = segments.positions(jnp.cumsum(starts_BxL, 1))
   return starts_BxL | ((inside_BxL % config.longest == 0) & valid_BxL)
@@ -56,7 +55,7 @@ class Symbols:
   """What spells the words of a row: its bytes in place, or its units one after the other from the left.
 
   ids_BxL: bytes, or ids of units. segment_ids_BxL: document of a symbol, 0 where there is none. starts_BxL: where words
-  begin. is_full_BxL: the last symbol of a word that is as long as the cap.
+  begin. is_full_BxL: True at the last symbol of a word that is as long as the cap, and perhaps at others of that word.
   """
 
   ids_BxL: Array
@@ -112,6 +111,10 @@ def spelled(config: WordARConfig, batch: Batch) -> tuple[Symbols, Places]:
   is_last_BxL = (units_BxL >= 0) & (ids_BxL > 0)
   symbol_BxL = jnp.cumsum(is_last_BxL, 1) - is_last_BxL
   rows_Bx1 = jnp.arange(len(bytes_BxL))[:, None]
+  # Said of all of a word: behind a cut its last unit may stand before its last byte (text/rows.py).
+  is_full_BxS = jnp.zeros((len(bytes_BxL), 1 + bytes_BxL.shape[1]), bool)
+  is_full_BxS = is_full_BxS.at[rows_Bx1, word_BxL].max(is_full_BxL & (ids_BxL > 0))
+  is_full_BxL = jnp.take_along_axis(is_full_BxS, word_BxL, 1)
   target_BxL = jnp.where(is_last_BxL, symbol_BxL, symbol_BxL.shape[1])
   place = lambda values_BxL: jnp.zeros_like(values_BxL).at[rows_Bx1, target_BxL].set(values_BxL, mode='drop')
   placed_BxL = place(word_BxL)

@@ -16,13 +16,15 @@ as in every other model here. [W] is certain, and neither predicted nor paid for
 as the cap; patches have none.
 
 The first word of a document is predicted from BOS, a word of its own. A row that continues a document begins with an
-unscored symbol: its first word has zeros in place of a prediction, and the rest of that word is scored from the
-word's own beginning alone.
+unscored symbol: its first word has zeros in place of a prediction, and the rest of that word is scored from the part
+of the word that the row has. The end of that word is paid for even if the whole word is as long as the cap, which the
+row does not show.
 
 Words may be spelled with characters or subwords instead of bytes (text/units.py): encoder and decoder then run over
-these. The nats of a unit stand at its last byte, 0 at its others. A text's bits are those of the units that the rule
-makes of it; where other units spell it, too, they are an upper bound on the bits of the text. In a row that continues
-a document, a unit of which any byte is scored is paid for whole, so that no cut makes a text cheaper.
+these. The nats of a unit stand where the unit does, at its last byte, 0 at its others. A text's bits are those of the
+units that the rule makes of it; where other units spell it, too, they are an upper bound on the bits of the text. Rows
+that cut a document pay for every unit of it once (text/rows.py). A batch that is marked without its documents
+(`text.words.mark_for`) is read as it stands: a unit of which any byte is scored is paid for whole.
 """
 
 import functools
