@@ -113,15 +113,16 @@ def make_step(
 
 
 def split_rows(batch: Any, pieces: int, mesh: jax.sharding.Mesh) -> Any:
-  """Rows [B, ...] as micro-batches [pieces, B / pieces, ...], each with an equal share of every device's own rows, so
-  that no row travels between devices.
+  """Rows [B, ...] as micro-batches [pieces, B / pieces, ...]: the m-th has the rows r with r % pieces = m.
+
+  These are the same on every mesh, so that what is a mean over a micro-batch is, too; and since every device has as
+  many rows of each, no row travels between devices.
   """
-  shards = sharding.data_shards(mesh)
   spec = NamedSharding(mesh, PartitionSpec(None, *sharding.batch_spec(mesh)))
 
   def split(x):
-    x = x.reshape(shards, pieces, -1, *x.shape[1:]).swapaxes(0, 1)
-    return jax.lax.with_sharding_constraint(x.reshape(pieces, -1, *x.shape[3:]), spec)
+    x = x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(x, spec)
 
   return jax.tree.map(split, batch)
 

@@ -12,7 +12,7 @@ from text import words
 from training import config as config_lib
 from training import description, sharding, state
 from training.optimizer import make_optimizer, parameter_groups
-from training.step import NORM_DECAY, NORM_STEPS, make_step, split_rows
+from training.step import NORM_DECAY, NORM_STEPS, make_step
 
 
 def take_steps(config, batch, num_steps, start=lambda state: state):
@@ -61,12 +61,6 @@ def test_accumulated_micro_batches_equal_the_whole_batch(make_config, accumulate
   moments = [state.flatten(each.opt_state) for each in (whole, parts)]
   for path in moments[0]:
     np.testing.assert_allclose(moments[1][path], moments[0][path], rtol=1e-4, atol=1e-9, err_msg=path)
-
-
-def test_micro_batches_take_an_equal_share_of_every_rows_in_order(make_config):
-  mesh = sharding.make_mesh(config_lib.parse(make_config()))
-  rows = jnp.arange(8)[:, None]
-  np.testing.assert_array_equal(split_rows(rows, 4, mesh)[..., 0], [[0, 1], [2, 3], [4, 5], [6, 7]])
 
 
 def test_the_loss_is_nats_per_scored_position_plus_weighted_auxiliary_losses(make_config):
