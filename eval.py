@@ -12,7 +12,6 @@ the chunks agree with them; --gold=NAME compares the chunks with the units of a 
 adds word accuracy, apart for words that the training text has often, rarely and never.
 """
 
-import dataclasses
 import itertools
 import pathlib
 import sys
@@ -164,11 +163,11 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
   if result.bytes_per_chunk and _SHOW.value > 0:
     _show(model, corpus, scored)
   return {
-    **dataclasses.asdict(result),
+    **report.values(result),
     'fingerprint': corpus.fingerprint,
     'baselines': baselines,
-    'boundaries': [dataclasses.asdict(score) for score in boundaries],
-    'words': {'splitter': _WORDS.value, 'accuracy': [dataclasses.asdict(accuracy) for accuracy in accuracies]},
+    'boundaries': list(map(report.values, boundaries)),
+    'words': {'splitter': _WORDS.value, 'accuracy': list(map(report.values, accuracies))},
   }
 
 
@@ -203,7 +202,7 @@ def _score_gold(model, gold, shape, console) -> dict:
     'fingerprint': gold.fingerprint,
     'documents': len(documents),
     'text_bytes': sum(map(len, documents)),
-    'boundaries': [dataclasses.asdict(score) for score in boundaries],
+    'boundaries': list(map(report.values, boundaries)),
   }
 
 

@@ -11,9 +11,7 @@ training and decoding (studies/speed.py, measured when all are trained and nothi
 way there.
 """
 
-import dataclasses
 import json
-import math
 import os
 import pathlib
 import shlex
@@ -78,16 +76,16 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
   accuracies = evaluation.word_accuracy(
     loaded.model, corpus, splitter=words, seen=evaluation.word_counts(seen, words), **shape
   )
-  sizes = [size for size in result.bytes_per_chunk if math.isfinite(size)]
+  sizes = [size for size in result.bytes_per_chunk if size is not None]
   flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
   found = wanted | {
     'step': loaded.step,
-    **dataclasses.asdict(result),
+    **report.values(result),
     'parameters': description.describe(config)['parameters'],
     'flops_per_byte': sum(flops.values()),
     'trained_bytes': config['num_steps'] * config['batch_size'] * config['seq_len'],
     'text': corpus.name,
-    'accuracy': {accuracy.kind: dataclasses.asdict(accuracy) for accuracy in accuracies},
+    'accuracy': {accuracy.kind: report.values(accuracy) for accuracy in accuracies},
   }
   report.write_json(path, report.as_json(found))
   return json.loads(path.read_bytes())

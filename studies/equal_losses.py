@@ -25,6 +25,7 @@ from configs import common
 from text import command_line
 from training import sharding
 from training.state import rebuild
+from training.step import read
 from training.trainer import Trainer
 
 DEVICES = 8
@@ -125,7 +126,7 @@ def _train(trainer: Trainer, step: Any, initial: Any, batches: Sequence[Any]) ->
   for batch in batches:
     before = jax.device_get(state.params)
     state, metrics = step(state, trainer.put(batch))
-    metrics = {name: float(value) for name, value in metrics.items()}
+    metrics = read(metrics)
     if not math.isfinite(metrics['loss']):
       raise ValueError(f'a loss is {metrics["loss"]}, which cannot be compared: lower the learning rate')
     yield metrics, before

@@ -45,12 +45,13 @@ class MixedRows:
     owners_B, own_rows_B = self.locate(np.arange(first, first + rows))
     symbols_BxL = np.empty((rows, self._seq_len), np.uint8)
     segment_ids_BxL = np.empty((rows, self._seq_len), np.int32)
+    specials_BxL = np.empty((rows, self._seq_len), bool)
     for owner in np.unique(owners_B).tolist():
       mine = np.flatnonzero(owners_B == owner)
       pieces = self._streams[owner].pieces(own_rows_B[mine])
       part = materialise(self._mixture.corpora[owner], pieces, len(mine), self._seq_len)
-      symbols_BxL[mine], segment_ids_BxL[mine] = part.bytes, part.segment_ids
-    return Batch(symbols_BxL, segment_ids_BxL)
+      symbols_BxL[mine], segment_ids_BxL[mine], specials_BxL[mine] = part.bytes, part.segment_ids, part.specials
+    return Batch(symbols_BxL, segment_ids_BxL, specials=specials_BxL)
 
   def locate(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(number of the corpus, row of its own stream) of each row."""

@@ -199,8 +199,11 @@ class WordAR(nnx.Module):
     it is taken as it stands.
     """
     bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
-    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-    return decoding.prefill(self, Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP), length_B, cache)
+    index_P = jnp.arange(bytes_BxP.shape[1])
+    segment_ids_BxP = (index_P < length_B[:, None]).astype(jnp.int32)
+    specials_BxP = (index_P == 0) & (bytes_BxP == BOS)  # a last byte of EOS's value is one like others
+    prompts = Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP, specials_BxP)
+    return decoding.prefill(self, prompts, length_B, cache)
 
   def step(self, symbol_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Reads one symbol a row, a byte or unit or WORD_END; logits [B, V] are for the next.
@@ -270,7 +273,7 @@ def _nats(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: 
   before_BxS = _cross_entropy(model.head(before), first_BxS)
   before_BxL = jnp.take_along_axis(before_BxS, words.word_BxL, 1, mode='clip')
   first_BxL = segments.starts(symbols.segment_ids_BxL)
-  is_certain_BxL = _previous(symbols.is_full_BxL | (first_BxL & (ids_BxL == BOS)))
+  is_certain_BxL = _previous(symbols.is_ended_BxL)
   end_BxL = jnp.where(is_certain_BxL | first_BxL, 0.0, behind_BxL)  # no word ends before a document's first unit
   return jnp.where(starts_BxL, before_BxL + end_BxL, behind_BxL)
 
