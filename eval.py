@@ -13,7 +13,6 @@ the chunks agree with them; --gold=NAME compares the chunks with the units of a 
 adds word accuracy, apart for words that the training text has often, rarely and never.
 """
 
-import dataclasses
 import itertools
 import sys
 
@@ -108,7 +107,7 @@ def main(_: list[str]) -> None:
     ):
       print(sentence(line))
     found = _score(model, corpus, shape, counted, counted_on, console)
-    known = {'source': source, 'text': corpus.title(), 'overlap': dataclasses.asdict(common) if common else None}
+    known = {'source': source, 'text': corpus.title(), 'overlap': report.values(common) if common else None}
     scores['sources'].append(known | found)
     print()
   for gold_name, gold in zip(_GOLD.value, golds, strict=True):
@@ -176,11 +175,11 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
   if result.bytes_per_chunk and _SHOW.value > 0:
     _show(model, corpus, scored)
   return {
-    **dataclasses.asdict(result),
+    **report.values(result),
     'scoring': bits_per_byte.SCORING,
     'baselines': baselines,
-    'boundaries': [dataclasses.asdict(score) for score in boundaries],
-    'words': {'splitter': _WORDS.value, 'accuracy': [dataclasses.asdict(accuracy) for accuracy in accuracies]},
+    'boundaries': list(map(report.values, boundaries)),
+    'words': {'splitter': _WORDS.value, 'accuracy': list(map(report.values, accuracies))},
   }
 
 
@@ -215,7 +214,7 @@ def _score_gold(model, gold, shape, console) -> dict:
     'fingerprint': gold.fingerprint,
     'documents': len(documents),
     'text_bytes': sum(map(len, documents)),
-    'boundaries': [dataclasses.asdict(score) for score in boundaries],
+    'boundaries': list(map(report.values, boundaries)),
   }
 
 

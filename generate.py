@@ -56,9 +56,11 @@ def main(_: list[str]) -> None:
         taken.append(piece)
         yield piece
 
-    for shown in generation.decode_utf8(pieces()):
-      show(shown)
-    show('\n')
+    try:
+      for shown in generation.decode_utf8(pieces()):
+        show(shown)
+    finally:
+      show('\n')
     continuations = [b''.join(taken)]
   else:
     continuations = generation.generate(model, prompts, *options)

@@ -75,7 +75,7 @@ def measure(corpus: text.Corpus, seq_len: int) -> list[tuple[float, float, float
     padded = sum(int((batch.segment_ids == 0).sum()) for batch in batches)
     # a row's first symbol is context, the others are text but for one BOS and one EOS a document
     segments = sum(int(batch.segment_ids.max(1).sum()) for batch in batches)
-    begun = sum(int((batch.bytes == text.BOS).sum()) for batch in batches)
+    begun = sum(int(batch.bos.sum()) for batch in batches)
     positions = len(batches) * batch_positions
     found.append(((positions - padded - segments - begun) / 1e6 / seconds, begun / seconds, padded / positions))
   rows.close()

@@ -70,6 +70,10 @@ def main(arguments: Sequence[str]) -> None:
   for file, document in documents.items():
     tokens = tokenizer.encode(document, add_special_tokens=False).ids
     bits = float(nats(model, [begin, *tokens]).sum()) / math.log(2)
+    if not math.isfinite(bits):
+      raise ValueError(
+        f"{file}: its tokens have {bits} bits: the model's weights or activations hold nan or inf; use other --weights."
+      )
     size = len(document.encode())
     print(f'{file}: {size} bytes, {len(tokens)} tokens, {bits / size:.4f} bits per byte')
     all_bits, all_bytes = all_bits + bits, all_bytes + size

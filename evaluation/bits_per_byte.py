@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from evaluation import finite
 from text import Batch, Corpus, MemoryCorpus
 from text.rows import evaluation_batches
 
@@ -21,9 +22,9 @@ SCORING = 1  # higher where the same model gets another score on the same text: 
 class Result:
   """What `evaluate` found.
 
-  bits_per_byte: bits on the bytes of text / text_bytes; eos_bits: bits per end of a document, not in the former (nan
+  bits_per_byte: bits on the bytes of text / text_bytes; eos_bits: bits per end of a document, not in the former (None
   where no document ends). bytes_per_chunk: per stage, outermost first, scored bytes of text per chunk that begins at
-  one of them (inf where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
+  one of them (None where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
   beginning of the last of them was scored, because of max_bytes. context: symbols that the row of a continued document
   repeats, unscored. seconds: wall time, compilation included. fingerprint: of the corpus (text.corpus.Corpus).
   """
@@ -32,8 +33,8 @@ class Result:
   text_bytes: int
   documents: int
   last_document_cut: bool
-  eos_bits: float
-  bytes_per_chunk: tuple[float, ...]
+  eos_bits: float | None
+  bytes_per_chunk: tuple[float | None, ...]
   seq_len: int
   context: int
   seconds: float
@@ -66,7 +67,7 @@ def evaluate(
   and added up in float64 on the host.
 
   Raises ValueError for a corpus without bytes, seq_len < 2, batch_size < 1, max_bytes < 0, and a context outside
-  1..seq_len − 1.
+  1..seq_len − 1; NotFiniteError, a ValueError that names the document, for a model whose bits are nan or infinite.
   """
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1, got {batch_size}')
@@ -77,9 +78,11 @@ def evaluate(
   nats = eos_nats = 0.0
   text_bytes, ends, chunks = 0, 0, np.zeros(0, np.int64)
 
-  def count(outputs, text_BxL, eos_BxL):
+  def count(outputs, pieces, scored_BxL, is_eos_BxL):
     nonlocal nats, eos_nats, text_bytes, ends, chunks
-    nll_BxL, segmentations = jax.device_get(outputs)
+    nll_BxL, segmentations, is_finite_BxL = jax.device_get(outputs)
+    finite.check(is_finite_BxL[scored_BxL], corpus, pieces)
+    text_BxL, eos_BxL = scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
     nats += float(nll_BxL.sum(dtype=np.float64, where=text_BxL))
     eos_nats += float(nll_BxL.sum(dtype=np.float64, where=eos_BxL))
     text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())
@@ -95,7 +98,7 @@ def evaluate(
     outputs = score(model, _place(rows.batch, batch_sharding))
     if waiting:
       count(*waiting)
-    waiting = outputs, rows.scored_BxL & ~rows.is_eos_BxL, rows.scored_BxL & rows.is_eos_BxL
+    waiting = outputs, rows.pieces, rows.scored_BxL, rows.is_eos_BxL
   count(*waiting)
   if text_bytes != total:
     raise RuntimeError(f'{text_bytes} bytes of text were scored, the documents have {total}')
@@ -104,8 +107,8 @@ def evaluate(
     text_bytes=text_bytes,
     documents=documents,
     last_document_cut=last_document_cut,
-    eos_bits=eos_nats / math.log(2) / ends if ends else math.nan,
-    bytes_per_chunk=tuple(text_bytes / int(n) if n else math.inf for n in chunks),
+    eos_bits=eos_nats / math.log(2) / ends if ends else None,
+    bytes_per_chunk=tuple(text_bytes / int(n) if n else None for n in chunks),
     seq_len=seq_len,
     context=seq_len // 2 if context is None else context,
     seconds=time.perf_counter() - began,
@@ -135,7 +138,7 @@ def first_bytes(corpus: Corpus, max_bytes: int | None) -> tuple[Corpus, bool]:
 def _scorer(outputs: NamedSharding | None):
   def score(model, batch: Batch):
     output = model(batch)
-    return output.nll, output.segmentations
+    return output.nll, output.segmentations, finite.everywhere((output.nll, *output.boundary_probabilities))
 
   return jax.jit(score, out_shardings=outputs)
 

@@ -11,10 +11,8 @@ training and decoding (studies/speed.py, measured when all are trained and nothi
 way there.
 """
 
-import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 import shlex
@@ -89,16 +87,16 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
   accuracies = evaluation.word_accuracy(
     loaded.model, corpus, splitter=words, seen=evaluation.word_counts(seen, words), **shape
   )
-  sizes = [size for size in result.bytes_per_chunk if math.isfinite(size)]
+  sizes = [size for size in result.bytes_per_chunk if size is not None]
   flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
   found = {
     'step': loaded.step,
-    **dataclasses.asdict(result),
+    **report.values(result),
     'parameters': description.describe(config)['parameters'],
     'flops_per_byte': sum(flops.values()),
     'trained_bytes': loaded.step * config['batch_size'] * config['seq_len'],
     'text': corpus.title(),
-    'accuracy': {accuracy.kind: dataclasses.asdict(accuracy) for accuracy in accuracies},
+    'accuracy': {accuracy.kind: report.values(accuracy) for accuracy in accuracies},
   }
   return kept.write(path, measured | {'step': loaded.step}, found)
 

@@ -228,7 +228,9 @@ def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batc
   symbols = np.zeros(rows * seq_len, np.uint8)
   symbols[is_text] = np.frombuffer(b''.join(raw), np.uint8)
   symbols[bos], symbols[eos] = text.BOS, text.EOS
-  return Batch(symbols.reshape(rows, seq_len), segment_ids.reshape(rows, seq_len))
+  specials = (segment_ids != 0) & ~is_text
+  symbols, segment_ids, specials = (x.reshape(rows, seq_len) for x in (symbols, segment_ids, specials))
+  return Batch(symbols, segment_ids, specials=specials)
 
 
 def scoring(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:

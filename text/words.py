@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import text
 from text import units
 from text.batch import Batch
 from text.specification import arguments, canonical
@@ -64,7 +63,7 @@ _LONGEST = 2**16
 _DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
 _HAT_CUT = re.compile('(?<= )(?=[\t\xa0\u2007\u202f])|(?<=[^ ])(?=\u2044)')
 _SPACED = re.compile(r'[\S\x1c-\x1f]+[^\S\x1c-\x1f]*|[^\S\x1c-\x1f]+')  # Python's \s has four characters more
-_LETTER = 'ª'  # of no case, so that it joins words in every rule
+LETTER = 'ª'  # of no case, so that it joins words in every rule
 _MARKERS = {0xD800 + size: size for size in (1, 2, 3)}  # surrogates, which UTF-8 never spells: invalid bytes, by number
 _MARKER = re.compile('[\ud801-\ud803]')
 
@@ -130,8 +129,8 @@ def parse(spec: str) -> Splitter:
 def mark(batch: Batch, spec: str | None) -> Batch:
   """The batch with word_starts, numpy, from the splitter that `spec` names; as it is where spec is None.
 
-  Every segment is split on its own. Its first position begins a word. A BOS there and an EOS at its last position are
-  words of their own. Raises ValueError for a batch that is being traced.
+  Every segment is split on its own. Its first position begins a word. BOS and EOS are words of their own. Raises
+  ValueError for a batch that is being traced.
   """
   if spec is None:
     return batch
@@ -140,6 +139,7 @@ def mark(batch: Batch, spec: str | None) -> Batch:
       f"batch.word_starts is missing under jax.jit: fill it before, with text.words.mark(batch, '{spec}')"
     )
   splitter, bytes_BxL, segment_ids_BxL = parse(spec), np.asarray(batch.bytes), np.asarray(batch.segment_ids)
+  bos, eos = (np.asarray(special).reshape(-1) for special in (batch.bos, batch.eos))
   flat, ids = np.ascontiguousarray(bytes_BxL).reshape(-1), segment_ids_BxL.reshape(-1)
   change_BxL = np.ones(segment_ids_BxL.shape, bool)
   change_BxL[:, 1:] = segment_ids_BxL[:, 1:] != segment_ids_BxL[:, :-1]
@@ -148,7 +148,7 @@ def mark(batch: Batch, spec: str | None) -> Batch:
   for begin, end in itertools.pairwise(borders.tolist()):
     if not ids[begin]:
       continue
-    first, last = begin + int(flat[begin] == text.BOS), end - int(flat[end - 1] == text.EOS)
+    first, last = begin + int(bos[begin]), end - int(eos[end - 1])
     starts[[begin, end - 1] if last < end else begin] = True
     if first < last:
       starts[first] = True
@@ -236,7 +236,7 @@ def _decode(document: bytes) -> tuple[str, np.ndarray]:
   sizes = 1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF).astype(np.int64)
   for marker, size in _MARKERS.items():
     sizes[codes == marker] = size
-  return _MARKER.sub(_LETTER, characters), sizes if used == len(document) else np.append(sizes, len(document) - used)
+  return _MARKER.sub(LETTER, characters), sizes if used == len(document) else np.append(sizes, len(document) - used)
 
 
 def _is_open(characters: str, ends: np.ndarray) -> bool:

@@ -63,8 +63,8 @@ class Optimizer:
   """learning_rate: peak; weight_decay: decoupled, times the learning rate; decay_exempt: 'default' | 'official', who
   is spared; clip_norm: global gradient norm, 0 = off; skip_norm: an update whose gradient norm is above so many times
   the usual one is left out, 0 = none is; lr_multipliers: None, 'paper' or one number per stage;
-  accumulate: micro-batches per step; ema: decay of the averaged parameters that evaluation uses, 0 = none; groups:
-  parameters with a rate of their own, by any name.
+  accumulate: micro-batches per step, the m-th of the rows r with r % accumulate = m; ema: decay of the averaged
+  parameters that evaluation uses, 0 = none; groups: parameters with a rate of their own, by any name.
   """
 
   name: str

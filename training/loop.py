@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 
 import text
 from evaluation import bits_per_byte
+from evaluation.finite import NotFiniteError
 from text import mixture, paths, texts
 from training import checkpoint, description, processes, sharding
 from training import config as config_lib
@@ -28,7 +29,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
   Parameters come from the first of: the work directory's own checkpoint, config.init_from, initialisation. On the CPU
   a run that was stopped and resumed ends bit-equal to one that was not. Writes config.json, metrics.jsonl,
   tensorboard/ and checkpoints/, and of a model of subwords units.json. Returns the last step's metrics, validation_bpb
-  among them.
+  among them where it is finite.
 
   Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
   Interrupted after SIGTERM, SIGINT or SIGHUP, once the step under way is saved.
@@ -99,7 +100,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
           # A step's line is written before its checkpoint, so that a run resumed from there has all lines up to it.
           recorder.wait()
           with recorder.pause():
-            score, measured = _evaluate(settings, model, state, validation, mesh) if evaluates else ({}, None)
+            score, measured = _evaluate(settings, model, state, validation, mesh, display) if evaluates else ({}, None)
           values = recorder.read_previous(score)
           if stops or is_due(step, settings.checkpoint.every_steps):
             with recorder.pause():
@@ -162,31 +163,36 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora, report) -> tuple[
   return trainer.state(jax.device_get(params)), 0, 0
 
 
-def _evaluate(settings, model, state, validation, mesh) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _evaluate(settings, model, state, validation, mesh, display) -> tuple[dict[str, float], list[dict[str, Any]]]:
   """(validation metrics of the parameters that evaluation uses, what they were measured on); of several sources, their
   mean by bytes, then each.
+
+  A score that is not finite is left out, and the mean with it, which is said: training may yet recover from it.
   """
   model = state_lib.rebuild(model, state.params if state.ema is None else state.ema)
-  results = {
-    source: bits_per_byte.evaluate(
-      model,
-      corpus,
-      seq_len=settings.eval.seq_len or settings.seq_len,
-      batch_size=settings.eval.batch_size or settings.batch_size,
-      max_bytes=settings.eval.max_bytes,
-      batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
-      progress=lambda *_: processes.progress(),
-    )
-    for source, corpus in validation.items()
-  }
+  results = {}
+  for source, corpus in validation.items():
+    try:
+      results[source] = bits_per_byte.evaluate(
+        model,
+        corpus,
+        seq_len=settings.eval.seq_len or settings.seq_len,
+        batch_size=settings.eval.batch_size or settings.batch_size,
+        max_bytes=settings.eval.max_bytes,
+        batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
+        progress=lambda *_: processes.progress(),
+      )
+    except NotFiniteError as error:
+      display.line(f'step {int(state.step)}: no validation score: {error}')
   measured = [result.measured for result in results.values()]
-  if len(results) == 1:
-    return _scores(*results.values(), ''), measured
+  if len(validation) == 1:
+    return {name: value for result in results.values() for name, value in _scores(result, '').items()}, measured
+  scores = {name: value for source in results for name, value in _scores(results[source], f'/{source}').items()}
+  if len(results) < len(validation):
+    return scores, measured
   text_bytes = sum(result.text_bytes for result in results.values())
   mean = sum(result.bits_per_byte * result.text_bytes for result in results.values()) / text_bytes
-  each = (_scores(result, f'/{source}') for source, result in results.items())
-  whole = {checkpoint.METRIC: mean, 'validation_bytes': float(text_bytes)}
-  return whole | {name: value for scores in each for name, value in scores.items()}, measured
+  return {checkpoint.METRIC: mean, 'validation_bytes': float(text_bytes)} | scores, measured
 
 
 def _scores(result: bits_per_byte.Result, suffix: str) -> dict[str, float]:
@@ -197,4 +203,4 @@ def _scores(result: bits_per_byte.Result, suffix: str) -> dict[str, float]:
     'validation_eos_bits': result.eos_bits,
     **sizes,
   }
-  return {f'{name}{suffix}': value for name, value in scores.items()}
+  return {f'{name}{suffix}': value for name, value in scores.items() if value is not None}

@@ -87,7 +87,7 @@ class Trainer:
     rows = lambda dtype: jax.ShapeDtypeStruct((self.settings.batch_size, self.settings.seq_len), dtype)
     has = lambda name: getattr(self.model, name, None)
     words, units = (rows(bool) if has('words') else None), (rows(np.int32) if has('units') else None)
-    return text.Batch(rows(np.uint8), rows(np.int32), words, units)
+    return text.Batch(rows(np.uint8), rows(np.int32), words, units, specials=rows(bool))
 
   def lower(
     self, state: state_lib.TrainState, batch: text.Batch, report: Callable[[str], None] = print

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -18,11 +17,11 @@ from evaluation import (
   compressed_bits_per_byte,
   evaluate,
   generate,
+  report,
   segment,
   show_chunks,
   unit_starts,
 )
-from evaluation.report import as_json
 from text import MemoryCorpus, gold, open_corpus
 from text.prepare import prepare
 
@@ -69,7 +68,7 @@ def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, tw
   (scores,) = written['sources']
   expected = evaluate(two_byte_model(positional=True), MemoryCorpus(DOCUMENTS), seq_len=32, batch_size=4)
   assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-6)
-  assert scores['bytes_per_chunk'] == [x if math.isfinite(x) else None for x in expected.bytes_per_chunk]
+  assert scores['bytes_per_chunk'] == list(expected.bytes_per_chunk)
   assert scores['text_bytes'] == sum(map(len, DOCUMENTS)) and written['step'] == 7 and scores['source'] == source
   assert scores['baselines'].items() >= compressed_bits_per_byte(DOCUMENTS).items()
   orders = [scores['baselines'][f'Markov model of order {order}'] for order in (1, 2, 3)]
@@ -158,7 +157,7 @@ def test_gold_units_are_compared_with_the_chunks(source, tmp_path, two_byte_mode
     batch_size=4,
   )
   assert scores['documents'] == 2 and scores['text_bytes'] == 17
-  assert scores['boundaries'] == as_json({'x': [dataclasses.asdict(score) for score in expected]})['x']
+  assert scores['boundaries'] == [report.values(score) for score in expected]
   done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', *options, HNET_CORPORA=str(tmp_path / 'nowhere'))
   assert done.returncode == 1 and 'python -m text.corpora fetch chinese_words' in done.stderr.decode()
 

@@ -42,6 +42,7 @@ def test_rows_are_those_of_the_corpora_and_their_order_depends_on_the_seed():
     expected = materialise(CORPORA[owner], streams[owner].pieces(np.array([own_row])), 1, 16)
     np.testing.assert_array_equal(batch.bytes[row], expected.bytes[0])
     np.testing.assert_array_equal(batch.segment_ids[row], expected.segment_ids[0])
+    np.testing.assert_array_equal(batch.specials[row], expected.specials[0])
   owners = lambda seed: MixedRows(mixture, 16, seed).locate(np.arange(100))[0].tolist()
   assert owners(0) != owners(1) and owners(2) == owners(2)
 

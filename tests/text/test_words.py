@@ -1,5 +1,6 @@
 """Words: the published rule, any bytes, the cap, prefixes that never change, marks in batches."""
 
+import dataclasses
 import itertools
 import pickle
 
@@ -318,6 +319,16 @@ def test_marks_equal_a_loop_over_segments(kind, rows):
   batch = words.mark(text.Batch(bytes_BxL, segment_ids_BxL), splitter(kind, 8).name)
   np.testing.assert_array_equal(batch.word_starts, expected)
   assert batch.word_starts.dtype == bool and batch.bytes is bytes_BxL and batch.segment_ids is segment_ids_BxL
+
+
+def test_the_values_of_bos_and_eos_in_text_that_a_row_cuts_are_marked_as_text():
+  rows = text.Batch.of([b'\xfeab\xff', b'ab\xff'])
+  for specials, expected in (([[0], []], [[0, 1], [0]]), ([[], [2]], [[0], [0, 2]])):
+    is_special = np.zeros(rows.bytes.shape, bool)
+    for row, places in enumerate(specials):
+      is_special[row, places] = True
+    starts = words.mark(dataclasses.replace(rows, specials=is_special), 'whitespace').word_starts
+    assert [np.flatnonzero(row).tolist() for row in starts] == expected
 
 
 def test_device_batches_are_marked_too_but_not_while_they_are_traced():
