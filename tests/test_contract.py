@@ -73,7 +73,8 @@ DOCUMENTS = st.lists(st.integers(1, LENGTH), max_size=5).map(
 )
 
 
-IDS = st.lists(DOCUMENTS, min_size=ROWS, max_size=ROWS).map(functools.partial(oracles.segment_ids, length=LENGTH))
+segment_ids = functools.partial(oracles.segment_ids, length=LENGTH)
+IDS = st.lists(DOCUMENTS, min_size=ROWS, max_size=ROWS).map(segment_ids)
 BATCHES = st.builds(Batch, ROWS_OF_TEXT, IDS)
 
 

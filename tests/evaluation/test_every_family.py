@@ -80,7 +80,7 @@ class Subject:
           if here:
             units_L[here[-1]] = index
       batch = self.batch(bytes_L, ids_L, starts_L, units_L)
-      nll, segmentations = jax.device_get(_scorer(None)(self.model, batch))
+      nll, segmentations, _ = jax.device_get(_scorer(None)(self.model, batch))
       is_eos = np.array([scored and symbol == len(documents[number]) + 1 for number, symbol, scored in row], bool)
       is_eos = np.pad(is_eos, (0, seq_len - len(row)))
       nats += float(nll[0].sum(where=is_scored & ~is_eos, dtype=np.float64))
