@@ -45,7 +45,12 @@ def main(arguments: list[str]) -> None:
     limits = {name: bits for name, bits in evaluation.compressed_bits_per_byte(documents).items() if name in LIMITS}
     for model in flags.models:
       command = [
-        *(sys.executable, str(TRAIN), f'--config=configs/compare.py:{model}', '--config.log.every_steps=10'),
+        *(
+          sys.executable,
+          str(TRAIN),
+          f'--config={TRAIN.parent}/configs/compare.py:{model}',
+          '--config.log.every_steps=10',
+        ),
         f'--config.data.source=corpus:{corpus}',
         f'--config.eval.every_steps={flags.every_steps}',
         f'--config.eval.max_bytes={flags.eval_bytes}',

@@ -29,6 +29,8 @@ from layers import checks
 from text import paths
 from training import config as config_lib
 
+flags.disclaim_key_flags()  # --help shows them as flags of the program
+
 MODULE = 'config_file'  # the name of a config file as a Python module
 _CHANGES = 'config.KEY'  # the flag in which absl keeps what is changed
 _CHANGE = re.compile(r'--?(no)?config\.([^=]*)(?:=(.*))?', re.DOTALL)

@@ -50,9 +50,10 @@ def test_a_key_that_is_set_to_its_own_value_changes_nothing(name):
   plain, resolved = config.to_dict(), config_lib.resolve(config)
   for tree in (plain, resolved):  # with tuples, and as config.json has it
     for key, value in keys(tree):
-      for text in (repr(value), str(value), json.dumps(value) if isinstance(value, list) else repr(value)):
+      texts = {repr(value), str(value), json.dumps(value) if isinstance(value, list) else repr(value)}
+      for text in texts:
         config_flag.change(config, [f'{key}={text}'])
-        assert config_lib.resolve(config) == resolved, (key, text)
+      assert config_lib.resolve(config) == resolved, (key, texts)
   assert config_lib.parse(config) == config_lib.parse(plain)
 
 
