@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -52,7 +53,8 @@ def records(directory: pathlib.Path) -> dict[int, dict[str, Any]]:
 
 def scores(directory: pathlib.Path) -> dict[int, float]:
   """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read."""
-  return {step: record[METRIC] for step, record in records(directory).items() if record[METRIC] is not None}
+  found = {step: record[METRIC] for step, record in records(directory).items()}
+  return {step: score for step, score in found.items() if score is not None and math.isfinite(score)}
 
 
 def best_step(directory: pathlib.Path) -> int:
