@@ -69,17 +69,19 @@ def main(arguments: list[str]) -> None:
             'below': f'{name} ({bits:.3f})',
             'seconds': '–' if elapsed is None else f'{elapsed:.0f}',
             'MB read': '–' if size is None else f'{size / 1e6:.2f}',
-            'last validation': f'{last:.3f}',
+            'last validation': '–' if last is None else f'{last:.3f}',
           }
         )
   print(report.markdown(rows))
 
 
-def race(command: list[str], limits: dict[str, float], seconds: float) -> tuple[dict[str, tuple[float, int]], float]:
-  """({limit: (seconds, bytes read) when it was passed}, last validation) of a training command."""
+def race(
+  command: list[str], limits: dict[str, float], seconds: float
+) -> tuple[dict[str, tuple[float, int]], float | None]:
+  """({limit: (seconds, bytes read) when it was passed}, last validation or None) of a training command."""
   from training.workdir import read_config
 
-  reached, last, began = {}, float('nan'), time.monotonic()
+  reached, last, began = {}, None, time.monotonic()
   with tempfile.TemporaryDirectory() as directory:
     workdir = pathlib.Path(directory, 'run')
     command = [*command, f'--workdir={workdir}']

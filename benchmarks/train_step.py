@@ -66,7 +66,7 @@ def main(_: list[str]) -> None:
 def _table(facts, seconds) -> str:
   done = _STEPS.value * _BATCH_SIZE.value * _SEQ_LEN.value
   speed = {name: done / statistics.median(values) for name, values in seconds.items()}
-  peer = max((value for name, value in speed.items() if name != 'ours'), default=float('nan'))
+  peer = max((value for name, value in speed.items() if name != 'ours'), default=None)
   lines = [f'loss {loss:.4f}' for loss in [fact['loss'] for fact in facts.values() if 'loss' in fact][:1]] or ['']
   if 'ours' in facts:
     ours = facts['ours']
@@ -74,8 +74,9 @@ def _table(facts, seconds) -> str:
   lines.append(f'{"":22} {"bytes/s":>9} {"of best torch":>14} {"GFLOP/s peak":>13} {"of peak":>8}')
   for name, value in speed.items():
     peak = facts[name]['peak']
-    work = 3 * facts['ours']['flops'] * value / peak if 'ours' in facts else float('nan')
-    lines.append(f'{name:22} {value:9,.0f} {value / peer:14.2f} {peak / 1e9:13.0f} {work:8.1%}')
+    ratio = f'{value / peer:.2f}' if peer else '–'
+    work = f'{3 * facts["ours"]["flops"] * value / peak:.1%}' if 'ours' in facts else '–'
+    lines.append(f'{name:22} {value:9,.0f} {ratio:>14} {peak / 1e9:13.0f} {work:>8}')
   if 'ours' in facts:
     products, traffic = ours['counted_flops'] / ours['peak'], ours['counted_bytes'] / ours['copy_speed']
     lines.append(

@@ -25,11 +25,19 @@ if TYPE_CHECKING:
   from tokenizers import Tokenizer
 
 
-def nats(model: llama.Llama, tokens: Sequence[int]) -> np.ndarray:
-  """Of every token but the first, given those before it: [N - 1] float32; computed in rows of 2^k tokens."""
+def nats(model: llama.Llama, tokens: Sequence[int], name: str = 'the text') -> np.ndarray:
+  """Of every token but the first, given those before it: [N - 1] float32; computed in rows of 2^k tokens.
+
+  Raises ValueError, which names the text, for a model that gives nan or inf.
+  """
   row = np.zeros((1, 1 << (len(tokens) - 1).bit_length()), np.int32)
   row[0, : len(tokens)] = tokens
-  return np.asarray(_nats(model, row))[: len(tokens) - 1]
+  found = np.asarray(_nats(model, row))[: len(tokens) - 1]
+  if len(bad := np.flatnonzero(~np.isfinite(found))):
+    raise ValueError(
+      f'{name}: token {bad[0]} has {found[bad[0]]} nats, so weights or activations hold nan or inf: use other weights'
+    )
+  return found
 
 
 @jax.jit
@@ -69,11 +77,7 @@ def main(arguments: Sequence[str]) -> None:
   all_bits = all_bytes = 0
   for file, document in documents.items():
     tokens = tokenizer.encode(document, add_special_tokens=False).ids
-    bits = float(nats(model, [begin, *tokens]).sum()) / math.log(2)
-    if not math.isfinite(bits):
-      raise ValueError(
-        f"{file}: its tokens have {bits} bits: the model's weights or activations hold nan or inf; use other --weights."
-      )
+    bits = float(nats(model, [begin, *tokens], file).sum()) / math.log(2)
     size = len(document.encode())
     print(f'{file}: {size} bytes, {len(tokens)} tokens, {bits / size:.4f} bits per byte')
     all_bits, all_bytes = all_bits + bits, all_bytes + size

@@ -171,6 +171,7 @@ def test_isolation_packed_equals_padded_equals_alone(subject, documents, lengths
 def test_nll_is_that_of_the_logits_before_each_scored_byte_or_of_a_naive_loop_over_words(subject, batch):
   output = jax.device_get(subject.forward(subject.model, subject.marked(batch)))
   expected = subject.nats(batch, output)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(output))  # of rows without text, too
   is_known = ~np.isnan(expected)
   assert output.nll.dtype == np.float32
   np.testing.assert_array_equal(output.nll[~np.asarray(batch.scored)], 0)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from byte_models import gguf_file, llama
+from byte_models import gguf_file, llama, token_bits
 from layers.paths import flatten
 
 gguf = pytest.importorskip('gguf', reason='reads GGUF: pip install -r requirements-gguf.txt')
@@ -88,6 +88,12 @@ def write(tensors, tmp_path):
     return path
 
   return write
+
+
+def test_nats_that_are_not_finite_are_refused(model):
+  assert np.isfinite(token_bits.nats(model, [1, 2, 3])).all()
+  with pytest.raises(ValueError, match=r'^lead\.txt: token \d has nan nats, so weights or activations hold nan'):
+    token_bits.nats(model, [1, 2, 7], 'lead.txt')  # outside the vocabulary
 
 
 def test_a_file_in_float32_is_the_model_itself(write, model):

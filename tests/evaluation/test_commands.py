@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 import byte_models
 import hnet
@@ -203,6 +205,12 @@ def test_official_weights_work_in_place_of_a_work_directory(source, tmp_path):
   done = run('generate.py', official, '--prompt=ab', '--max_bytes=8', '--temperature=0')
   assert done.returncode == 0, done.stderr
   assert done.stdout.decode() == f'ab{generate(model, [b"ab"], 8, temperature=0)[0].decode("utf-8", "replace")}\n'
+
+  leaves = load_file(weights / 'model.safetensors')
+  save_file({name: np.full_like(leaf, np.nan) for name, leaf in leaves.items()}, weights / 'model.safetensors')
+  done = run('generate.py', official, '--prompt=ab', '--max_bytes=8')
+  assert (done.returncode, done.stdout) == (1, b'ab\n')
+  assert "the model's logits are not finite after 0 bytes" in done.stderr.decode()
 
   for option, word in (('--seq_len=64', '--source is missing'), ('--step=3', 'step 3 does not apply')):
     done = run('eval.py', official, option)

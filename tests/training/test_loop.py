@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -420,6 +421,27 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(make_config, tmp_path, mo
   monkeypatch.setattr(bits_per_byte, 'evaluate', scored)
   training.train(make_config(num_steps=30, **{'checkpoint.keep_latest': 1}), tmp_path)
   assert steps(tmp_path) == [10, 30] and training.load(tmp_path, 'best').step == 10
+
+
+def test_a_validation_that_is_not_finite_is_left_out_and_said_and_training_goes_on(
+  source, make_config, tmp_path, capsys
+):
+  (tmp_path / 'bad.txt').write_bytes(b'the cat \x07 sat')
+  good, bad = source, f'files:{tmp_path}/bad.txt@all'
+  config = make_config(num_steps=10, **{'data.validation': [good, bad], 'model.poison_byte': 7})
+  values = training.train(config, tmp_path / 'two')
+  said = capsys.readouterr().out
+  assert re.search(r'step 10: no validation score: .* document 0 of .*bad.txt', said)
+  for found in (values, lines(tmp_path / 'two')[-1]):
+    scores = {name for name in found if name.startswith('validation')}
+    assert {f'validation_bpb/{good}', f'validation_eos_bits/{good}'} <= scores
+    assert 'validation_bpb' not in scores and not any(name.endswith(bad) for name in scores)
+  with pytest.raises(ValueError, match=r'no checkpoint in .* has a validation score'):
+    training.load(tmp_path / 'two', 'best')
+  values = training.train(
+    make_config(num_steps=10, **{'data.validation': bad, 'model.poison_byte': 7}), tmp_path / 'one'
+  )
+  assert not any(name.startswith('validation') for name in values) and steps(tmp_path / 'one') == [5, 10]
 
 
 def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):

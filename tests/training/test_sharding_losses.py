@@ -6,8 +6,11 @@ Also: what a program's text says of its collectives, where it is known in closed
 from tests import devices
 
 EQUAL = """
-import sys
+import jax
 from studies import equal_losses
+
+jax.config.update('jax_debug_nans', True)  # no step of a healthy run makes one
+jax.config.update('jax_debug_infs', True)
 
 # The places are the first without a boundary near one half; where there is one, the study tries the next. The ratio
 # loss of several micro-batches is a mean over them, so each must hold the same rows everywhere.

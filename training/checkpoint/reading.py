@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -61,7 +62,7 @@ def scores(directory: pathlib.Path) -> list[dict[int, float]]:
   """
   alike: dict[str, dict[int, float]] = {}
   for step, record in records(directory).items():
-    if record[METRIC] is not None:
+    if record[METRIC] is not None and math.isfinite(record[METRIC]):
       measured = json.dumps(record.get('measured'), sort_keys=True)  # earlier records do not say
       alike[measured] = alike.pop(measured, {}) | {step: record[METRIC]}
   return list(alike.values())
