@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
+from text import regular_file
 from text.command_line import OURS, raised_by, sentence
 from training import compilation_cache
 from training.interrupt import Interrupted
@@ -20,7 +21,15 @@ def run(main: Callable[[list[str]], None]) -> None:
   logging.set_verbosity(logging.FATAL)
   sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
   compilation_cache.enable()
-  app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(app.parse_flags_with_usage, argv))
+  app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(_parse_flags, argv))
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+    flag, _, value = argument.partition('=')
+    if flag.lstrip('-') == 'config':
+      regular_file.check((value or following).partition(':')[0], '--config')
+  return app.parse_flags_with_usage(argv)
 
 
 def _show(hook: Callable, unraisable: Any) -> None:
