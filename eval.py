@@ -99,16 +99,13 @@ def main(_: list[str]) -> None:
   name = 'official weights' if step is None else f'step {step}'
   scores = {'workdir': _WORKDIR.value, 'step': step, 'split': _SPLIT.value, 'sources': [], 'gold': []}
   for source, corpus in zip(sources, corpora, strict=True):
+    title = corpus.title(_MAX_BYTES.value)
     common = overlap.overlap(corpus, trained_on) if trained_on else None
-    for line in (
-      f'{_WORKDIR.value} ({name}) on {corpus.title()}',
-      *corpus.notes,
-      *(common.sentences() if common else ()),
-    ):
+    notes = (*corpus.notes, *common.sentences()) if common else corpus.notes
+    for line in (f'{_WORKDIR.value} ({name}) on {title}', *notes):
       print(sentence(line))
-    found = _score(model, corpus, shape, counted, counted_on, console)
-    known = {'source': source, 'text': corpus.title(), 'overlap': report.values(common) if common else None}
-    scores['sources'].append(known | found)
+    known = {'source': source, 'text': title, 'overlap': report.values(common) if common else None}
+    scores['sources'].append(known | _score(model, corpus, shape, counted, counted_on, console))
     print()
   for gold_name, gold in zip(_GOLD.value, golds, strict=True):
     scores['gold'].append({'gold': gold_name, **_score_gold(model, gold, shape, console)})

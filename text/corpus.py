@@ -54,10 +54,12 @@ class Corpus:
     """The corpora that this one joins, or itself."""
     return (self,)
 
-  def title(self) -> str:
-    """The name, and how much of what it is: what is shown to people."""
+  def title(self, max_bytes: int = 0) -> str:
+    """The name, and how much of what it is: what is shown to people. max_bytes: that are scored of it, 0 = all."""
     documents = f'{len(self):,} documents' if self.whole is None else f'{len(self):,} of {self.whole:,} documents'
-    return f'{self.name}: {documents}, {int(self.lengths.sum(dtype=np.int64)):,} bytes'
+    size = int(self.lengths.sum(dtype=np.int64))
+    scored = f', of which the first {max_bytes:,} are scored' if 0 < max_bytes < size else ''
+    return f'{self.name}: {documents}, {size:,} bytes{scored}'
 
   def identity(self) -> dict[str, Any]:
     """What a checkpoint keeps of the text that it was trained on, as JSON data."""

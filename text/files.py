@@ -164,6 +164,8 @@ def _match(pattern: str) -> dict[str, os.stat_result]:
       folders.append(path)
       continue
     regular_file.check_mode(status.st_mode, path, 'data file')
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+      raise OSError(f"data file '{path}' cannot be read (Permission denied): make it readable or leave it out")
     found[path] = status
   # `**` matches directories and what is in them; another glob would leave out the files of a directory that it matches
   if folders and ('**' not in pattern or not found):

@@ -107,7 +107,7 @@ def _lines(path: str, field: str) -> Iterator[bytes]:
         record = json.loads(line)
       except (ValueError, RecursionError) as error:  # invalid UTF-8 is a ValueError too
         raise ValueError(f'{place} {_complaint(line, number, path, error)}') from error
-      if number == 1 and isinstance(record, list):
+      if number == 1 and isinstance(record, list) and all(isinstance(item, dict) for item in record):
         raise ValueError(f'{place} {_complaint(line, number, path, None)}')
       value = _value(record, field, place)
       if not isinstance(value, str):

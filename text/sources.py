@@ -75,10 +75,13 @@ def open_corpus(source: str, split: str) -> Corpus:
 
 
 def without_noise(source: str) -> str:
-  """The text that a source perturbs, or itself."""
-  while source.startswith('noise:'):
-    _, _, source = source.removeprefix('noise:').partition(':')
-  return source
+  """The text that a source perturbs, or itself; raises ValueError where it names none."""
+  clean = source
+  while clean.startswith('noise:'):
+    _, separator, clean = clean.removeprefix('noise:').partition(':')
+    if not separator:
+      raise ValueError(f"data source '{source:.200}' names no text: write noise:NAME(...):SOURCE")
+  return clean
 
 
 def document_groups(source: str) -> Sequence[Group] | Mapping[str, Sequence[Group]]:
@@ -168,9 +171,8 @@ class _Noisy:
   def _parsed(self) -> tuple[Any, Source]:
     from text import noise
 
-    perturbation, separator, inner = self.spec.partition(':')
-    if not separator:
-      raise ValueError(f"data source 'noise:{self.spec}' names no text: write noise:NAME(...):SOURCE")
+    without_noise(f'noise:{self.spec}')
+    perturbation, _, inner = self.spec.partition(':')
     if inner.count('noise:') >= MOST_NOISES:
       raise ValueError(f"data source 'noise:{self.spec:.50}…' has more than {MOST_NOISES} noises, one upon the other")
     return noise.parse(perturbation), parse(inner)

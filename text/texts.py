@@ -63,9 +63,8 @@ class Texts:
 
   def open(self, source: str, split: str = 'validation') -> Corpus:
     """A split of any source: of files that the run trains on in part, that split of them; of other files all."""
-    return self._open(
-      source, any(self._share(source, name) for name, _ in self.training if self._is_divided(name)), split
-    )
+    divided = [name for name, _ in self.training if self._is_divided(name)]
+    return self._open(source, any(self._share(source, name) for name in divided), split)
 
   def _is_divided(self, trained_on: str) -> bool:
     return _clean(trained_on).division == 'hash' and any(self._share(trained_on, name) for name in self.validation)
@@ -96,11 +95,14 @@ def _clean(source: str) -> sources.Source:
   return sources.parse(sources.without_noise(source))
 
 
-def described(training: Mixture, validation: Mapping[str, Corpus]) -> Iterator[str]:
-  """Lines for people at the start of a run: what it trains on and validates on, and what both have in common."""
-  for verb, corpora in (('trains', training.corpora), ('validates', validation.values())):
+def described(training: Mixture, validation: Mapping[str, Corpus], max_bytes: int = 0) -> Iterator[str]:
+  """Lines for people at the start of a run: what it trains on and validates on, and what both have in common.
+
+  max_bytes: of each text that is validated on, 0 = all.
+  """
+  for verb, most, corpora in (('trains', 0, training.corpora), ('validates', max_bytes, validation.values())):
     for corpus in corpora:
-      yield sentence(f'{verb} on {corpus.title()}')
+      yield sentence(f'{verb} on {corpus.title(most)}')
       yield from (f'  {note}' for note in corpus.notes)
   for corpus in validation.values():
     yield from (sentence(f'{corpus.name}: {said}') for said in overlap(corpus, training.corpora).sentences())

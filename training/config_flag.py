@@ -26,7 +26,7 @@ import ml_collections
 from absl import flags
 
 from layers import checks
-from text import paths
+from text import paths, regular_file
 from training import config as config_lib
 
 flags.disclaim_key_flags()  # --help shows them as flags of the program
@@ -94,6 +94,7 @@ def load(named: str) -> Any:
   match = _FILE.fullmatch(named)
   file, argument = (match[1], match[2]) if match else (named, None)
   path, flag = paths.of(file, '--config'), f'--config={named:.500}'
+  regular_file.check(path, '--config')
   if not path.is_file():
     raise FileNotFoundError(
       f'{flag}: there is no file {path} (working directory {os.getcwd()}): name one such as configs/quickstart.py'

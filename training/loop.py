@@ -54,7 +54,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
   corpora, validation = run_texts.open_training(), run_texts.open_validation()
   fingerprints = [corpus.fingerprint for corpus in (*corpora.corpora, *validation.values())]
   processes.check_equal('the texts', fingerprints, 'give all machines the same data')
-  processes.in_main(lambda: display.line('\n'.join(texts.described(corpora, validation))))
+  processes.in_main(lambda: display.line('\n'.join(texts.described(corpora, validation, settings.eval.max_bytes))))
 
   display.line(description.table(description.describe(config, model)))
 

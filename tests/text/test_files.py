@@ -109,6 +109,10 @@ def test_a_directory_that_a_glob_cannot_enter_is_named(tmp_path, monkeypatch, pa
   try:
     with without_privileges(), pytest.raises(OSError, match=r"'(shut|open/link).*' cannot be entered \(Permission den"):
       sources.document_groups(f'files:{pattern}')
+    (tmp_path / 'open' / 'b.md').write_bytes(b'x')
+    (tmp_path / 'open' / 'b.md').chmod(0)
+    with without_privileges(), pytest.raises(OSError, match=r"data file 'open/b\.md' cannot be read \(Permission den"):
+      sources.document_groups('files:open/*.*')
     with without_privileges():
       assert len(sources.document_groups('files:open/*.txt')) == 1
   finally:

@@ -176,7 +176,10 @@ def test_the_lines_at_the_start_say_what_is_used_and_what_is_common(root, tmp_pa
   training = Mixture([open_corpus(A.format(root), 'train')])
   validation = {'some': open_corpus(f'files:{tmp_path}/some.jsonl#text@all', 'validation')}
   size, scored, common = (sum(map(len, docs)) for docs in (training.corpora[0], DOCUMENTS[78:82], DOCUMENTS[78:80]))
-  assert list(texts.described(training, validation)) == [
+  assert list(texts.described(training, validation, 10))[1].endswith(
+    f', {scored} bytes, of which the first 10 are scored'
+  )
+  assert list(texts.described(training, validation, scored)) == [
     f'trains on {A.format(root)} (train): 72 of 80 documents, {size:,} bytes',
     f'validates on files:{tmp_path}/some.jsonl#text@all: 4 documents, {scored} bytes',
     f'  empty lines passed over: 1 (the first: {tmp_path}/some.jsonl:5)',
