@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from training import command_line, load
+from training import command_line, config_flag, load
 
 ROOT = pathlib.Path(__file__).parents[2]
 
