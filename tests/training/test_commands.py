@@ -67,7 +67,11 @@ def test_a_signal_ends_the_run_with_its_step_saved_and_says_how_to_go_on(source,
   assert step >= 5 and f'step {step}/100000' in out
 
 
-ON_A_TERMINAL = 'import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY); os.execv(sys.argv[1], sys.argv[1:])'
+# A test that runs under nohup passes on that SIGHUP is ignored; a terminal's own program does not.
+ON_A_TERMINAL = """import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])"""
 
 
 def test_a_closed_terminal_saves_the_step(source, tmp_path):
