@@ -27,6 +27,7 @@ class Result:
   one of them (None where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
   beginning of the last of them was scored, because of max_bytes. context: symbols that the row of a continued document
   repeats, unscored. seconds: wall time, compilation included. fingerprint: of the corpus (text.corpus.Corpus).
+  bits_at_chunks: per stage, mean bits of the bytes where chunks begin, and of the bytes behind these (None: no byte).
   """
 
   bits_per_byte: float
@@ -39,6 +40,7 @@ class Result:
   context: int
   seconds: float
   fingerprint: str
+  bits_at_chunks: tuple[tuple[float | None, float | None], ...] = ()
 
   @property
   def measured(self) -> dict[str, Any]:
@@ -76,10 +78,10 @@ def evaluate(
   score = _scorer(NamedSharding(batch_sharding.mesh, PartitionSpec()) if batch_sharding else None)
   total, documents = int(corpus.lengths.sum()), len(corpus)
   nats = eos_nats = 0.0
-  text_bytes, ends, chunks = 0, 0, np.zeros(0, np.int64)
+  text_bytes, ends, chunks, around = 0, 0, np.zeros(0, np.int64), np.zeros(0)
 
-  def count(outputs, pieces, scored_BxL, is_eos_BxL):
-    nonlocal nats, eos_nats, text_bytes, ends, chunks
+  def count(outputs, pieces, scored_BxL, is_eos_BxL, inside_BxL):
+    nonlocal nats, eos_nats, text_bytes, ends, chunks, around
     nll_BxL, segmentations, is_finite_BxL = jax.device_get(outputs)
     finite.check(is_finite_BxL[scored_BxL], corpus, pieces)
     text_BxL, eos_BxL = scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
@@ -88,6 +90,8 @@ def evaluate(
     text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())
     found = np.array([(starts_BxL & text_BxL).sum() for starts_BxL in segmentations], np.int64)
     chunks = chunks + found if len(chunks) else found
+    more = np.array([_around(nll_BxL, starts_BxL, text_BxL, inside_BxL) for starts_BxL in segmentations])
+    around = around + more if len(around) else more
     if progress:
       progress(text_bytes, total)
 
@@ -98,7 +102,7 @@ def evaluate(
     outputs = score(model, _place(rows.batch, batch_sharding))
     if waiting:
       count(*waiting)
-    waiting = outputs, rows.pieces, rows.scored_BxL, rows.is_eos_BxL
+    waiting = outputs, rows.pieces, rows.scored_BxL, rows.is_eos_BxL, rows.batch.scored
   count(*waiting)
   if text_bytes != total:
     raise RuntimeError(f'{text_bytes} bytes of text were scored, the documents have {total}')
@@ -113,6 +117,9 @@ def evaluate(
     context=seq_len // 2 if context is None else context,
     seconds=time.perf_counter() - began,
     fingerprint=fingerprint,
+    bits_at_chunks=tuple(
+      tuple(float(total / math.log(2) / count) if count else None for total, count in of_stage) for of_stage in around
+    ),
   )
 
 
@@ -132,6 +139,17 @@ def first_bytes(corpus: Corpus, max_bytes: int | None) -> tuple[Corpus, bool]:
   length = max_bytes - (int(ends_N[last - 1]) if last else 0)
   documents = [corpus[document] for document in range(last)] + [corpus.read(last, 0, length)]
   return MemoryCorpus(documents, name=f'{corpus.name}, first {max_bytes} bytes'), length < int(corpus.lengths[last])
+
+
+def _around(nll_BxL, starts_BxL, text_BxL, inside_BxL) -> list[tuple[float, int]]:
+  """(nats, bytes) of the bytes of text where chunks begin, and of the bytes of text behind these.
+
+  inside: not the first position of a segment, where a chunk begins in any case.
+  """
+  at_BxL = starts_BxL & text_BxL
+  behind_BxL = np.zeros_like(at_BxL)
+  behind_BxL[:, 1:] = (starts_BxL & inside_BxL)[:, :-1] & text_BxL[:, 1:]
+  return [(nll_BxL.sum(dtype=np.float64, where=mask), int(mask.sum())) for mask in (at_BxL, behind_BxL)]
 
 
 @functools.cache

@@ -39,6 +39,9 @@ def table(model: str, result: Result, baselines: Mapping[str, float]) -> Table:
   grid.add_section()
   for stage, size in enumerate(result.bytes_per_chunk):
     grid.add_row(f'bytes per chunk, stage {stage}', _number(size, '.2f'))
+  for stage, pair in enumerate(result.bits_at_chunks):
+    shown = ' / '.join('–' if bits is None else f'{bits:.2f}' for bits in pair)
+    grid.add_row(f'bits where a chunk begins / one byte on, stage {stage}', shown)
   grid.add_row('bits per end of document', _number(result.eos_bits, '.2f'))
   grid.add_row('bytes of text', f'{result.text_bytes:,}')
   grid.add_row('documents' + (' (the last one in part)' if result.last_document_cut else ''), f'{result.documents:,}')

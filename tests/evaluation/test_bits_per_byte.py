@@ -50,6 +50,23 @@ def test_bits_equal_the_naive_loop_over_whole_documents(two_byte_model):
   assert (result.seq_len, result.context) == (256, 128) and result.seconds > 0
 
 
+def test_bits_at_chunks_equal_the_naive_loop_whatever_the_cuts(two_byte_model):
+  model = two_byte_model(positional=False)
+  documents = random_documents(0, 5, 1, 40, 62, 30)
+  at, behind = ([], []), ([], [])
+  for document in documents:
+    symbols = [254, *document, 255]
+    bits = [math.nan, *(nats(model, symbols, i) / math.log(2) for i in range(1, len(symbols) - 1))]
+    for stage, divisor in enumerate((5, 25)):
+      begins = [i for i in range(1, len(bits)) if symbols[i] % divisor == 0]
+      at[stage].extend(bits[i] for i in begins)
+      behind[stage].extend(bits[i + 1] for i in begins if i + 1 < len(bits))
+  for seq_len in (256, 16):
+    found = evaluate(model, MemoryCorpus(documents), seq_len=seq_len, batch_size=2).bits_at_chunks
+    for stage in (0, 1):
+      assert found[stage] == pytest.approx((np.mean(at[stage]), np.mean(behind[stage])), rel=1e-5)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=8), st.sampled_from([None, 2, 5, 15]), st.integers(0, 9))
 def test_bits_of_a_short_memory_do_not_depend_on_the_cuts(two_byte_model, lengths, context, seed):
