@@ -37,7 +37,7 @@ class LlamaConfig:
   rope_theta: float = 10000.0
   rope_scaling: RotaryScaling | None = None
   tie_word_embeddings: bool = False
-  max_position_embeddings: int = 2048  # not enforced
+  max_position_embeddings: int = 2048  # rows of token_bits are no longer; a call may be
   bos_token_id: int | None = None
   eos_token_id: int | tuple[int, ...] | None = None
   dtype: str = 'float32'
@@ -122,6 +122,7 @@ def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
       key in _SIZES or value is not None
     ):
       raise ValueError(f'{key} {value!r:.50} must be a whole number of at least 1 (and at most {checks.MOST}).')
+  checks.integer(values.get('max_position_embeddings', 1), 'max_position_embeddings', 1)
   heads = values['num_attention_heads']
   shared = values['num_key_value_heads'] = values['num_key_value_heads'] or heads
   if heads % shared or (values['head_dim'] is None and values['hidden_size'] % heads):

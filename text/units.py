@@ -174,6 +174,7 @@ def alphabet() -> list[str]:
 
 _CHARACTERS = dict(enumerate(alphabet()))
 _BYTE_OF = {ord(character): chr(byte) for byte, character in _CHARACTERS.items()}
+_LETTERS = frozenset(_CHARACTERS.values())
 
 
 def parts(word: bytes) -> list[bytes]:
@@ -184,6 +185,24 @@ def parts(word: bytes) -> list[bytes]:
 def written(word: bytes) -> str:
   """Bytes in the alphabet of byte-level tokenizers."""
   return word.decode('latin-1').translate(_CHARACTERS)
+
+
+def unwritten(name: str) -> bytes:
+  """What a name in that alphabet stands for; a name of other letters stands for itself."""
+  characters = name.translate(_BYTE_OF) if _LETTERS.issuperset(name) else None
+  return name.encode() if characters is None else characters.encode('latin-1')
+
+
+def read_tokenizer(content: bytes) -> tuple[dict[str, Any], Any]:
+  """(what a tokenizer.json says, the `tokenizers.Tokenizer`). Raises ValueError with a phrase for a damaged one."""
+  from tokenizers import Tokenizer  # here, so that models of bytes do without it
+
+  try:
+    return json.loads(content), Tokenizer.from_str(content.decode())
+  except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+      raise
+    raise ValueError(f'is damaged or no tokenizer.json ({error!s:.100})') from None
 
 
 def _subwords(spec: str, path: str) -> Units:
@@ -197,7 +216,7 @@ def _subwords(spec: str, path: str) -> Units:
   for token in sorted(vocabulary, key=vocabulary.get):
     if len(token) > 1:
       numbers[token] = len(table)
-      table.append(token.translate(_BYTE_OF).encode('latin-1'))
+      table.append(unwritten(token))
 
   @functools.lru_cache(_KEPT_WORDS)
   def split(word: bytes) -> tuple[int, ...]:
@@ -211,22 +230,18 @@ def _subwords(spec: str, path: str) -> Units:
 
 def _tokenizer(name: str, path: str, content: bytes) -> tuple[Any, dict[str, int]]:
   """(the BPE of a tokenizer.json, its units in the alphabet of bytes -> ids)."""
-  from tokenizers import Tokenizer, models  # here, so that models of bytes do without it
+  from tokenizers import models
 
   try:
-    settings, tokenizer = json.loads(content), Tokenizer.from_str(content.decode())
-  except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-      raise
-    raise ValueError(
-      f"{name}: '{path}' is damaged or no tokenizer.json ({error!s:.100}): make it again, or name another"
-    ) from None
+    settings, tokenizer = read_tokenizer(content)
+  except ValueError as error:
+    raise ValueError(f"{name}: '{path}' {error}: make it again, or name another") from None
   before = settings.get('pre_tokenizer') or {}
   steps = {step['type'] for step in [before, *before.get('pretokenizers', [])] if step}
-  characters, added = set(_CHARACTERS.values()), {token['content'] for token in settings.get('added_tokens', [])}
+  added = {token['content'] for token in settings.get('added_tokens', [])}
   everything = tokenizer.get_vocab(with_added_tokens=False)
-  vocabulary = {token: index for token, index in everything.items() if characters.issuperset(token)}
-  is_spelled = characters <= vocabulary.keys() and everything.keys() - vocabulary.keys() <= added
+  vocabulary = {token: index for token, index in everything.items() if _LETTERS.issuperset(token)}
+  is_spelled = vocabulary.keys() >= _LETTERS and everything.keys() - vocabulary.keys() <= added
   if not isinstance(tokenizer.model, models.BPE) or 'ByteLevel' not in steps or not is_spelled:
     raise ValueError(f"{name}: '{path}' is not a byte-level BPE: name one whose alphabet is the 256 bytes")
   if tokenizer.normalizer:

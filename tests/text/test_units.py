@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 import text
 from tests.text.tiny_subwords import TEXT, WORDS, write
@@ -108,6 +108,19 @@ def test_another_numbering_of_bytes_and_special_tokens_do_not_matter(file, tmp_p
   for word in (b'the towns', b'<|end|>', '日本語'.encode(), b'<s>'):
     assert b''.join(spelling.table[index] for index in spelling(word)) == word
   assert len(spelling('日本語'.encode())) < 9
+
+
+def test_what_a_file_enables_beside_its_merges_changes_no_unit(file, tmp_path):
+  theirs = Tokenizer.from_file(str(file))
+  theirs.enable_truncation(2)
+  theirs.enable_padding(length=50, pad_id=0, pad_token='!')
+  theirs.add_special_tokens(['the', 'cat'])
+  theirs.add_tokens([AddedToken(' sat', lstrip=True, rstrip=True)])
+  theirs.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(True)])
+  theirs.save(str(tmp_path / 'theirs.json'))
+  ours, same = units.parse(f'subword(file={file})'), units.parse(f'subword(file={tmp_path / "theirs.json"})')
+  for word in (b'the towns cat sat  the', b' sat', 'ภาษาไทย'.encode(), b'\xff the'):
+    assert [same.table[index] for index in same(word)] == [ours.table[index] for index in ours(word)]
 
 
 ROWS = st.lists(st.lists(WORDS.filter(len).map(lambda word: word[:24]), min_size=1, max_size=3), min_size=1, max_size=3)
