@@ -139,7 +139,7 @@ def _goes_on(line: bytes) -> bool:
     json.loads(text)
   except json.JSONDecodeError as error:
     return error.pos >= len(text)
-  except RecursionError:
+  except (ValueError, RecursionError):  # a number of thousands of digits
     pass
   return False
 

@@ -209,6 +209,7 @@ def test_double_star_goes_into_directories(tmp_path):
       r'a\.jsonl:1 is in UTF-16: write the file in UTF-8',
     ),
     ('a.json', b'[{"text": "x"}, {"text": "y"}]', '*#text', r"a\.json:1 begins one JSON array, .*jq -c '\.\[\]' "),
+    ('a.jsonl', b'{"text": "x", "id": 1' + b'0' * 9000 + b'}\n', '*#text', r'a\.jsonl:1 is not JSON'),
     ('a.jsonl', b'["id", "x"]\n["id", "y"]\n', '*#text', r"a\.jsonl:1 has no field 'text' \(it has: list\)"),
     ('a.json', b'\xef\xbb\xbf[\n {"text": "x"}\n]\n', '*#text', r'a\.json:1 begins one JSON array'),
     ('a.json', b'{\n  "text": "x"\n}\n', '*.json#text', r'a\.json:1 begins one JSON object over several lines'),
