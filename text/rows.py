@@ -28,7 +28,7 @@ from text.corpus import Corpus
 from text.packing import Pieces, evaluation_rows, materialise, scoring
 
 CHUNK = 2**16  # bytes of a document that are split at a time
-LOOKBACK = 512  # bytes; words that may be longer raise it
+LOOKBACK = 256  # bytes; words that may be longer raise it
 LOOKAHEAD = 16  # bytes behind a word: that it ends may show in the next characters only
 
 
@@ -104,10 +104,9 @@ def training_batch(
   for number, start, stop in zip(*map(np.ndarray.tolist, pieces[1:4]), strict=True):
     begin, end = max(start - 1, 0), min(stop - 1, int(corpus.lengths[number]))
     if spelling:
-      begin, parts = _words_between(corpus, number, begin, end, splitter)
+      found.append(_Marks.of(*_words_between(corpus, number, begin, end, splitter), spelling))
     else:
-      parts = splitter.words(corpus.read(number, begin, end))
-    found.append(_Marks.of(begin, parts, spelling))
+      found.append(_Marks(begin + np.append(0, splitter(corpus.read(number, begin, end))[:-1]), *_NO_UNITS))
   return _marked(batch, corpus, pieces, found, spelling)
 
 
@@ -126,16 +125,25 @@ class _Marks:
   @staticmethod
   def of(begin: int, found: Sequence[bytes], spelling: units_lib.Units | None) -> '_Marks':
     """Of words laid end to end from byte `begin` on."""
-    ids_U = np.fromiter(itertools.chain.from_iterable(map(spelling, found)) if spelling else (), np.int32)
-    sizes_U = spelling.sizes[ids_U] if spelling else ids_U
-    starts = lambda sizes: begin + np.cumsum(sizes, dtype=np.int64) - sizes
-    return _Marks(starts(np.fromiter(map(len, found), np.int64, len(found))), starts(sizes_U), sizes_U, ids_U)
+    words_W = _starts(begin, np.fromiter(map(len, found), np.int64, len(found)))
+    if not spelling:
+      return _Marks(words_W, *_NO_UNITS)
+    ids_U = np.fromiter(itertools.chain.from_iterable(map(spelling, found)), np.int32)
+    sizes_U = spelling.sizes[ids_U]
+    return _Marks(words_W, _starts(begin, sizes_U), sizes_U, ids_U)
 
   def then(self, more: '_Marks', byte: int) -> '_Marks':
     """These and more behind them, without words and units that another one follows before `byte`."""
     word, unit = (max(np.searchsorted(begin, byte, 'right') - 1, 0) for begin in (self.words_W, self.units_U))
     join = lambda name, first: np.concatenate([getattr(self, name)[first:], getattr(more, name)])
     return _Marks(join('words_W', word), *(join(name, unit) for name in ('units_U', 'sizes_U', 'ids_U')))
+
+
+_NO_UNITS = (np.zeros(0, np.int32),) * 3
+
+
+def _starts(begin: int, sizes: np.ndarray) -> np.ndarray:
+  return begin + np.cumsum(sizes, dtype=np.int64) - sizes
 
 
 class _Document:
