@@ -74,7 +74,7 @@ def word_accuracy(
   kinds: dict[str, list[tuple[bool, float]]] = {'often': [], 'rare': [], 'never': []}
   for document, is_right, written, nats in _predictions(model, corpus, seq_len, batch_size):
     wrong = np.concatenate([[0], np.cumsum(is_right == 0)])
-    nats = np.concatenate([[0.0], np.cumsum(nats)])
+    nats = np.concatenate([[0.0], np.cumsum(nats, dtype=np.float64)])
     before = start = 0
     for end in split(document).tolist():
       word = document[start:end]

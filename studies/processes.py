@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> None:
 
 
 def train(workdir: pathlib.Path, number: int, flags: list[str]) -> list[dict]:
-  """The metrics of every step of a training by that many processes. Raises OSError if it failed."""
+  """The metrics of every step of a training by that many processes. Raises OSError if it failed, ValueError
+  for a loss or a score that is not finite.
+  """
   with socket.create_server(('', 0)) as free:
     address = f'localhost:{free.getsockname()[1]}'
   command = [sys.executable, str(TRAIN), *flags, '--config.log.every_steps=1', f'--workdir={workdir}']
@@ -58,7 +60,10 @@ def train(workdir: pathlib.Path, number: int, flags: list[str]) -> list[dict]:
   ]
   if any([process.wait() for process in started]):
     raise OSError(f'the training by {number} processes failed, see above')
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  metrics = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  if any(step['loss'] is None for step in metrics) or 'validation_bpb' not in metrics[-1]:
+    raise ValueError(f'a loss or score by {number} processes is not finite, see above: lower the learning rate')
+  return metrics
 
 
 if __name__ == '__main__':

@@ -206,6 +206,17 @@ def test_the_end_of_a_word_as_a_symbol_ends_one_also_where_the_model_has_none():
   assert greedy(WithEnds(), documents, 'hat') == 0.0
 
 
+def test_the_probability_of_a_word_does_not_depend_on_how_much_text_stands_before_it():
+  class Constant(Oracle):
+    def likeliest(self, batch):
+      return jnp.ones(batch.bytes.shape, bool), batch.bytes, jnp.full(batch.bytes.shape, 5.3)
+
+  for count in (1, 50_000):  # sums of float32 are wrong by a hundredth there
+    corpus = MemoryCorpus([b'ab' * count])
+    scores = lib.word_accuracy(Constant(), corpus, splitter='fixed(size=2)', seen={}, seq_len=1024, batch_size=8)
+    assert scores[0].sampled == pytest.approx(np.exp(-10.6), rel=1e-5)
+
+
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_a_model_whose_logits_are_not_finite_is_refused_with_the_document(value):
   class Broken(Oracle):
