@@ -102,10 +102,10 @@ def as_json(scores: Mapping[str, Any]) -> dict[str, Any]:
   return _finite(scores)
 
 
-def check_writable(path: pathlib.Path) -> None:
+def check_writable(path: pathlib.Path, flag: str = '--output') -> None:
   """Raises OSError if a file cannot be written there, before hours are spent on its content."""
   if (path.exists() and not path.is_file()) or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-    raise OSError(f'{path} cannot be written: name another file with --output')
+    raise OSError(f'{path} cannot be written: name another file with {flag}')
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

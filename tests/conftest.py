@@ -26,8 +26,9 @@ FLAGS = (
 if 'XLA_FLAGS' not in os.environ:
   os.environ['XLA_FLAGS'] = ' '.join(FLAGS)
   start = [sys.executable, '-c', 'import jax; jax.devices()']
-  if subprocess.run(start, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True).returncode != 0:
-    os.environ['XLA_FLAGS'] = FLAGS[0]  # XLA no longer has one of them
+  tried = subprocess.run(start, env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True)
+  if tried.returncode != 0:  # a newer XLA has left one behind, and names it
+    os.environ['XLA_FLAGS'] = ' '.join(flag for flag in FLAGS if flag not in tried.stderr)
 
 
 def pytest_collection_finish() -> None:

@@ -10,9 +10,9 @@ from jax.sharding import AbstractMesh, AxisType
 
 from kernels import choice
 from kernels.choice import DEFAULTS, IMPLEMENTATIONS, choose, platform
+from kernels.interpreted import KERNELS
 from kernels.route import route
 from tests import devices
-from tests.kernels.common import KERNELS
 
 TRITON, ATTENTION = 'jax.experimental.pallas.triton', 'jax.experimental.pallas.ops.gpu.attention'
 
