@@ -64,12 +64,13 @@ class Subject:
     nats = ends = begun = 0.0
     for row in naive_rows(documents, seq_len, context):
       bytes_L, ids_L, starts_L, units_L = (np.zeros(seq_len, kind) for kind in (np.uint8, np.int32, bool, np.int32))
-      is_scored, units_L = np.zeros(seq_len, bool), units_L - 1
+      is_scored, is_special, units_L = np.zeros(seq_len, bool), np.zeros(seq_len, bool), units_L - 1
       for place, (number, symbol, scored) in enumerate(row):
         bytes_L[place], is_scored[place] = symbols[number][symbol], scored
         is_first = place == 0 or row[place - 1][0] != number
         ids_L[place] = (ids_L[place - 1] if place else 0) + is_first
         starts_L[place] = is_first or symbol in marks[number][0]
+        is_special[place] = symbol in (0, len(documents[number]) + 1)
       for number in {number for number, _, _ in row}:
         mine = [(symbol, place) for place, (owner, symbol, _) in enumerate(row) if owner == number]
         scored_from = min((symbol for symbol, place in mine if row[place][2]), default=math.inf)
@@ -79,7 +80,7 @@ class Subject:
           ]
           if here:
             units_L[here[-1]] = index
-      batch = self.batch(bytes_L, ids_L, starts_L, units_L)
+      batch = self.batch(bytes_L, ids_L, starts_L, units_L, is_special)
       nll, segmentations, _ = jax.device_get(_scorer(None)(self.model, batch))
       is_eos = np.array([scored and symbol == len(documents[number]) + 1 for number, symbol, scored in row], bool)
       is_eos = np.pad(is_eos, (0, seq_len - len(row)))
@@ -91,7 +92,7 @@ class Subject:
   def batch(self, *row):
     """One row, and rows of padding."""
     rows = [np.stack([of_row, *[np.zeros_like(of_row)] * (ROWS[len(of_row)] - 1)]) for of_row in row]
-    return Batch(*rows[:2], rows[2] if self.words else None, rows[3] if self.units else None)
+    return Batch(*rows[:2], rows[2] if self.words else None, rows[3] if self.units else None, rows[4])
 
 
 def naive_rows(documents, seq_len, context):

@@ -104,10 +104,11 @@ class TestHardCapacity:
   CAPACITY = 16
 
   @pytest.fixture(scope='class')
-  def forms(self):
+  @classmethod
+  def forms(cls):
     full = build(ONE_STAGE, ladder={'fractions': (1.0,)})
     config = hnet.parse(branch(ONE_STAGE, ladder={'fractions': (0.2, 0.3)}))
-    assert config.ladder.rungs(LENGTH)[-1] == self.CAPACITY
+    assert config.ladder.rungs(LENGTH)[-1] == cls.CAPACITY
     hard = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(full))
     return jax.jit(lambda batch: full(batch)), jax.jit(lambda batch: hard(batch))
 
