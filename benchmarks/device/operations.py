@@ -66,7 +66,8 @@ def agreement(operation: str, context: Context, *, odd: bool = False) -> Iterato
 
 def _program(case: cases.Case, implementation: str, context: Context) -> Callable:
   # Float32 as float32: by default a product of them is one of TF32 or bfloat16 on a device.
-  with context.on_device(), jax.default_matmul_precision('highest'):
+  precision = 'highest' if case.dtype == 'float32' else 'default'
+  with context.on_device(), jax.default_matmul_precision(precision):
     made = cases.program(case, implementation)
     return jax.jit(made.fn).lower(*made.arguments).compile()
 
