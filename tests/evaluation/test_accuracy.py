@@ -239,3 +239,16 @@ def test_nothing_to_score_and_unknown_splitters_are_refused(two_byte_model):
     lib.word_counts([b'a'], 'nonsense')
   with pytest.raises(ValueError, match='there are no words to score'):
     lib.word_accuracy(model, MemoryCorpus([b'']), splitter='hat', seen={}, seq_len=8, batch_size=1)
+
+
+@pytest.mark.parametrize('units', ['byte', 'char(limit=0x3000)'])
+def test_probabilities_of_words_do_not_depend_on_where_rows_cut_their_units(units):
+  model = jax.tree.map(
+    jnp.zeros_like, tiny_word_ar.build(tiny_word_ar.branch(units=units))
+  )  # every symbol is as likely as every other
+  corpus = MemoryCorpus(['naïve cafés 日本語の本'.encode(), 'ещё раз'.encode()])
+  sampled = [
+    lib.word_accuracy(model, corpus, splitter='hat(max_bytes=64)', seen={}, seq_len=seq_len, batch_size=2)[0].sampled
+    for seq_len in (3, 16, 64)
+  ]
+  assert sampled == pytest.approx([sampled[-1]] * 3, rel=1e-5)
