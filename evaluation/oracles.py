@@ -6,7 +6,7 @@ tests/test_contract.py holds every family to them on drawn text, benchmarks/devi
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -150,7 +150,9 @@ def streaming(subject: Subject, bytes_BxL: np.ndarray, prompts: Sequence[int], r
   return found | Apart(_largest(alone[0, :count], streamed[row, :count]))
 
 
-def isolation(subject: Subject, documents: Sequence[np.ndarray], place: Sequence[int], rest: Batch) -> Apart:
+def isolation(
+  subject: Callable[[Batch], ModelOutput], documents: Sequence[np.ndarray], place: Sequence[int], rest: Batch
+) -> Apart:
   """Of documents in one row, in the order `place`, in a row each, and the last one alone. rest: the other rows."""
   length = rest.bytes.shape[1]
   in_place = [documents[index] for index in place]

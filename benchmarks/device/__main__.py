@@ -25,7 +25,7 @@ from benchmarks.device.checks import CHECKS, Check
 from evaluation import report as report_lib
 from text import command_line
 
-LONGEST = 150.0  # seconds of one check, so that one that hangs leaves time for the others
+LONGEST = 200.0  # seconds of one check, so that one that hangs leaves time for the others
 END = 5.0  # seconds that are kept for the end
 WORKER = (sys.executable, '-m', 'benchmarks.device.worker')
 GOOD = ('agrees', 'measured', 'skipped')
@@ -88,8 +88,9 @@ class Report:
 
   def is_good(self) -> bool:
     """Whether something ran, and all that ran agrees."""
-    statuses = [entry['status'] for entry in self.content['checks']]
-    return any(status != 'skipped' for status in statuses) and all(status in GOOD for status in statuses)
+    checks = self.content['checks']
+    agree = all(row.get('agrees', True) for entry in checks for row in entry['rows'])
+    return agree and any(entry['rows'] for entry in checks) and all(entry['status'] in GOOD for entry in checks)
 
   def summary(self) -> str:
     """How many checks ended how."""
@@ -120,7 +121,7 @@ class Worker:
   def __init__(self, command: Sequence[str]):
     self.said = tempfile.TemporaryFile(mode='w+', errors='replace')  # noqa: SIM115 (open as long as the process)
     self.process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, start_new_session=True
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, process_group=0
     )
     self.late = False
 
@@ -154,7 +155,11 @@ class Worker:
 
   def last_words(self) -> str:
     """How the process ended, and the last line on its standard error that speaks of an error, or the last at all."""
-    code = self.process.wait()
+    try:
+      code = self.process.wait(timeout=END)
+    except subprocess.TimeoutExpired:  # it has closed its output and hangs
+      self.end()
+      code = self.process.wait()
     self.said.seek(0)
     lines = [line.strip() for line in self.said if line.strip()]
     errors = [line for line in lines if 'rror' in line or 'atal' in line or 'heck failed' in line]
@@ -165,24 +170,26 @@ class Worker:
 def run(checks: Sequence[Check], report: Report, command: Sequence[str], end: float) -> None:
   """Runs the checks in order until the time `end` (monotonic). What cannot run is in the report as skipped."""
   worker, why = None, ''
-  for check in checks:
-    left = end - time.monotonic()
-    if not why and left < check.least:
+  try:
+    for check in checks:
+      left = end - time.monotonic()
+      if not why and left < check.least:
+        entry = report.begin(check.name)
+        entry |= {'status': 'skipped', 'message': f'{max(left, 0):.0f} s were left, and it needs {check.least}'}
+        report.write()
+        continue
+      if not why and (worker is None or check.fresh):
+        worker, why = _start(worker, command, report, end)
       entry = report.begin(check.name)
-      entry |= {'status': 'skipped', 'message': f'{max(left, 0):.0f} s were left, and it needs {check.least}'}
+      if why:
+        entry |= {'status': 'skipped', 'message': why}
+      elif not _ask(worker, check, entry, report, end):
+        worker.end()
+        worker = None
       report.write()
-      continue
-    if not why and (worker is None or check.fresh):
-      worker, why = _start(worker, command, report, end)
-    entry = report.begin(check.name)
-    if why:
-      entry |= {'status': 'skipped', 'message': why}
-    elif not _ask(worker, check, entry, report, end):
+  finally:
+    if worker is not None:
       worker.end()
-      worker = None
-    report.write()
-  if worker is not None:
-    worker.end()
 
 
 def _start(worker: Worker | None, command: Sequence[str], report: Report, end: float) -> tuple[Worker | None, str]:
@@ -225,4 +232,5 @@ def _ask(worker: Worker, check: Check, entry: dict[str, Any], report: Report, en
 
 
 if __name__ == '__main__':
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the worker is ended too
   command_line.run(main)

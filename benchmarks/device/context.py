@@ -104,7 +104,9 @@ def facts(context: Context) -> dict[str, Any]:
 
 def _driver() -> str:
   """Of an NVIDIA GPU; '' where there is none, or it does not say."""
-  return _said(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']).partition('\n')[0]
+  kernel_module = pathlib.Path('/proc/driver/nvidia/version')
+  said = _said(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'])
+  return (said or (kernel_module.read_text() if kernel_module.exists() else '')).partition('\n')[0]
 
 
 def _said(command: list[str], **more: Any) -> str:

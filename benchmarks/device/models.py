@@ -121,7 +121,7 @@ def three_oracles(context: Context) -> Iterator[Row]:
 
 def _oracles(forms: str, context: Context, length: int, prompt: int) -> Iterator[Row]:
   with context.on_device(), jax.default_matmul_precision('highest'):
-    model = oracles.informative(byte_models.build(byte_models.parse(_sized(SMALL, 'small', context)), rngs=nnx.Rngs(0)))
+    model = oracles.informative(_built(_sized(SMALL, 'small', context)))
     subject = _Subject(model, length, prompt)
     for name, measure in (('causality', _causality), ('streaming', _streaming), ('isolation', _isolation)):
       found, used, seed = oracles.Apart(), 0, 0
@@ -133,6 +133,10 @@ def _oracles(forms: str, context: Context, length: int, prompt: int) -> Iterator
       row = {'what': f'{name}, float32, {forms}', **vars(found), 'draws': used}
       together = max(found.logits, found.nats) <= LOGITS and found.probabilities <= PROBABILITIES
       yield row | {'agrees': bool(used and together and found.boundaries == 0), 'tolerance': LOGITS}
+
+
+def _built(model: dict[str, Any]) -> Any:
+  return jax.jit(lambda: byte_models.build(byte_models.parse(model), rngs=nnx.Rngs(0)))()
 
 
 class _Subject(oracles.Subject):
@@ -267,8 +271,7 @@ def decoding(name: str, context: Context) -> Iterator[Row]:
   prompt, decoded = (8, 32) if context.tiny else (PROMPT, DECODED)
   for rows in (1,) if context.tiny else (1, 16):
     with context.on_device():
-      build = lambda: byte_models.build(byte_models.parse(tree['model']), rngs=nnx.Rngs(0))
-      model = jax.jit(build)()
+      model = _built(tree['model'])
       prompts = [row.tobytes() for row in _text(tree | {'batch_size': rows, 'seq_len': prompt}).bytes]
 
       def write(model, prompts):

@@ -26,8 +26,10 @@ for line in sys.stdin:
     os.abort()
   if name == 'hangs':
     time.sleep(100)
-  if name == 'differs':
+  if name.startswith('differs'):
     print(json.dumps({'row': {'what': 'values', 'agrees': False, 'difference': float('nan')}}), flush=True)
+  if name == 'differs and hangs':
+    time.sleep(100)
   if name in ('agrees', 'differs'):
     print(json.dumps({'row': {'what': 'gradients', 'agrees': True, 'difference': 1e-7}}), flush=True)
   print(json.dumps({'done': 'ValueError: no such kernel' if name == 'fails' else ''}), flush=True)
@@ -100,6 +102,11 @@ def test_what_does_not_fit_the_time_is_named_as_skipped(run):
   assert time.monotonic() - began < 30
   assert statuses(report) == ['agrees', 'skipped', 'skipped', 'skipped'] and report.is_good()
   assert [entry['message'].startswith('0 s were left') for entry in report.content['checks'][2:]] == [True, True]
+
+
+def test_what_differs_counts_also_where_the_time_ends_the_check(run):
+  report = run('differs and hangs', seconds=2.0)
+  assert statuses(report) == ['skipped'] and not report.is_good()
 
 
 def test_a_check_may_need_a_process_of_its_own(run):

@@ -20,11 +20,12 @@ from scipy.special import log_softmax
 import byte_models
 from byte_models.word_ar import WORD_END
 from byte_models.word_ar.layout import spelled, word_starts
+from evaluation import oracles
 from evaluation.bits_per_byte import evaluate
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
-from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, segment_ids, texts
+from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, texts
 from tests.text import tiny_subwords
 from text import BOS, EOS, MemoryCorpus, words
 from text.batch import Batch
@@ -169,22 +170,8 @@ def test_streaming_reads_the_units_that_the_parallel_form_reads(model, bytes_BxL
 )
 def test_isolation_packed_equals_padded_equals_alone(model, documents, lengths, place, rest):
   documents = [document[:length] for document, length in zip(documents, (*lengths, SHORT), strict=True)]
-  in_place = [documents[index] for index in place]
-  packed_bytes, packed_ids = rest.bytes.copy(), rest.segment_ids.copy()
-  joined = np.concatenate(in_place)
-  packed_bytes[0, : len(joined)] = joined
-  packed_ids[:1] = segment_ids([[len(document) for document in in_place]])
-  padded_bytes, padded_ids = rest.bytes.copy(), rest.segment_ids.copy()
-  for row, document in enumerate(documents):
-    padded_bytes[row, : len(document)] = document
-  padded_ids[:3] = segment_ids([[len(document)] for document in documents])
-  packed, padded = run(model, Batch(packed_bytes, packed_ids)), run(model, Batch(padded_bytes, padded_ids))
-  begin = np.cumsum([0, *map(len, in_place)])
-  for position, row in enumerate(place):
-    ours = packed.nll[0, begin[position] : begin[position] + len(documents[row])]
-    np.testing.assert_allclose(ours, padded.nll[row, : len(documents[row])], atol=TOLERANCE, rtol=0)
-  alone = run(model, Batch(documents[2][None], np.ones((1, SHORT), np.int32)))
-  np.testing.assert_allclose(alone.nll[0], padded.nll[2, :SHORT], atol=TOLERANCE, rtol=0)
+  apart = oracles.isolation(functools.partial(run, model), documents, place, rest)
+  assert apart.nats <= TOLERANCE and apart.probabilities == apart.boundaries == 0, apart
 
 
 def test_nll_is_that_of_a_naive_loop_over_words_and_stands_at_the_last_bytes_of_units(models):
