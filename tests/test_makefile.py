@@ -26,7 +26,8 @@ def made(tmp_path):
   for name in ('requirements.txt', 'requirements-gguf.txt', 'requirements-dev.txt', 'requirements-tpu-compiler.txt'):
     (tmp_path / name).touch()
   environment = os.environ | {'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}', 'MAKEFLAGS': ''}
-  environment.pop('PYTHON', None)
+  for name in ('PYTHON', 'MAKELEVEL', 'MFLAGS'):  # of the make that runs these tests
+    environment.pop(name, None)
 
   def make(*arguments):
     command = ['make', '--dry-run', f'--makefile={MAKEFILE}', *arguments]

@@ -98,25 +98,27 @@ def test_switches_stand_side_by_side(ladder, full):
   assert not any(name == 'cond' for name, _ in equations(alone.jaxpr))
 
 
+CAPACITY = 16
+
+
+@pytest.fixture(scope='module')
+def forms():
+  """Programs of a model of one stage: with room for every chunk, and with CAPACITY chunks a row at most."""
+  whole = build(ONE_STAGE, ladder={'fractions': (1.0,)})
+  config = hnet.parse(branch(ONE_STAGE, ladder={'fractions': (0.2, 0.3)}))
+  assert config.ladder.rungs(LENGTH)[-1] == CAPACITY
+  hard = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(whole))
+  return jax.jit(lambda batch: whole(batch)), jax.jit(lambda batch: hard(batch))
+
+
 class TestHardCapacity:
   """A ladder that ends below 1: chunks beyond its largest rung are dropped, counted, and nothing else changes."""
-
-  CAPACITY = 16
-
-  @pytest.fixture(scope='class')
-  @classmethod
-  def forms(cls):
-    full = build(ONE_STAGE, ladder={'fractions': (1.0,)})
-    config = hnet.parse(branch(ONE_STAGE, ladder={'fractions': (0.2, 0.3)}))
-    assert config.ladder.rungs(LENGTH)[-1] == cls.CAPACITY
-    hard = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(full))
-    return jax.jit(lambda batch: full(batch)), jax.jit(lambda batch: hard(batch))
 
   def test_the_first_chunks_of_a_row_are_kept_and_the_others_counted(self, forms):
     full, hard = (form(text(0)) for form in forms)
     wanted = np.asarray(full.segmentations[0])
-    kept = wanted & (np.cumsum(wanted, 1) <= self.CAPACITY)
-    assert wanted.sum(1).max() > self.CAPACITY
+    kept = wanted & (np.cumsum(wanted, 1) <= CAPACITY)
+    assert wanted.sum(1).max() > CAPACITY
     np.testing.assert_array_equal(hard.segmentations[0], kept)
     assert hard.metrics['dropped_boundaries_0'] == wanted.sum() - kept.sum()
     assert 'dropped_boundaries_0' not in full.metrics
@@ -137,5 +139,5 @@ class TestHardCapacity:
     other[:, :40] = np.random.default_rng(1).integers(0, 256, (ROWS, 40))
     outputs = [forms[1](Batch(data, ids)) for data in (batch.bytes, other)]
     for output in outputs:
-      assert (output.segmentations[0].sum(1) == self.CAPACITY).all() and not output.segmentations[0][:, 40:].any()
+      assert (output.segmentations[0].sum(1) == CAPACITY).all() and not output.segmentations[0][:, 40:].any()
     np.testing.assert_allclose(outputs[0].logits[:, 40:], outputs[1].logits[:, 40:], atol=1e-6)
