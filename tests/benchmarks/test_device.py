@@ -1,6 +1,8 @@
 """The device check: on a CPU at tiny sizes it says what it found; whatever a check does, the others go on."""
 
 import json
+import pathlib
+import subprocess
 import sys
 import time
 
@@ -12,6 +14,7 @@ from benchmarks.device.checks import CHECKS, Check
 from benchmarks.device.context import Context
 from benchmarks.device.operations import chosen_is_fastest
 
+ROOT = pathlib.Path(__file__).parents[2]
 FAKE = """
 import json, os, sys, time
 print(json.dumps({'facts': {'device': 'fake', 'process': os.getpid()}}), flush=True)
@@ -147,6 +150,32 @@ def test_the_choice_is_judged_by_its_time():
 def test_names_differ_and_every_check_is_there():
   assert len({check.name for check in CHECKS}) == len(CHECKS)
   assert all(callable(check.load()) for check in CHECKS)
+
+
+MISSING = [
+  'grain',
+  'tensorflow_datasets',
+  'array_record',
+  'ml_collections',
+  'pyarrow',
+  'tokenizers',
+  'hat_splitter',
+  'unicode_segmentation_rs',
+  'tensorboardX',
+  'gguf',
+  'torch',
+]
+
+
+def test_it_needs_no_package_that_a_bare_machine_lacks():
+  program = f"""
+import sys
+sys.modules |= dict.fromkeys({MISSING})
+from benchmarks.device import __main__, checks, worker
+[check.load() for check in checks.CHECKS]
+"""
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_on_a_cpu_every_check_runs_at_tiny_sizes(tmp_path, capfd, monkeypatch):
