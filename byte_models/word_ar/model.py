@@ -298,7 +298,7 @@ def _logits(model: WordAR, words: Words, symbols: Symbols, before: Array, behind
 def _likeliest(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> tuple:
   """What `WordAR.likeliest` says, of symbols: [B, L] each."""
   of_symbol, of_end = _logits(model, words, symbols, before, behind)
-  best_BxL, goes_on_BxL = of_symbol.argmax(-1), False
+  best_BxL, goes_on_BxL = of_symbol.argmax(-1), jnp.zeros(symbols.ids_BxL.shape, bool)
   if of_end is not None:
     next_BxL = of_end.argmax(-1)
     goes_on_BxL = words.starts_BxL & _previous((next_BxL != WORD_END) & ~symbols.is_ended_BxL)
