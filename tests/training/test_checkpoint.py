@@ -338,3 +338,20 @@ def test_the_best_step_is_taken_among_those_that_were_measured_alike(tmp_path):
   said = []
   assert checkpoint.best_step(tmp_path, said.append) == 20
   assert len(said) == 1 and 'steps 5 in' in said[0] and 'step 25' in said[0]
+
+
+def test_steps_that_are_removed_while_they_are_listed_are_looked_for_again(tmp_path, monkeypatch):
+  (tmp_path / '5').mkdir()
+  is_dir = pathlib.Path.is_dir
+
+  def removed_meanwhile(path):
+    if path.name == '5' and path.exists():  # a run saves step 10 and removes step 5 behind the listing
+      (tmp_path / '10').mkdir()
+      path.rmdir()
+    return is_dir(path)
+
+  monkeypatch.setattr(pathlib.Path, 'is_dir', removed_meanwhile)
+  assert checkpoint.all_steps(tmp_path) == [10]
+  (tmp_path / '10').rmdir()
+  (tmp_path / '7').write_text('a file')
+  assert checkpoint.all_steps(tmp_path) == []

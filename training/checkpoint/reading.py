@@ -34,10 +34,17 @@ class RemovedCheckpoint(FileNotFoundError):
 
 
 def all_steps(directory: pathlib.Path) -> list[int]:
-  """The steps saved in a directory, ascending; none where there is no directory."""
+  """The steps saved in a directory, ascending; none where there is no directory.
+
+  A run may save and remove steps meanwhile: where all that were listed are gone, newer ones are there by now.
+  """
   if not directory.is_dir():
     return []
-  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+  listed = None
+  while listed != (listed := [path for path in directory.iterdir() if path.name.isdecimal()]):
+    if found := sorted(int(path.name) for path in listed if path.is_dir()):
+      return found
+  return []
 
 
 def half_written(directory: pathlib.Path) -> list[str]:
