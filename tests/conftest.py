@@ -36,3 +36,20 @@ def pytest_collection_finish() -> None:
   gc.collect()
   gc.freeze()
   gc.set_threshold(50_000, 20, 20)
+
+
+MOST_MAPS = 25_000  # of memory; Linux gives a process 65,530 (vm.max_map_count)
+
+
+def pytest_runtest_teardown(item, nextitem) -> None:
+  """Forgets compiled programs between two files once they are many: every one takes several mappings of memory, with
+  newer JAX more than before, and the compiler crashes where there are no more to be had.
+  """
+  if nextitem is None or nextitem.path == item.path or not os.path.exists('/proc/self/maps'):
+    return
+  with open('/proc/self/maps', 'rb') as maps:
+    if sum(1 for _ in maps) > MOST_MAPS:
+      import jax
+
+      jax.clear_caches()
+      gc.collect()
