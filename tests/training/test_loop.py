@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import json
 import os
@@ -7,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import threading
 import time
 
 import jax
@@ -20,11 +18,10 @@ import hnet
 import training
 from evaluation import bits_per_byte
 from tests.text import tiny_subwords
-from tests.training import comparison, tiny
+from tests.training import comparison, runs, tiny
 from text import units
 from training import checkpoint, config_flag
 from training import workdir as workdir_lib
-from training.checkpoint import array_store, reading, writing
 from training.state import flatten
 
 
@@ -32,21 +29,12 @@ from training.state import flatten
 def whole(source, tmp_path_factory):
   """The work directory of an undisturbed run with everything on: average, accumulation, dropout."""
   workdir = tmp_path_factory.mktemp('whole')
-  training.train(thorough(tiny.get_config(source).to_dict()), workdir)
+  training.train(runs.thorough(tiny.get_config(source).to_dict()), workdir)
   return workdir
-
-
-def thorough(config):
-  config['optimizer'] |= {'ema': 0.9, 'accumulate': 2}
-  return config
 
 
 def lines(workdir):
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-
-
-def steps(workdir):
-  return checkpoint.all_steps(workdir / 'checkpoints')
 
 
 def stop_after(step, monkeypatch, action):
@@ -73,12 +61,12 @@ def interrupted(config, workdir, monkeypatch):
 
 
 def test_a_run_leaves_config_metrics_checkpoints_and_a_model(whole, make_config):
-  assert json.loads((whole / 'config.json').read_text()) == json.loads(json.dumps(thorough(make_config())))
+  assert json.loads((whole / 'config.json').read_text()) == json.loads(json.dumps(runs.thorough(make_config())))
   assert [line['step'] for line in lines(whole)] == list(range(1, 21))
   assert 4 < lines(whole)[-1]['validation_bpb'] < lines(whole)[9]['validation_bpb'] < 8
   for name in ('loss', 'bpb', 'gradient_norm', 'learning_rate', 'bytes_per_second', 'model_flops_utilization'):
     assert lines(whole)[-1][name] > 0
-  assert steps(whole) == [15, 20] and list((whole / 'tensorboard').glob('events.out.tfevents.*'))
+  assert runs.steps(whole) == [15, 20] and list((whole / 'tensorboard').glob('events.out.tfevents.*'))
   loaded = training.load(whole)
   assert (loaded.step, loaded.config['model']['family']) == (20, 'tiny') and isinstance(loaded.model, tiny.Tiny)
   assert training.load(whole, 'best').step == 20 and training.load(whole, 15).step == 15
@@ -97,9 +85,9 @@ def test_a_loaded_model_has_the_averaged_parameters_and_scores_what_training_sai
 def test_a_run_stopped_by_a_signal_goes_on_bit_exactly_and_logs_each_step_once(
   whole, make_config, tmp_path, monkeypatch
 ):
-  config = thorough(make_config())
+  config = runs.thorough(make_config())
   interrupted(config, tmp_path, monkeypatch)
-  assert steps(tmp_path)[-1] == 11 and len(lines(tmp_path)) == 11
+  assert runs.steps(tmp_path)[-1] == 11 and len(lines(tmp_path)) == 11
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 12, "loss": 1.0}\n{"step": 13, "lo')  # what a kill leaves behind
   training.train(config, tmp_path)
@@ -136,155 +124,19 @@ def test_a_closed_terminal_saves_however_often_it_says_so(make_config, tmp_path,
   try:
     with pytest.raises(training.Interrupted, match=r'^SIGHUP: stopped after step 11, which is saved in ') as stopped:
       training.train(make_config(), tmp_path)
-    assert stopped.value.signal_number == signal.SIGHUP and steps(tmp_path)[-1] == 11
+    assert stopped.value.signal_number == signal.SIGHUP and runs.steps(tmp_path)[-1] == 11
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     training.train(make_config(), tmp_path)
-    assert steps(tmp_path)[-1] == 20 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert runs.steps(tmp_path)[-1] == 20 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
   finally:
     signal.signal(signal.SIGHUP, before)
-
-
-def largest_file(path):
-  return max((file for file in path.rglob('*') if file.is_file()), key=lambda file: file.stat().st_size)
-
-
-def flip_a_bit(path, items=('params', 'ema')):
-  for item in items:
-    file = largest_file(path / item)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 16
-    file.write_bytes(data)
-
-
-DAMAGE = {
-  'a flipped bit': flip_a_bit,
-  'a short file': lambda path: os.truncate(largest_file(path / 'ema'), 100),
-  'no manifest': lambda path: (path / 'ema' / 'manifest.ocdbt').unlink(),
-  'no record': lambda path: (path / 'record' / 'metadata').unlink(),
-  'another record': lambda path: (path / 'record' / 'metadata').write_text('{"step": 11}'),
-  'nothing at all': lambda path: [file.unlink() for file in path.rglob('*') if file.is_file()],
-}
-
-
-@pytest.fixture(scope='module')
-def stopped(source, tmp_path_factory):
-  """A run with checkpoints of steps 5 and 10, the latter with a score."""
-  workdir = tmp_path_factory.mktemp('stopped')
-  training.train(thorough(tiny.get_config(source).to_dict()) | {'num_steps': 10}, workdir)
-  return workdir
-
-
-@pytest.mark.parametrize('damage', DAMAGE)
-def test_the_newest_whole_checkpoint_is_used_and_said(damage, stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
-  DAMAGE[damage](workdir / 'checkpoints' / '10')
-  loaded = training.load(workdir)
-  said = capsys.readouterr().out
-  assert loaded.step == 5 and said.count('\n') == 1 and 'checkpoints/10 is damaged' in said and 'step 5 is used' in said
-  with pytest.raises(ValueError, match='checkpoints/10 is damaged'):
-    training.load(workdir, 10)
-
-
-DAMAGE_TO_STATE = {
-  'no record': DAMAGE['no record'],
-  'a flipped bit of a moment': lambda path: flip_a_bit(path, ['optimizer']),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGE_TO_STATE)
-def test_training_goes_on_from_the_newest_whole_checkpoint(damage, stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
-  DAMAGE_TO_STATE[damage](workdir / 'checkpoints' / '10')
-  config = json.loads((workdir / 'config.json').read_text())
-  training.train(config, workdir)
-  assert 'checkpoints/10 is damaged' in (said := capsys.readouterr().out) and 'training goes on from step 5' in said
-  assert steps(workdir) == [5, 10] and (workdir / 'checkpoints' / '10.damaged').is_dir()
-  assert comparison.differences(stopped, workdir, 10) == []
-
-
-def test_a_directory_without_a_whole_checkpoint_is_an_error(stopped, tmp_path):
-  workdir = copy_of(stopped, tmp_path)
-  for step in steps(workdir):
-    flip_a_bit(workdir / 'checkpoints' / str(step))
-  before = sorted(workdir.rglob('*'))
-  with pytest.raises(ValueError, match=r'no checkpoint in .* is whole'):
-    training.train(json.loads((workdir / 'config.json').read_text()), workdir)
-  assert sorted(workdir.rglob('*')) == before
-
-
-def copy_of(workdir, target) -> pathlib.Path:
-  return pathlib.Path(shutil.copytree(workdir, target / 'copy'))
-
-
-@pytest.fixture
-def vanishing(monkeypatch):
-  """vanishing(action): does that to a step when its arrays are about to be read."""
-  place = array_store.place
-
-  def make(action):
-    def watched(item, *arguments):
-      action(item.parent)
-      return place(item, *arguments)
-
-    monkeypatch.setattr(array_store, 'place', watched)
-
-  return make
-
-
-def replace_by_another(step):
-  writing._remove(step)
-  shutil.copytree(step.with_name('5'), step)
-
-
-@pytest.mark.parametrize('action', [writing._remove, replace_by_another])
-def test_a_step_that_its_run_removes_under_a_reader_is_not_called_damaged(action, stopped, tmp_path, vanishing):
-  workdir, said = copy_of(stopped, tmp_path), []
-  vanishing(lambda step: action(step) if step.name == '10' else None)
-  with pytest.raises(FileNotFoundError, match=r'checkpoint .*/10 was removed by its run while it was read \(it has 5'):
-    training.load(workdir, 10)
-  shutil.rmtree(workdir)
-  workdir = copy_of(stopped, tmp_path)
-  vanishing(lambda step: writing._remove(step) if step.name == '10' else None)
-  assert training.load(workdir, report=said.append).step == 5 and not said
-  with pytest.raises(FileNotFoundError, match=r'there is no checkpoint of step 10 in .* \(it has 5\)'):
-    training.load(workdir, 10)
-
-
-def test_readers_of_a_run_that_saves_and_removes_in_a_hurry_see_no_damage(stopped, tmp_path):
-  workdir, ends, said = copy_of(stopped, tmp_path), threading.Event(), []
-  directory = workdir / 'checkpoints'
-  record = json.loads(reading.record_path(directory, 10).read_bytes())
-  del record['checksum']
-
-  def save_and_remove():
-    for step in range(11, 10_000):
-      partial = pathlib.Path(shutil.copytree(stopped / 'checkpoints' / '10', directory / f'{step}.partial'))
-      (partial / 'record' / 'metadata').write_text(json.dumps(reading.sealed(record | {'step': step})))
-      partial.rename(directory / str(step))
-      for old in [old for old in steps(workdir) if old < step]:
-        writing._remove(directory / str(old))
-      if ends.is_set():
-        return
-
-  writer = threading.Thread(target=save_and_remove)
-  writer.start()
-  try:
-    for _ in range(15):
-      assert training.load(workdir, report=said.append).step >= 5
-      assert training.load(workdir, 'best', report=said.append).step >= 10
-      with contextlib.suppress(checkpoint.RemovedCheckpoint):
-        training.load(workdir, steps(workdir)[-1])
-  finally:
-    ends.set()
-    writer.join()
-  assert not said
 
 
 def test_a_changed_model_is_refused_and_nothing_is_touched(stopped, make_config):
   before = {path: path.stat().st_mtime_ns for path in stopped.rglob('*')}
   with pytest.raises(ValueError, match=r'was trained with another config \(model\.width: 8 -> 16\)'):
-    training.train(thorough(make_config(**{'model.width': 16})) | {'num_steps': 10}, stopped)
+    training.train(runs.thorough(make_config(**{'model.width': 16})) | {'num_steps': 10}, stopped)
   assert {path: path.stat().st_mtime_ns for path in stopped.rglob('*')} == before
 
 
@@ -315,17 +167,17 @@ def test_the_same_text_in_another_place_is_the_same_and_another_share_is_not(sou
 
 
 def test_what_a_kill_left_half_written_is_said_and_cleared_away(stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
+  workdir = runs.copy_of(stopped, tmp_path)
   half = workdir / 'checkpoints' / '12.orbax-checkpoint-tmp'
   half.mkdir()
   training.train(json.loads((workdir / 'config.json').read_text()) | {'num_steps': 12}, workdir)
   said = capsys.readouterr().out
   assert f'{half} was being written when the run was stopped' in said and 'goes on from step 10 of 12' in said
-  assert steps(workdir) == [10, 12] and not half.exists()
+  assert runs.steps(workdir) == [10, 12] and not half.exists()
 
 
 def test_a_run_can_be_extended_but_not_shortened(stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
+  workdir = runs.copy_of(stopped, tmp_path)
   config = json.loads((workdir / 'config.json').read_text())
   assert training.train(config, workdir)['validation_bpb'] == lines(stopped)[-1]['validation_bpb']
   said = capsys.readouterr().out
@@ -388,19 +240,21 @@ def test_a_full_disk_harms_no_earlier_checkpoint_and_training_goes_on(
   limit = lambda size: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
   def fill():
-    while steps(tmp_path) != [5]:  # that checkpoint was begun before the disk was full
+    while runs.steps(tmp_path) != [5]:  # that checkpoint was begun before the disk was full
       time.sleep(0.01)
     limit(3000)()
 
   stop_after(10, monkeypatch, fill)
   stop_after(20, monkeypatch, limit(soft))
   try:
-    training.train(thorough(make_config(**{'checkpoint.keep_latest': 9})), tmp_path)
+    training.train(runs.thorough(make_config(**{'checkpoint.keep_latest': 9})), tmp_path)
   finally:
     limit(soft)()
   said = capsys.readouterr().out
   assert 'the checkpoint of step 10 could not be written' in said and 'metrics cannot be written' in said
-  assert 10 not in steps(tmp_path) and {5, 20} <= set(steps(tmp_path)) and training.load(tmp_path, 5).step == 5
+  assert (
+    10 not in runs.steps(tmp_path) and {5, 20} <= set(runs.steps(tmp_path)) and training.load(tmp_path, 5).step == 5
+  )
   assert comparison.differences(whole, tmp_path, 20) == []
 
 
@@ -420,7 +274,7 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(make_config, tmp_path, mo
   scored = lambda *args, **kwargs: dataclasses.replace(evaluate(*args, **kwargs), bits_per_byte=next(scores))
   monkeypatch.setattr(bits_per_byte, 'evaluate', scored)
   training.train(make_config(num_steps=30, **{'checkpoint.keep_latest': 1}), tmp_path)
-  assert steps(tmp_path) == [10, 30] and training.load(tmp_path, 'best').step == 10
+  assert runs.steps(tmp_path) == [10, 30] and training.load(tmp_path, 'best').step == 10
 
 
 def test_a_validation_that_is_not_finite_is_left_out_and_said_and_training_goes_on(
@@ -441,7 +295,7 @@ def test_a_validation_that_is_not_finite_is_left_out_and_said_and_training_goes_
   values = training.train(
     make_config(num_steps=10, **{'data.validation': bad, 'model.poison_byte': 7}), tmp_path / 'one'
   )
-  assert not any(name.startswith('validation') for name in values) and steps(tmp_path / 'one') == [5, 10]
+  assert not any(name.startswith('validation') for name in values) and runs.steps(tmp_path / 'one') == [5, 10]
 
 
 def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):
