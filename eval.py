@@ -2,21 +2,19 @@
 
 Bits per byte, bytes per chunk, and for scale the same bytes under gzip, xz and byte Markov models counted on the
 training text; a table per source on the terminal, DIR/eval.json ("sources": one entry per source, "gold": one per gold
-corpus), and a few documents with the chunk boundaries that the model draws. DIR is a work directory of train.py, or a
-directory with official weights of an H-Net or a T-Free-HAT (config.json, model.safetensors; --source names the text
-then). Bits of official weights are a code length, of a T-Free-HAT by delivery 'causal'; "delivery": "published" in its
-config.json scores what the published code computes, which is none.
+corpus), and a few documents with the chunk boundaries that the model draws. How many documents also stand in the
+training text is counted ("overlap") and, where some do, said. DIR is a work directory of train.py, or a directory with
+official weights of an H-Net or a T-Free-HAT (config.json, model.safetensors; --source names the text then). Bits of
+official weights are a code length, of a T-Free-HAT by delivery 'causal'; "delivery": "published" in its config.json
+scores what the published code computes, which is none.
 
 Where the source is known (synthetic:...), its entropy stands beside the scores, and where its words are known, how well
 the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus. --words=SPLITTER
 adds word accuracy, apart for words that the training text has often, rarely and never.
 """
 
-import dataclasses
 import itertools
-import pathlib
 import sys
-from collections.abc import Mapping
 
 from absl import flags
 
@@ -29,7 +27,12 @@ _STEP = flags.DEFINE_string(
 _SOURCE = flags.DEFINE_multi_string(
   'source', [], 'Text, as in data.source of a config; may be given several times. Default: what the run validates on.'
 )
-_SPLIT = flags.DEFINE_enum('split', 'validation', ['train', 'validation', 'test'], 'Which part of the text.')
+_SPLIT = flags.DEFINE_enum(
+  'split',
+  'validation',
+  ['train', 'validation', 'test'],
+  'Which part of the text; files that the run does not train on in part have none and are scored whole.',
+)
 _GOLD = flags.DEFINE_multi_string(
   'gold', [], 'Gold corpus, e.g. chinese_words, whose units the chunks are compared with; may be given several times.'
 )
@@ -61,19 +64,24 @@ def main(_: list[str]) -> None:
   import text
   import training
   from evaluation import report
-  from text import words
+  from text import overlap, paths, words
+  from text.command_line import sentence
 
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
   for flag in (_COMPRESS_MB, _MARKOV_MB):
     if not 1e-6 <= flag.value < 1e9:
       raise ValueError(f'--{flag.name}={flag.value} must be a positive number of megabytes')
-  output = pathlib.Path(_OUTPUT.value or pathlib.Path(_WORKDIR.value, 'eval.json'))
-  loaded = training.load(_WORKDIR.value, _STEP.value)
+  workdir = paths.of(_WORKDIR.value, '--workdir')
+  output = workdir / 'eval.json' if _OUTPUT.value is None else paths.of(_OUTPUT.value, '--output')
+  loaded = training.load(workdir, _STEP.value)
   model, config, step = loaded.model, loaded.config, loaded.step
   report.check_writable(output)
   data, settings = config.get('data', {}), config.get('eval', {})
-  sources = _SOURCE.value or _validated_on(data)
+  texts = text.Texts.of(data.get('source'), data.get('validation'))
+  if not _SOURCE.value:
+    texts.check()
+  sources = _SOURCE.value or texts.validation
   if not sources:
     raise ValueError('--source is missing: official weights name no text to score, try --source=python_docs')
   shape = {
@@ -82,17 +90,22 @@ def main(_: list[str]) -> None:
   }
   if _WORDS.value is not None:
     words.parse(_WORDS.value)
-  corpora = [text.open_corpus(source, _SPLIT.value) for source in sources]
+  corpora = [texts.open(source, _SPLIT.value) for source in sources]
   golds = [text.open_gold(name) for name in _GOLD.value]
-  counted, counted_on = _training_text(data)
+  trained_on = _trained_on(texts)
+  counted, counted_on = _counted(trained_on)
 
-  sys.stdout.reconfigure(errors='backslashreplace')
   console = Console(markup=False, emoji=False, highlight=False)
   name = 'official weights' if step is None else f'step {step}'
   scores = {'workdir': _WORKDIR.value, 'step': step, 'split': _SPLIT.value, 'sources': [], 'gold': []}
   for source, corpus in zip(sources, corpora, strict=True):
-    print(f'{_WORKDIR.value} ({name}) on {corpus.name}')
-    scores['sources'].append({'source': source, **_score(model, corpus, shape, counted, counted_on, console)})
+    title = corpus.title(_MAX_BYTES.value)
+    common = overlap.overlap(corpus, trained_on) if trained_on else None
+    notes = (*corpus.notes, *common.sentences()) if common else corpus.notes
+    for line in (f'{_WORKDIR.value} ({name}) on {title}', *notes):
+      print(sentence(line))
+    known = {'source': source, 'text': title, 'overlap': report.values(common) if common else None}
+    scores['sources'].append(known | _score(model, corpus, shape, counted, counted_on, console))
     print()
   for gold_name, gold in zip(_GOLD.value, golds, strict=True):
     scores['gold'].append({'gold': gold_name, **_score_gold(model, gold, shape, console)})
@@ -100,27 +113,22 @@ def main(_: list[str]) -> None:
   print(f'scores: {output}')
 
 
-def _validated_on(data: Mapping) -> list[str]:
-  """The sources of a config's validation, or of its training where it names none."""
-  import text
+def _trained_on(texts) -> tuple:
+  """The corpora of the training text; none where there is none or it cannot be read."""
+  if not texts.training:
+    return ()
+  try:
+    return texts.open_training().corpora
+  except (OSError, ValueError) as error:
+    print(f'no Markov models, and no comparison with the training text: {error}', file=sys.stderr)
+    return ()
 
-  validation = data.get('validation')
-  if validation:
-    return [validation] if isinstance(validation, str) else list(validation)
-  return [source for source, _ in text.parse_sources(data['source'])] if data.get('source') else []
 
-
-def _training_text(data: Mapping) -> tuple[list[bytes], str]:
+def _counted(corpora) -> tuple[list[bytes], str]:
   """What the Markov models count, the same share of each training source, and how a table says it."""
   import evaluation
-  import text
 
-  if not data.get('source'):
-    return [], ''
-  try:
-    corpora = [text.open_corpus(source, 'train') for source, _ in text.parse_sources(data['source'])]
-  except (OSError, ValueError) as error:
-    print(f'no Markov models: {error}', file=sys.stderr)
+  if not corpora:
     return [], ''
   share = max(1, int(_MARKOV_MB.value * 1e6 / len(corpora)))
   heads = [evaluation.first_bytes(corpus, share)[0] for corpus in corpora]
@@ -133,7 +141,7 @@ def _training_text(data: Mapping) -> tuple[list[bytes], str]:
 def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console) -> dict:
   """Prints what is known of a model on one corpus; returns it as JSON data."""
   import evaluation
-  from evaluation import report
+  from evaluation import bits_per_byte, report
 
   with report.progress_bar() as progress:
     result = evaluation.evaluate(model, corpus, **shape, max_bytes=_MAX_BYTES.value, progress=progress)
@@ -164,11 +172,11 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
   if result.bytes_per_chunk and _SHOW.value > 0:
     _show(model, corpus, scored)
   return {
-    **dataclasses.asdict(result),
-    'fingerprint': corpus.fingerprint,
+    **report.values(result),
+    'scoring': bits_per_byte.SCORING,
     'baselines': baselines,
-    'boundaries': [dataclasses.asdict(score) for score in boundaries],
-    'words': {'splitter': _WORDS.value, 'accuracy': [dataclasses.asdict(accuracy) for accuracy in accuracies]},
+    'boundaries': list(map(report.values, boundaries)),
+    'words': {'splitter': _WORDS.value, 'accuracy': list(map(report.values, accuracies))},
   }
 
 
@@ -203,7 +211,7 @@ def _score_gold(model, gold, shape, console) -> dict:
     'fingerprint': gold.fingerprint,
     'documents': len(documents),
     'text_bytes': sum(map(len, documents)),
-    'boundaries': [dataclasses.asdict(score) for score in boundaries],
+    'boundaries': list(map(report.values, boundaries)),
   }
 
 

@@ -30,12 +30,13 @@ def main(_: list[str]) -> None:
   """Continues the prompts that the flags name."""
   import training
   from evaluation import generation, segmentation
+  from text import paths
 
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
   if not _PROMPT.value:
     raise ValueError("--prompt is missing: give a text to continue, --prompt='' for none")
-  sys.stdout.reconfigure(errors='backslashreplace')
+  workdir = paths.of(_WORKDIR.value, '--workdir')
   on_terminal = sys.stdout.isatty()
 
   def show(shown: str) -> None:
@@ -45,7 +46,7 @@ def main(_: list[str]) -> None:
   prompts = [os.fsencode(prompt) for prompt in _PROMPT.value]
   options = (_MAX_BYTES.value, _TEMPERATURE.value, _TOP_P.value, _SEED.value)
   generation.check(prompts, *options)
-  model = training.load(_WORKDIR.value, _STEP.value).model
+  model = training.load(workdir, _STEP.value).model
   if len(prompts) == 1:
     taken = []
 
@@ -55,9 +56,11 @@ def main(_: list[str]) -> None:
         taken.append(piece)
         yield piece
 
-    for shown in generation.decode_utf8(pieces()):
-      show(shown)
-    show('\n')
+    try:
+      for shown in generation.decode_utf8(pieces()):
+        show(shown)
+    finally:
+      show('\n')
     continuations = [b''.join(taken)]
   else:
     continuations = generation.generate(model, prompts, *options)

@@ -1,11 +1,13 @@
 """Trains a model: python train.py --config=configs/quickstart.py --workdir=DIR
 
+--config.KEY=VALUE changes any key of the experiment (training/config_flag.py).
+
 The same command goes on where a stopped run ended. --describe [--json] prints parameters and FLOPs per byte instead.
 On several machines, or with several processes on one, it is the same command in each: on TPU pods, under Slurm, Open
 MPI and Kubernetes as it is, elsewhere with --coordinator_address, --num_processes and --process_id (docs/scale.md).
 It ends with code 0 when the model is trained, 1 and one sentence where the user can mend something, 128 + n after
-signal n (130: Ctrl-C, 143: SIGTERM), with the step saved, and 75 where another process of the run was lost: the same
-command in all goes on.
+signal n (129: a closed terminal, 130: Ctrl-C, 143: SIGTERM), with the step saved, and 75 where another process of the
+run was lost: the same command in all goes on.
 """
 
 import os
@@ -21,14 +23,12 @@ if __name__ == '__main__' and sys.platform == 'linux' and 'GLIBC_TUNABLES' not i
 import json
 
 from absl import flags
-from ml_collections import config_flags
 
 import training
-from training import command_line, compile_for, description, processes
+from text import paths
+from training import command_line, compile_for, config_flag, description, processes
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'The experiment, such as configs/quickstart.py.', lock_config=True
-)
+config_flag.define('The experiment, such as configs/quickstart.py.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory for checkpoints and metrics; a run goes on where it has some.'
 )
@@ -49,22 +49,25 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_float(
 _STALL_TIMEOUT = flags.DEFINE_float(
   'stall_timeout', processes.STALL_TIMEOUT, 'Seconds until processes in which no step ends are given up; 0: never.'
 )
-flags.mark_flag_as_required('config')
 
 
 def main(_: list[str]) -> int | None:
   """Describes or trains, as the flags say."""
+  config = config_flag.read()
+  if config is None:
+    raise ValueError('--config is missing: name an experiment, such as --config=configs/quickstart.py')
   if _DESCRIBE.value:
-    found = training.describe(_CONFIG.value)
+    found = training.describe(config)
     print(json.dumps(found, indent=2) if _JSON.value else description.table(found))
   elif _COMPILE_FOR.value is not None:
     quiet = (lambda _: None) if _JSON.value else print
-    report = compile_for.compile_step(_CONFIG.value, _COMPILE_FOR.value, quiet)
+    report = compile_for.compile_step(config, _COMPILE_FOR.value, quiet)
     print(json.dumps(compile_for.as_data(report), indent=2) if _JSON.value else compile_for.as_text(report))
     return int(not report.fits)
   elif _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name a directory for checkpoints and metrics, or use --describe')
   else:
+    workdir = paths.of(_WORKDIR.value, '--workdir', text=True)
     with processes.taking_part(
       _COORDINATOR_ADDRESS.value,
       _NUM_PROCESSES.value,
@@ -73,7 +76,7 @@ def main(_: list[str]) -> int | None:
       heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
       stall_timeout=_STALL_TIMEOUT.value,
     ):
-      training.train(_CONFIG.value, _WORKDIR.value)
+      training.train(config, workdir)
 
 
 if __name__ == '__main__':

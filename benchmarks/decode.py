@@ -16,6 +16,7 @@ import time
 from absl import app, flags
 
 from benchmarks import subject, turns
+from text import paths
 
 CONTESTANTS = ('ours', 'ours, batch', 'torch')
 AGREE = 32  # bytes that must be the same; later, rounding may decide between two bytes that are as likely
@@ -35,7 +36,7 @@ def main(_: list[str]) -> None:
     turns.serve(*_prepare(_CONTESTANT.value))
     return
   with tempfile.TemporaryDirectory() as fresh:
-    weights = _WEIGHTS.value or subject.fresh_model(fresh)
+    weights = subject.fresh_model(fresh) if _WEIGHTS.value is None else paths.of(_WEIGHTS.value, '--weights')
     given = (_BATCH_SIZE, _PROMPT, _BYTES, _SOURCE)
     arguments = [f'--weights={weights}', *(f'--{flag.name}={flag.value}' for flag in given)]
     facts, seconds = turns.play('benchmarks.decode', CONTESTANTS, arguments, _TURNS.value)

@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks import subject, turns
 from evaluation import report
-from text import command_line
+from text import command_line, paths
 
 BASE = {'batch_size': 8, 'seq_len': 512, 'width': 128, 'depth': 4}
 # Bytes of a step stay the same along `length`, so that what is seen is the length and not the size of the step.
@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--axes', nargs='+', default=list(AXES), choices=list(AXES), help='(all)')
   parser.add_argument('--steps', type=int, default=7, help='timed, of which the median is taken (%(default)s)')
   parser.add_argument('--source', default='python_docs', help='whose held-out text is read (%(default)s)')
-  parser.add_argument('--plot', type=pathlib.Path, help='an .svg file')
+  parser.add_argument('--plot', help='an .svg file')
   parser.add_argument('--point', help='used by the benchmark itself')
   flags = parser.parse_args(arguments)
   if flags.point:
@@ -161,12 +161,13 @@ def main(arguments: list[str]) -> None:
     return
   if flags.steps < 1:
     raise ValueError(f'--steps={flags.steps} must be at least 1')
-  if flags.plot:
-    if flags.plot.suffix != '.svg':
-      raise ValueError(f'--plot={flags.plot} must be an .svg file')
+  chart = None if flags.plot is None else paths.of(flags.plot, '--plot')
+  if chart is not None:
+    if chart.suffix != '.svg':
+      raise ValueError(f'--plot={chart} must be an .svg file')
     if importlib.util.find_spec('matplotlib') is None:
       raise ValueError('--plot needs matplotlib: pip install -r requirements-plot.txt')
-    report.check_writable(flags.plot)
+    report.check_writable(chart)
   drawn, known = {axis: [] for axis in flags.axes}, {}
   for axis in flags.axes:
     rows = []
@@ -179,8 +180,8 @@ def main(arguments: list[str]) -> None:
       if known[key] is not None:
         drawn[axis].append((point, known[key]))
     print(report.markdown(rows) + '\n', flush=True)
-  if flags.plot:
-    plot(drawn, flags.plot)
+  if chart is not None:
+    plot(drawn, chart)
 
 
 def _measure_or_none(point: dict[str, int], steps: int, source: str) -> dict[str, float] | None:

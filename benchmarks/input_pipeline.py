@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import text
+from text import paths
 from text.packing import RowStream, number_of_parts
 
 _SOURCE = flags.DEFINE_multi_string('source', ['python_docs'], 'Sources to read, each on its own.')
@@ -45,7 +46,7 @@ def main(_: list[str]) -> None:
 
 def speed_table() -> Table:
   """Reading speed of every source at every row length."""
-  trained = _training_speed(_TRAINED.value) if _TRAINED.value else None
+  trained = None if _TRAINED.value is None else _training_speed(paths.of(_TRAINED.value, '--trained'))
   table = Table()
   for name in ('source', 'row length', 'MB/s', 'documents/s', 'padding', *(('x training',) if trained else ())):
     table.add_column(name, justify='left' if name == 'source' else 'right')
@@ -74,7 +75,7 @@ def measure(corpus: text.Corpus, seq_len: int) -> list[tuple[float, float, float
     padded = sum(int((batch.segment_ids == 0).sum()) for batch in batches)
     # a row's first symbol is context, the others are text but for one BOS and one EOS a document
     segments = sum(int(batch.segment_ids.max(1).sum()) for batch in batches)
-    begun = sum(int((batch.bytes == text.BOS).sum()) for batch in batches)
+    begun = sum(int(batch.bos.sum()) for batch in batches)
     positions = len(batches) * batch_positions
     found.append(((positions - padded - segments - begun) / 1e6 / seconds, begun / seconds, padded / positions))
   rows.close()
@@ -104,9 +105,9 @@ def plan_table(documents: int, mean_length: int, seq_lens: list[int]) -> Table:
   return table
 
 
-def _training_speed(workdir: str) -> float:
+def _training_speed(workdir: pathlib.Path) -> float:
   """Median bytes per second of a run's metrics."""
-  lines = pathlib.Path(workdir, 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+  lines = (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
   speeds = [json.loads(line)['bytes_per_second'] for line in itertools.islice(lines, 1, None)]
   return statistics.median(speeds)
 

@@ -30,7 +30,7 @@ from benchmarks import subject, turns
 from evaluation import report
 from layers.ladder import LadderConfig
 from layers.paths import flatten, rebuild
-from text import command_line
+from text import command_line, paths
 from training import description
 from training.trainer import Trainer
 
@@ -87,7 +87,8 @@ def contestants(workdir: pathlib.Path, count: int, row_groups: int, forced: bool
 
 
 def _batches(trainer: Trainer):
-  return trainer.batches(text.open_mixture(trainer.settings.data.source))
+  data = trainer.settings.data
+  return trainer.batches(text.Texts.of(data.source, data.validation).open_training())
 
 
 def _with_ladder(model: Any, branch: dict, **values: Any) -> Any:
@@ -118,7 +119,7 @@ def _contestant(name: str, model: Any, batches: list[text.Batch]) -> Contestant 
 def main(arguments: list[str]) -> None:
   """The command."""
   parser = command_line.Parser(prog='python -m benchmarks.ladder', description=__doc__)
-  parser.add_argument('workdirs', nargs='+', type=pathlib.Path, metavar='WORKDIR', help='of trained models')
+  parser.add_argument('workdirs', nargs='+', metavar='WORKDIR', help='of trained models')
   parser.add_argument('--row_groups', type=int, default=4, help='(%(default)s)')
   parser.add_argument('--turns', type=int, default=9, help='(%(default)s)')
   parser.add_argument('--batches', type=int, default=4, help='of a turn (%(default)s)')
@@ -130,7 +131,7 @@ def main(arguments: list[str]) -> None:
   playing = [
     one
     for index, path in enumerate(flags.workdirs)
-    for one in contestants(path, flags.batches, flags.row_groups, forced=index == 0)
+    for one in contestants(paths.of(path, 'WORKDIR', text=True), flags.batches, flags.row_groups, forced=index == 0)
   ]
   for turn in range(flags.turns):
     for one in playing:

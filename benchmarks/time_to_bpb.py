@@ -45,7 +45,12 @@ def main(arguments: list[str]) -> None:
     limits = {name: bits for name, bits in evaluation.compressed_bits_per_byte(documents).items() if name in LIMITS}
     for model in flags.models:
       command = [
-        *(sys.executable, str(TRAIN), f'--config=configs/compare.py:{model}', '--config.log.every_steps=10'),
+        *(
+          sys.executable,
+          str(TRAIN),
+          f'--config={TRAIN.parent}/configs/compare.py:{model}',
+          '--config.log.every_steps=10',
+        ),
         f'--config.data.source=corpus:{corpus}',
         f'--config.eval.every_steps={flags.every_steps}',
         f'--config.eval.max_bytes={flags.eval_bytes}',
@@ -64,17 +69,19 @@ def main(arguments: list[str]) -> None:
             'below': f'{name} ({bits:.3f})',
             'seconds': '–' if elapsed is None else f'{elapsed:.0f}',
             'MB read': '–' if size is None else f'{size / 1e6:.2f}',
-            'last validation': f'{last:.3f}',
+            'last validation': '–' if last is None else f'{last:.3f}',
           }
         )
   print(report.markdown(rows))
 
 
-def race(command: list[str], limits: dict[str, float], seconds: float) -> tuple[dict[str, tuple[float, int]], float]:
-  """({limit: (seconds, bytes read) when it was passed}, last validation) of a training command."""
+def race(
+  command: list[str], limits: dict[str, float], seconds: float
+) -> tuple[dict[str, tuple[float, int]], float | None]:
+  """({limit: (seconds, bytes read) when it was passed}, last validation or None) of a training command."""
   from training.workdir import read_config
 
-  reached, last, began = {}, float('nan'), time.monotonic()
+  reached, last, began = {}, None, time.monotonic()
   with tempfile.TemporaryDirectory() as directory:
     workdir = pathlib.Path(directory, 'run')
     command = [*command, f'--workdir={workdir}']

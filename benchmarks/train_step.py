@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import subject, turns
+from text import paths
 
 CONTESTANTS = ('ours', 'torch', 'torch.compile', 'h-net-dynamic-chunking')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'Directory with official weights; none: a fresh model.')
@@ -46,7 +47,7 @@ def main(_: list[str]) -> None:
     if name == 'h-net-dynamic-chunking' and importlib.util.find_spec('h_net_dynamic_chunking') is None:
       raise app.UsageError(f'--contestants={name} needs its package: pip install {name}')
   with tempfile.TemporaryDirectory() as fresh:
-    weights = _WEIGHTS.value or subject.fresh_model(fresh)
+    weights = subject.fresh_model(fresh) if _WEIGHTS.value is None else paths.of(_WEIGHTS.value, '--weights')
     arguments = [
       f'--weights={weights}',
       f'--batch_size={_BATCH_SIZE.value}',
@@ -57,7 +58,7 @@ def main(_: list[str]) -> None:
     facts, seconds = turns.play('benchmarks.train_step', _NAMES.value, arguments, _TURNS.value)
   for name, most in (('loss', 1e-4), ('chunks', 0)):
     values = [fact[name] for fact in facts.values() if name in fact]
-    if values and max(values) - min(values) > most:
+    if values and not np.ptp(values) <= most:  # nan is not the same either
       raise RuntimeError(f'the contestants do not compute the same: {name} {values}')
   print(_table(facts, seconds))
 
@@ -65,7 +66,7 @@ def main(_: list[str]) -> None:
 def _table(facts, seconds) -> str:
   done = _STEPS.value * _BATCH_SIZE.value * _SEQ_LEN.value
   speed = {name: done / statistics.median(values) for name, values in seconds.items()}
-  peer = max((value for name, value in speed.items() if name != 'ours'), default=float('nan'))
+  peer = max((value for name, value in speed.items() if name != 'ours'), default=None)
   lines = [f'loss {loss:.4f}' for loss in [fact['loss'] for fact in facts.values() if 'loss' in fact][:1]] or ['']
   if 'ours' in facts:
     ours = facts['ours']
@@ -73,8 +74,9 @@ def _table(facts, seconds) -> str:
   lines.append(f'{"":22} {"bytes/s":>9} {"of best torch":>14} {"GFLOP/s peak":>13} {"of peak":>8}')
   for name, value in speed.items():
     peak = facts[name]['peak']
-    work = 3 * facts['ours']['flops'] * value / peak if 'ours' in facts else float('nan')
-    lines.append(f'{name:22} {value:9,.0f} {value / peer:14.2f} {peak / 1e9:13.0f} {work:8.1%}')
+    ratio = f'{value / peer:.2f}' if peer else '–'
+    work = f'{3 * facts["ours"]["flops"] * value / peak:.1%}' if 'ours' in facts else '–'
+    lines.append(f'{name:22} {value:9,.0f} {ratio:>14} {peak / 1e9:13.0f} {work:>8}')
   if 'ours' in facts:
     products, traffic = ours['counted_flops'] / ours['peak'], ours['counted_bytes'] / ours['copy_speed']
     lines.append(

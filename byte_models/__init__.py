@@ -2,8 +2,8 @@
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from flax import nnx
@@ -46,10 +46,15 @@ official: dict[str, str | Official] = {
 
 
 def parse(branch: Mapping[str, Any]) -> Any:
-  """The frozen configuration of a `model` branch; ValueError with one sentence on what is wrong."""
+  """The frozen configuration of a `model` branch; ValueError with one sentence on what is wrong, its key in full."""
   if not isinstance(branch, Mapping):
     raise ValueError(f'model {branch!r:.50} must have keys and values, of which family is one.')
-  return _family(branch.get('family')).parse(checks.shallow(branch, 'model'))
+  family = _family(branch.get('family'))
+  try:
+    return family.parse(checks.shallow(branch, 'model'))
+  except ValueError as error:
+    key = re.match(r'\w*', str(error))[0]  # families begin with it, as in the config.json that they read, too
+    raise ValueError(f'model.{error}' if key in branch else str(error)) from None
 
 
 def build(config: Any, *, rngs: nnx.Rngs) -> nnx.Module:
@@ -63,7 +68,7 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> nnx.Modul
   overrides: keys of the `model` branch, such as dtype='bfloat16'. Raises FileNotFoundError for a missing file,
   ValueError for one that is damaged or of no family that is known here, and for weights that do not fit.
   """
-  file = Path(directory) / weights.CONFIG
+  file = weights.directory(directory) / weights.CONFIG
   values = weights.read_json(file)
   family = official_family(values)
   if family is None:

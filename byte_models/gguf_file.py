@@ -12,6 +12,7 @@ import numpy as np
 
 from layers import checks
 from layers.rotary import RotaryScaling, frequencies
+from text import paths, regular_file
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -47,6 +48,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]
   K/2): the rows of their weights are put back into the latter order. Raises FileNotFoundError, or ValueError for a file
   that is damaged, of another architecture, or quantised in a way that the gguf library cannot undo.
   """
+  path = paths.of(path, 'the .gguf file')
   reader, metadata = _open(path)
   config = _config(path, metadata)
   tensors = {_name(tensor.name): tensor for tensor in reader.tensors}
@@ -76,6 +78,7 @@ def tokenizer(path: str | os.PathLike) -> 'Tokenizer':
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
   except ImportError:
     raise ValueError('tokenizing needs the tokenizers library: pip install -r requirements-gguf.txt') from None
+  path = paths.of(path, 'the .gguf file')
   _, metadata = _open(path)
   model, split = metadata.get('tokenizer.ggml.model'), metadata.get('tokenizer.ggml.pre')
   byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)  # GPT-2's expression
@@ -121,6 +124,7 @@ def _open(path: str | os.PathLike) -> tuple[Any, _Metadata]:
     import gguf
   except ImportError:
     raise ValueError('reading GGUF needs the gguf library: pip install -r requirements-gguf.txt') from None
+  regular_file.check(path, 'GGUF file')
   if not Path(path).is_file():
     raise FileNotFoundError(f'{path} is missing: give a .gguf file.')
   try:

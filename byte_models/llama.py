@@ -5,7 +5,6 @@ files, whole or as the bare stack of blocks that another model builds on.
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,7 +37,7 @@ class LlamaConfig:
   rope_theta: float = 10000.0
   rope_scaling: RotaryScaling | None = None
   tie_word_embeddings: bool = False
-  max_position_embeddings: int = 2048  # not enforced
+  max_position_embeddings: int = 2048  # rows of token_bits are no longer; a call may be
   bos_token_id: int | None = None
   eos_token_id: int | tuple[int, ...] | None = None
   dtype: str = 'float32'
@@ -123,6 +122,7 @@ def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
       key in _SIZES or value is not None
     ):
       raise ValueError(f'{key} {value!r:.50} must be a whole number of at least 1 (and at most {checks.MOST}).')
+  checks.integer(values.get('max_position_embeddings', 1), 'max_position_embeddings', 1)
   heads = values['num_attention_heads']
   shared = values['num_key_value_heads'] = values['num_key_value_heads'] or heads
   if heads % shared or (values['head_dim'] is None and values['hidden_size'] % heads):
@@ -212,7 +212,7 @@ def from_pretrained(directory: str | os.PathLike, **options: Any) -> Llama:
   options: dtype ('bfloat16'), remat, scan, for the computation; parameters become float32. Raises FileNotFoundError for
   a missing file, ValueError for weights or a configuration that do not fit.
   """
-  return _build(*_read_directory(Path(directory), options), directory)
+  return _build(*_read_directory(directory, options), directory)
 
 
 def from_gguf(path: str | os.PathLike, **options: Any) -> Llama:
@@ -225,7 +225,8 @@ def read_backbone(source: str | os.PathLike, **options: Any) -> tuple[StackConfi
 
   -> the configuration of a `layers.stack.Stack` and its flat float32 parameters ('runs.0.mixer.qkv.kernel', ...).
   """
-  config, tensors = (_read_gguf if Path(source).suffix == '.gguf' else _read_directory)(Path(source), options)
+  read = _read_gguf if os.fspath(source).endswith('.gguf') else _read_directory
+  config, tensors = read(source, options)
   stack = dataclasses.replace(config.stack, final_norm=False)
   tensors.pop('model.norm.weight', None)
   return stack, llama_weights.read_stack(stack, tensors, 'model.', source)
@@ -235,7 +236,7 @@ def save_pretrained(model: Llama, directory: str | os.PathLike, dtype: str = 'fl
   """Writes config.json and model.safetensors with Hugging Face's names; a file is replaced only by a whole one."""
   parts = _parts(model.config)
   tensors = weights.scatter(parts, flatten(model), {part.name: dtype for part in parts})
-  weights.write(Path(directory), to_dict(model.config) | {'torch_dtype': dtype}, tensors)
+  weights.write(directory, to_dict(model.config) | {'torch_dtype': dtype}, tensors)
 
 
 def _parts(config: LlamaConfig) -> list[Part]:
@@ -261,7 +262,8 @@ def _read_gguf(path: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaC
   return parse(values, **options), tensors
 
 
-def _read_directory(directory: Path, options: dict[str, Any]) -> tuple[LlamaConfig, dict[str, Any]]:
+def _read_directory(directory: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaConfig, dict[str, Any]]:
+  directory = weights.directory(directory)
   config = weights.read_config(directory / weights.CONFIG, lambda values: parse(values, **options))
   # old files keep the rotary frequencies, which follow from the configuration
   tensors = weights.read_tensors(directory).items()

@@ -4,11 +4,15 @@
 
 --weights is a .gguf file, or a Hugging Face directory with tokenizer.json beside its weights. Each file is a document
 of its own behind the token that begins texts (--begin=ID, by default the one that the weights name), so that every byte
-counts. Needs the libraries of requirements-gguf.txt.
+counts. What the tokens spell must be the text, byte for byte (byte_models/spelling.py). A document that is longer than
+the longest context of the model (max_position_embeddings, or --seq_len) is scored in rows of that many tokens: each row
+but the first repeats half a row (--context) of what came before, and every token is scored once. Needs the libraries of
+requirements-gguf.txt.
 """
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +22,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byte_models import gguf_file, llama
+from byte_models import gguf_file, llama, spelling
+from text import paths, regular_file
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
 
 
-def nats(model: llama.Llama, tokens: Sequence[int]) -> np.ndarray:
-  """Of every token but the first, given those before it: [N - 1] float32; computed in rows of 2^k tokens."""
-  row = np.zeros((1, 1 << (len(tokens) - 1).bit_length()), np.int32)
+def nats(
+  model: llama.Llama,
+  tokens: Sequence[int],
+  seq_len: int | None = None,
+  context: int | None = None,
+  name: str = 'the text',
+) -> np.ndarray:
+  """Of every token but the first, given those before it in its row: [N - 1] float32.
+
+  Rows of seq_len tokens (None: the longest context of the model); those behind the first begin with `context` tokens
+  (None: seq_len // 2) that were scored before. Fewer tokens are one row, computed as 2^k. Raises ValueError for rows
+  longer than the model's context or shorter than 2, a context outside 1..seq_len - 1, and, naming the text, for a model
+  that gives nan or inf.
+  """
+  seq_len, context = _rows(model.config, seq_len, context)
+  if len(tokens) <= seq_len:
+    return _row_nats(model, tokens, 1 << (len(tokens) - 1).bit_length(), name)
+  found, done = [_row_nats(model, tokens[:seq_len], seq_len, name)], seq_len
+  while done < len(tokens):
+    row = tokens[done - context :][:seq_len]
+    found.append(_row_nats(model, row, seq_len, name)[context - 1 :])
+    done += len(row) - context
+  return np.concatenate(found)
+
+
+def _row_nats(model: llama.Llama, tokens: Sequence[int], length: int, name: str) -> np.ndarray:
+  row = np.zeros((1, length), np.int32)
   row[0, : len(tokens)] = tokens
-  return np.asarray(_nats(model, row))[: len(tokens) - 1]
+  found = np.asarray(_nats(model, row))[: len(tokens) - 1]
+  if len(bad := np.flatnonzero(~np.isfinite(found))):
+    raise ValueError(
+      f'{name}: token {bad[0]} has {found[bad[0]]} nats, so weights or activations hold nan or inf: use other weights'
+    )
+  return found
 
 
 @jax.jit
@@ -37,18 +71,34 @@ def _nats(model: llama.Llama, tokens_1xL: jax.Array) -> jax.Array:
   return jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, tokens_1xL[0, 1:, None], -1)[:, 0]
 
 
+def _rows(config: llama.LlamaConfig, seq_len: int | None, context: int | None) -> tuple[int, int]:
+  """Length and context of rows; see `nats`."""
+  longest = config.max_position_embeddings
+  seq_len = longest if seq_len is None else seq_len
+  if not 2 <= seq_len <= longest:
+    raise ValueError(f'--seq_len={seq_len}: rows have 2 to {longest} tokens, the longest context of the model.')
+  context = seq_len // 2 if context is None else context
+  if not 1 <= context < seq_len:
+    raise ValueError(f'--context={context}: a row of {seq_len} tokens repeats 1 to {seq_len - 1}.')
+  return seq_len, context
+
+
 def load(weights: str) -> tuple[llama.Llama, 'Tokenizer']:
   """The model and tokenizer of --weights; ValueError or FileNotFoundError if one is not there."""
+  weights = paths.expanded(weights, '--weights')
   if weights.endswith('.gguf'):
     return llama.from_gguf(weights, scan=True), gguf_file.tokenizer(weights)
   file = Path(weights) / 'tokenizer.json'
+  regular_file.check(file, 'tokenizer file')
   if not file.is_file():
     raise FileNotFoundError(f'{file} is missing: --weights is a .gguf file or a directory with its tokenizer.json.')
   try:
-    from tokenizers import Tokenizer
+    tokenizer = spelling.read(file.read_bytes())
   except ImportError:
     raise ValueError('tokenizing needs the tokenizers library: pip install -r requirements-gguf.txt') from None
-  return llama.from_pretrained(weights, scan=True), Tokenizer.from_file(str(file))
+  except ValueError as error:
+    raise ValueError(f'{file} {error}: copy it again.') from None
+  return llama.from_pretrained(weights, scan=True), tokenizer
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,31 +106,73 @@ def main(arguments: Sequence[str]) -> None:
   parser = argparse.ArgumentParser(prog='python -m byte_models.token_bits', description=__doc__.splitlines()[0])
   parser.add_argument('--weights', required=True, help='a .gguf file or a Hugging Face directory')
   parser.add_argument('--begin', type=int, help='id of the token before every document')
+  parser.add_argument('--seq_len', type=int, help='tokens of a row; default: the longest context of the model')
+  parser.add_argument('--context', type=int, help='tokens that a row repeats where it goes on; default: half of it')
   parser.add_argument('files', nargs='+')
   flags = parser.parse_args(arguments)
-  documents = {file: _text(file) for file in flags.files}
+  documents = _texts(flags.files)
   model, tokenizer = load(flags.weights)
   begin = model.config.bos_token_id if flags.begin is None else flags.begin
   if begin is None or not 0 <= begin < model.config.vocab_size:
     raise ValueError(f'--begin={begin}: give the id of a token, from 0 to {model.config.vocab_size - 1}.')
+  seq_len, context = _rows(model.config, flags.seq_len, flags.context)
+  tokens = _tokens(documents, spelling.Speller(tokenizer), tokenizer, model.config.vocab_size, flags.weights)
   all_bits = all_bytes = 0
   for file, document in documents.items():
-    tokens = tokenizer.encode(document, add_special_tokens=False).ids
-    bits = float(nats(model, [begin, *tokens]).sum()) / math.log(2)
-    size = len(document.encode())
-    print(f'{file}: {size} bytes, {len(tokens)} tokens, {bits / size:.4f} bits per byte')
+    size, count = len(document.encode()), len(tokens[file])
+    if not size:
+      print(f'{file}: 0 bytes')
+      continue
+    bits = float(nats(model, [begin, *tokens[file]], seq_len, context, file).sum(dtype=np.float64)) / math.log(2)
+    rows = f' (in rows of {seq_len} tokens, {context} of them context)' if count + 1 > seq_len else ''
+    print(f'{file}: {size} bytes, {count} tokens, {bits / size:.4f} bits per byte{rows}')
     all_bits, all_bytes = all_bits + bits, all_bytes + size
   print(f'all: {all_bytes} bytes, {all_bits / all_bytes:.4f} bits per byte')
 
 
+def _tokens(
+  documents: dict[str, str], spell: spelling.Speller, tokenizer: 'Tokenizer', vocabulary: int, weights: str
+) -> dict[str, list[int]]:
+  """The tokens of every file. Raises ValueError where they are not its text, or not tokens of the model."""
+  tokens = {}
+  for file, document in documents.items():
+    try:
+      tokens[file] = spell(document) if document else []
+    except ValueError as error:
+      raise ValueError(
+        f'{file}: the tokens are not the text byte for byte, since the tokenizer of {weights} {error}: score a text '
+        'that it leaves as it is.'
+      ) from None
+    if (largest := max(tokens[file], default=0)) >= vocabulary:
+      raise ValueError(
+        f'{file}: the tokenizer of {weights} gives token {largest} ({tokenizer.id_to_token(largest)!r}), but the model '
+        f'has {vocabulary} tokens: bring the tokenizer.json of these weights, or a text without that token.'
+      )
+  return tokens
+
+
+def _texts(files: Sequence[str]) -> dict[str, str]:
+  """The text of every file; one that is named twice, by whatever path, is there once, and is said to be."""
+  found, names = {}, {}
+  for file in files:
+    text = _text(file)
+    status = os.stat(file)
+    identity = status.st_dev, status.st_ino
+    if identity in names:
+      print(f'{file} is {names[identity]}: it counts once', file=sys.stderr)
+    else:
+      names[identity], found[file] = file, text
+  if not any(found.values()):
+    raise ValueError(f'{", ".join(found)} {"is" if len(found) == 1 else "are"} empty: there are no bits per byte.')
+  return found
+
+
 def _text(file: str) -> str:
+  regular_file.check(file, 'text file')
   try:
-    text = Path(file).read_bytes().decode()
+    return paths.of(file, 'the text file').read_bytes().decode()
   except UnicodeDecodeError as error:
     raise ValueError(f'{file} is not UTF-8 (byte {error.start}): a token model reads characters.') from None
-  if not text:
-    raise ValueError(f'{file} is empty: it has no bits per byte.')
-  return text
 
 
 if __name__ == '__main__':

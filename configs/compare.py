@@ -58,7 +58,7 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
 
 
 def _with_tuples(value: Any) -> Any:
-  """Lists as tuples, which the command line can change."""
+  """Lists as tuples, as other configs have them."""
   if isinstance(value, dict):
     return {key: _with_tuples(part) for key, part in value.items()}
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -12,7 +12,7 @@ Words are spelled with bytes. With characters, or with subwords that are trained
 import ml_collections
 
 from configs import quickstart
-from text import units
+from text.specification import quoted
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -37,4 +37,4 @@ def _units(arg: str) -> str:
     return 'char(limit=0x250)' if arg else 'byte'
   if name != 'subword' or not file:
     raise ValueError(f"configs/quickstart_word_pooled.py has no variant '{arg}': use none, char or subword=FILE")
-  return units.parse(f'subword(file={file})').name  # with the file's digest, so that another one is an error later
+  return f'subword(file={quoted(file)})'  # a run copies it, so that another one is an error later

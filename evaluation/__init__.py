@@ -4,11 +4,13 @@ from evaluation.accuracy import WordAccuracy, word_accuracy, word_counts
 from evaluation.baselines import compressed_bits_per_byte, markov_bits_per_byte
 from evaluation.bits_per_byte import Result, evaluate, first_bytes
 from evaluation.boundaries import BoundaryScore, boundary_scores, unit_starts
+from evaluation.finite import NotFiniteError
 from evaluation.generation import generate, stream
 from evaluation.segmentation import segment, show_chunks
 
 __all__ = [
   'BoundaryScore',
+  'NotFiniteError',
   'Result',
   'WordAccuracy',
   'boundary_scores',

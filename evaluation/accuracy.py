@@ -1,17 +1,28 @@
-"""Whole words right: a measure that compares models of bytes, words and tokens on the same words.
+"""Whole words right: a measure that compares models of bytes, words and units on the same words, by one rule for all.
 
-A word counts as right when every byte of it is the likeliest one given all text before it, and after its last byte the
-likeliest symbol ends it: a byte that begins another word, the end of the document, or the model's own end-of-word
-symbol (HAT, arXiv:2501.10322; "Learn Your Tokens", arXiv:2310.11628). That is next-word accuracy of greedy decoding,
-found in one pass: decoding goes wrong at the first byte that is not the likeliest. What decoding by sampling gets right
-on average is the probability of the word's bytes (whether it ends there is left out, since only some models have one
-symbol for it). Words are told apart by how often the training text has them.
+A word is right if greedy decoding, given all text before it, writes it and then ends it (next-word accuracy, as in HAT,
+arXiv:2501.10322, and "Learn Your Tokens", arXiv:2310.11628). It is not told that the word before has ended: a model of
+bytes has to find the first byte likelier than any with which that word would go on, and a model that ends words with a
+symbol of its own has to draw that first. All of this is read off one pass over the text, since decoding goes wrong at
+the first symbol that is not the likeliest:
 
-In a model that spells words with units of several bytes, every unit has to be the likeliest. Where words are counted by
-another splitter than the model's, a unit that reaches over a word's end makes all words wrong that it has a part in, if
-it is not the likeliest, and does not end them; its probability counts to the word of its last byte.
+* every symbol of the word is the likeliest one given the text before it, ends of words included;
+* behind it, greedy decoding writes what stands there (the next byte of the text, or the end of the document), or else
+  something else that ends the word, too: the end of the document, or a byte with which another word begins. One pass
+  does not say what would follow a byte that is not the text's own. So the splitter is asked about the word before, the
+  word, and that byte; if it only begins a character, it counts as a letter, as bytes that are not UTF-8 do there. A
+  model's own end of a word ends one where it does not end one in the model's own words.
+
+So a model that puts all mass on the true next byte has every word right, in any script and with any splitter.
+
+What decoding by sampling gets right on average is the probability of the word's symbols, again with the end of the word
+before, where that is a symbol, and without its own. Words are told apart by how often the training text has them.
+
+In a model that spells words with units of several bytes, symbols are units. One that reaches over the end of a word is
+part of both words, and its probability counts to the word of its last byte.
 """
 
+import codecs
 import collections
 import dataclasses
 import math
@@ -21,8 +32,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evaluation import finite
 from text import EOS, Corpus, words
-from text.packing import evaluation_rows, materialise, scoring
+from text import units as units_lib
+from text.rows import evaluation_batches
 
 RARE = 10  # fewer occurrences than this in the training text
 
@@ -30,13 +43,13 @@ RARE = 10  # fewer occurrences than this in the training text
 @dataclasses.dataclass(frozen=True)
 class WordAccuracy:
   """kind: 'all', 'often', 'rare' or 'never' (seen in training). greedy: share of words that are right. sampled: mean
-  probability of a word's bytes. nan: no such word.
+  probability of a word's symbols. None: no such word.
   """
 
   kind: str
   words: int
-  greedy: float
-  sampled: float
+  greedy: float | None
+  sampled: float | None
 
 
 def word_counts(documents: Iterable[bytes], splitter: str) -> collections.Counter[bytes]:
@@ -54,21 +67,23 @@ def word_accuracy(
 
   splitter: how words are cut for counting, 'hat(max_bytes=64)', the same for every model that is compared; a model with
   words of its own is best asked about those. seen: `word_counts` of the training text with the same splitter. seq_len,
-  batch_size: as for `evaluation.evaluate`. Raises ValueError for an unknown splitter or a corpus without words.
+  batch_size: as for `evaluation.evaluate`. Raises ValueError for an unknown splitter or a corpus without words;
+  NotFiniteError, a ValueError that names the document, for a model whose logits are nan or infinite.
   """
   split = words.parse(splitter)
   kinds: dict[str, list[tuple[bool, float]]] = {'often': [], 'rare': [], 'never': []}
-  for document, is_right, behind, nats in _predictions(model, corpus, seq_len, batch_size):
-    wrong = np.concatenate([[0], np.cumsum(is_right[:-1] == 0)])
-    nats = np.concatenate([[0.0], np.cumsum(nats[:-1])])
-    start = 0
+  for document, is_right, written, nats in _predictions(model, corpus, seq_len, batch_size):
+    wrong = np.concatenate([[0], np.cumsum(is_right == 0)])
+    nats = np.concatenate([[0.0], np.cumsum(nats, dtype=np.float64)])
+    before = start = 0
     for end in split(document).tolist():
       word = document[start:end]
-      right = wrong[end] == wrong[start] and _ends(word, int(behind[end]), split, model)
+      right = wrong[end] == wrong[start]
+      right = right and (is_right[end] or _ends(document[before:end], int(written[end]), split, model))
       times = seen.get(word, 0)
       kind = 'never' if not times else 'rare' if times < RARE else 'often'
-      kinds[kind].append((right, math.exp(nats[start] - nats[end])))
-      start = end
+      kinds[kind].append((bool(right), math.exp(nats[start] - nats[end])))
+      before, start = start, end
   found = {'all': [item for items in kinds.values() for item in items], **kinds}
   if not found['all']:
     raise ValueError(f'there are no words to score: {corpus.name or "the corpus"} holds no byte')
@@ -80,51 +95,54 @@ def _words(document: bytes, ends: np.ndarray) -> list[bytes]:
   return [document[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _ends(word: bytes, symbol: int, split: words.Splitter, model) -> bool:
-  """Whether a symbol behind a word ends it; -1: a unit goes on there."""
-  if symbol < 0 or symbol in (EOS, getattr(model, 'word_end', None)):
-    return symbol >= 0
+def _ends(text: bytes, symbol: int, split: words.Splitter, model) -> bool:
+  """Whether a text's last word ends where a model writes a symbol behind it that is not the one that stands there."""
+  if symbol in (EOS, getattr(model, 'word_end', None)):
+    return True
   table = getattr(model, 'unit_table', None)
-  return int(split(word + (table[symbol] if table else bytes([symbol])))[0]) == len(word)
+  more = table[symbol] if table else bytes([symbol])
+  if not codecs.utf_8_decode(more, 'replace', False)[1]:  # not one whole character
+    more = words.LETTER.encode()
+  return len(text) in split(text + more)
 
 
 def _summary(kind: str, items: Sequence[tuple[bool, float]]) -> WordAccuracy:
   if not items:
-    return WordAccuracy(kind, 0, math.nan, math.nan)
+    return WordAccuracy(kind, 0, None, None)
   greedy, sampled = np.mean(items, 0).tolist()
   return WordAccuracy(kind, len(items), greedy, sampled)
 
 
 def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
-  """Of each document: its bytes, and for each of them and for EOS whether it is the likeliest, the likeliest symbol
-  behind the byte before (another one only where words have an end of their own), and the nats of the byte.
+  """Of each document: its bytes, and for each of them and for EOS whether greedy decoding of the text before writes it,
+  what it writes there, and nats.
   """
-  plan = evaluation_rows(corpus.lengths, seq_len)
+  units = getattr(model, 'units', None)
+  sizes = units_lib.parse(units).sizes if units else None
   waiting: dict[int, list[np.ndarray]] = {}
-  for start in range(0, len(plan), batch_size):
-    pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
-    batch = words.mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
-    scored_BxL, _ = scoring(corpus, pieces, batch_size, seq_len)
-    # Scored positions in reading order are the pieces' scored parts one after the other.
-    values = np.stack([np.asarray(part)[scored_BxL] for part in jax.device_get(_predict(model, batch))], 1)
+  for rows in evaluation_batches(corpus, model, seq_len=seq_len, batch_size=batch_size):
+    is_right_BxL, written_BxL, nats_BxL = map(np.asarray, jax.device_get(_predict(model, rows.batch)))
+    finite.check(np.isfinite(nats_BxL)[rows.scored_BxL], corpus, rows.pieces)
+    place_N, is_last_N, count_P = rows.bytes_of_units(sizes)
+    of_bytes = lambda values_BxL, place_N=place_N: values_BxL.reshape(-1)[place_N]
+    values = np.stack([of_bytes(is_right_BxL), of_bytes(written_BxL), of_bytes(nats_BxL) * is_last_N], 1)
     begin = 0
-    for document, first, stop in zip(
-      *(x.tolist() for x in (pieces.document, pieces.first_scored, pieces.stop)), strict=True
+    for document, stop, count in zip(
+      *(x.tolist() for x in (rows.pieces.document, rows.pieces.stop, count_P)), strict=True
     ):
-      waiting.setdefault(document, []).append(values[begin : begin + stop - first])
-      begin += stop - first
+      waiting.setdefault(document, []).append(values[begin : begin + count])
+      begin += count
       if stop == corpus.lengths[document] + 2:
         yield corpus[document], *np.concatenate(waiting.pop(document)).T
 
 
 @jax.jit
 def _predict(model, batch):
-  """[B, L] float32 each: 1 where the likeliest byte stands, the likeliest symbol behind the byte before, nats."""
-  previous = lambda x: jnp.pad(x[:, :-1], ((0, 0), (1, 0), *((0, 0),) * (x.ndim - 2)))
+  """[B, L] float32 each: 1 where greedy decoding writes what stands there, what it writes, and nats."""
   if hasattr(model, 'likeliest'):
-    is_right, behind, nats = model.likeliest(batch)
-    return is_right.astype(jnp.float32), previous(behind).astype(jnp.float32), nats
-  logits, byte_BxL = previous(model(batch).logits), jnp.asarray(batch.bytes).astype(int)
-  nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), byte_BxL[..., None], -1)[..., 0]
-  best_BxL = logits.argmax(-1)
-  return (best_BxL == byte_BxL).astype(jnp.float32), best_BxL.astype(jnp.float32), nats
+    is_right_BxL, written_BxL, nats_BxL = model.likeliest(batch)
+  else:
+    output = model(batch)
+    written_BxL, nats_BxL = jnp.pad(output.logits.argmax(-1)[:, :-1], ((0, 0), (1, 0))), output.nll
+    is_right_BxL = written_BxL == jnp.asarray(batch.bytes)
+  return is_right_BxL.astype(jnp.float32), written_BxL.astype(jnp.float32), nats_BxL

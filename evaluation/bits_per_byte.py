@@ -5,37 +5,49 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from evaluation import finite
 from layers.capacity import Capacities, Predictor, run_all
 from text import Batch, Corpus, MemoryCorpus
-from text.packing import Pieces, Plan, evaluation_rows, materialise, scoring
-from text.words import mark_for
+from text.rows import evaluation_batches
+
+SCORING = 1  # higher where the same model gets another score on the same text: such scores are not compared
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
   """What `evaluate` found.
 
-  bits_per_byte: bits on the bytes of text / text_bytes; eos_bits: bits per end of a document, not in the former (nan
+  bits_per_byte: bits on the bytes of text / text_bytes; eos_bits: bits per end of a document, not in the former (None
   where no document ends). bytes_per_chunk: per stage, outermost first, scored bytes of text per chunk that begins at
-  one of them (inf where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
+  one of them (None where none does). documents: how many of the corpus, from its first on; last_document_cut: only the
   beginning of the last of them was scored, because of max_bytes. context: symbols that the row of a continued document
-  repeats, unscored. seconds: wall time, compilation included.
+  repeats, unscored. seconds: wall time, compilation included. fingerprint: of the corpus (text.corpus.Corpus).
+  bits_at_chunks: per stage, mean bits of the bytes where chunks begin, and of the bytes behind these (None: no byte).
   """
 
   bits_per_byte: float
   text_bytes: int
   documents: int
   last_document_cut: bool
-  eos_bits: float
-  bytes_per_chunk: tuple[float, ...]
+  eos_bits: float | None
+  bytes_per_chunk: tuple[float | None, ...]
   seq_len: int
   context: int
   seconds: float
+  fingerprint: str
+  bits_at_chunks: tuple[tuple[float | None, float | None], ...] = ()
+
+  @property
+  def measured(self) -> dict[str, Any]:
+    """What the bits were measured on, as JSON data: scores are compared only where all of it is equal."""
+    names = ('fingerprint', 'text_bytes', 'seq_len', 'context')
+    return {name: getattr(self, name) for name in names} | {'scoring': SCORING}
 
 
 def evaluate(
@@ -58,33 +70,31 @@ def evaluate(
   and added up in float64 on the host.
 
   Raises ValueError for a corpus without bytes, seq_len < 2, batch_size < 1, max_bytes < 0, and a context outside
-  1..seq_len − 1.
+  1..seq_len − 1; NotFiniteError, a ValueError that names the document, for a model whose bits are nan or infinite.
   """
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1, got {batch_size}')
-  began = time.perf_counter()
+  began, fingerprint = time.perf_counter(), corpus.fingerprint
   corpus, last_document_cut = first_bytes(corpus, max_bytes)
-  plan = evaluation_rows(corpus.lengths, seq_len, context)
-  unfinished = len(corpus) - 1 if last_document_cut else -1
   scorer = _scorer(NamedSharding(batch_sharding.mesh, PartitionSpec()) if batch_sharding else None)
   total, documents = int(corpus.lengths.sum()), len(corpus)
   nats = eos_nats = 0.0
-  text_bytes, ends, chunks = 0, 0, np.zeros(0, np.int64)
+  text_bytes, ends, chunks, around = 0, 0, np.zeros(0, np.int64), np.zeros(0)
 
-  def batches():
-    for start in range(0, len(plan), batch_size):
-      pieces = _pieces(plan, start, min(start + batch_size, len(plan)), corpus, unfinished)
-      batch = mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
-      scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
-      yield _place(batch, batch_sharding), scored_BxL & ~is_eos_BxL, scored_BxL & is_eos_BxL
-
-  score = lambda item, capacities: scorer(model, item[0], capacities)
-  for (_, text_BxL, eos_BxL), (nll_BxL, segmentations) in run_all(score, Predictor.of(model, seq_len), batches()):
+  rows = evaluation_batches(
+    corpus, model, seq_len=seq_len, batch_size=batch_size, context=context, last_is_cut=last_document_cut
+  )
+  score = lambda of_rows, capacities: scorer(model, _place(of_rows.batch, batch_sharding), capacities)
+  for of_rows, (nll_BxL, segmentations, is_finite_BxL) in run_all(score, Predictor.of(model, seq_len), rows):
+    finite.check(is_finite_BxL[of_rows.scored_BxL], corpus, of_rows.pieces)
+    text_BxL, eos_BxL = of_rows.scored_BxL & ~of_rows.is_eos_BxL, of_rows.scored_BxL & of_rows.is_eos_BxL
     nats += float(nll_BxL.sum(dtype=np.float64, where=text_BxL))
     eos_nats += float(nll_BxL.sum(dtype=np.float64, where=eos_BxL))
     text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())
     found = np.array([(starts_BxL & text_BxL).sum() for starts_BxL in segmentations], np.int64)
     chunks = chunks + found if len(chunks) else found
+    more = np.array([_around(nll_BxL, starts_BxL, text_BxL, of_rows.batch.scored) for starts_BxL in segmentations])
+    around = around + more if len(around) else more
     if progress:
       progress(text_bytes, total)
   if text_bytes != total:
@@ -94,11 +104,15 @@ def evaluate(
     text_bytes=text_bytes,
     documents=documents,
     last_document_cut=last_document_cut,
-    eos_bits=eos_nats / math.log(2) / ends if ends else math.nan,
-    bytes_per_chunk=tuple(text_bytes / int(n) if n else math.inf for n in chunks),
+    eos_bits=eos_nats / math.log(2) / ends if ends else None,
+    bytes_per_chunk=tuple(text_bytes / int(n) if n else None for n in chunks),
     seq_len=seq_len,
     context=seq_len // 2 if context is None else context,
     seconds=time.perf_counter() - began,
+    fingerprint=fingerprint,
+    bits_at_chunks=tuple(
+      tuple(float(total / math.log(2) / count) if count else None for total, count in of_stage) for of_stage in around
+    ),
   )
 
 
@@ -120,11 +134,23 @@ def first_bytes(corpus: Corpus, max_bytes: int | None) -> tuple[Corpus, bool]:
   return MemoryCorpus(documents, name=f'{corpus.name}, first {max_bytes} bytes'), length < int(corpus.lengths[last])
 
 
+def _around(nll_BxL, starts_BxL, text_BxL, inside_BxL) -> list[tuple[float, int]]:
+  """(nats, bytes) of the bytes of text where chunks begin, and of the bytes of text behind these.
+
+  inside: not the first position of a segment, where a chunk begins in any case.
+  """
+  at_BxL = starts_BxL & text_BxL
+  behind_BxL = np.zeros_like(at_BxL)
+  behind_BxL[:, 1:] = (starts_BxL & inside_BxL)[:, :-1] & text_BxL[:, 1:]
+  return [(nll_BxL.sum(dtype=np.float64, where=mask), int(mask.sum())) for mask in (at_BxL, behind_BxL)]
+
+
 @functools.cache
 def _scorer(outputs: NamedSharding | None):
   def score(model, batch: Batch, capacities: Capacities):
     output = model(batch, capacities=capacities)
-    return (output.nll, output.segmentations), output.needed
+    is_finite_BxL = finite.everywhere((output.nll, *output.boundary_probabilities))
+    return (output.nll, output.segmentations, is_finite_BxL), output.needed
 
   return jax.jit(score, static_argnums=2, out_shardings=outputs)
 
@@ -133,10 +159,3 @@ def _place(batch: Batch, sharding: NamedSharding | None) -> Batch:
   if sharding is None:
     return batch
   return jax.tree.map(lambda rows: jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__), batch)
-
-
-def _pieces(plan: Plan, start: int, stop: int, corpus: Corpus, unfinished: int) -> Pieces:
-  """What rows [start, stop) hold; the document `unfinished`, which was cut, has no EOS to predict."""
-  pieces = plan.pieces(np.arange(start, stop))
-  last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
-  return pieces._replace(stop=np.minimum(pieces.stop, last))

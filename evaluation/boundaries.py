@@ -1,14 +1,14 @@
 """How well the chunks of a model agree with units that are known: words, morphemes, the words of a synthetic source."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from text import MemoryCorpus, words
-from text.packing import evaluation_rows, materialise, scoring
+from evaluation import finite
+from text import MemoryCorpus
+from text.rows import evaluation_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,13 @@ class BoundaryScore:
   The first byte of a document begins a chunk and a unit by definition and is never counted. precision, recall, f1: of
   the others, over all documents together. unit_recall: the share of units that are a chunk exactly, that is with both
   ends and none inside; unit_f1: the harmonic mean of that and the share of chunks that are a unit. bytes_per_chunk,
-  bytes_per_unit: the rates of both. nan: a share of nothing.
+  bytes_per_unit: the rates of both. None: a share of nothing.
   """
 
   name: str
-  precision: float
-  recall: float
-  f1: float
+  precision: float | None
+  recall: float | None
+  f1: float | None
   unit_recall: float
   unit_f1: float
   bytes_per_chunk: float
@@ -41,7 +41,8 @@ def boundary_scores(
   are made in the same way, so any length of document goes. 'random like stage s' is what boundaries at random
   bytes with the rate of that stage get in expectation (f1: the ratio of expectations, their number being fixed).
 
-  Raises ValueError for documents without bytes, starts of another length, and a model without stages.
+  Raises ValueError for documents without bytes, starts of another length, and a model without stages; NotFiniteError,
+  a ValueError, for a model whose boundary probabilities are nan.
   """
   if not sum(map(len, documents)):
     raise ValueError('there are no boundaries to score: the documents hold no byte')
@@ -94,7 +95,7 @@ def _random(name: str, chunk_T, true_T, first_N) -> BoundaryScore:
 
 def _from_counts(name, hits, predicted, true, exact, documents, size) -> BoundaryScore:
   chunks, units = predicted + documents, true + documents
-  ratio = lambda part, whole: part / whole if whole else math.nan
+  ratio = lambda part, whole: part / whole if whole else None
   return BoundaryScore(
     name=name,
     precision=ratio(hits, predicted),
@@ -109,18 +110,16 @@ def _from_counts(name, hits, predicted, true, exact, documents, size) -> Boundar
 
 def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
   """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
-  corpus = MemoryCorpus(documents)
-  plan = evaluation_rows(corpus.lengths, seq_len)
-  found: list[tuple[np.ndarray, ...]] = []
-  for start in range(0, len(plan), batch_size):
-    pieces = plan.pieces(np.arange(start, min(start + batch_size, len(plan))))
-    batch = words.mark_for(materialise(corpus, pieces, batch_size, seq_len), model)
-    stages = jax.device_get(_run(model, batch))
-    scored_BxL, is_eos_BxL = scoring(corpus, pieces, batch_size, seq_len)
-    found.append(tuple(stage_BxL[scored_BxL & ~is_eos_BxL] for stage_BxL in stages))
+  corpus, found = MemoryCorpus(documents), []
+  for rows in evaluation_batches(corpus, model, seq_len=seq_len, batch_size=batch_size):
+    stages, is_finite_BxL = jax.device_get(_run(model, rows.batch))
+    finite.check(np.broadcast_to(is_finite_BxL, rows.scored_BxL.shape)[rows.scored_BxL], corpus, rows.pieces)
+    is_text_BxL = rows.scored_BxL & ~rows.is_eos_BxL
+    found.append(tuple(stage_BxL[is_text_BxL] for stage_BxL in stages))
   return [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]
 
 
 @jax.jit
 def _run(model, batch):
-  return model(batch).segmentations
+  output = model(batch)
+  return output.segmentations, finite.everywhere(output.boundary_probabilities)

@@ -14,7 +14,7 @@ from typing import Any
 from evaluation.baselines import compressed_bits_per_byte, markov_bits_per_byte
 from evaluation.bits_per_byte import first_bytes
 from evaluation.report import markdown
-from text import command_line, gold
+from text import command_line, gold, paths
 from text.prepared import open_prepared, read_metadata
 
 HELD_OUT_MB = 10  # of the held-out text, for the compressors and the Markov models
@@ -87,11 +87,11 @@ def _notes() -> str:
 def main(arguments: list[str]) -> None:
   """The command."""
   parser = argparse.ArgumentParser(prog='python -m evaluation.corpora', description=__doc__, allow_abbrev=False)
-  parser.add_argument('--root', type=pathlib.Path, default=pathlib.Path('data/corpora'), help='(%(default)s)')
+  parser.add_argument('--root', default='data/corpora', help='(%(default)s)')
   parser.add_argument('names', nargs='*', metavar='NAME', help='NAME or NAME/PART; default: every corpus there is')
   flags = parser.parse_args(arguments)
   rows = []
-  for name, directory in find(flags.root, flags.names).items():
+  for name, directory in find(paths.of(flags.root, '--root'), flags.names).items():
     print(name, file=sys.stderr, flush=True)
     rows.append(describe(directory, name))
   print(f'`{shlex.join(["python", "-m", "evaluation.corpora", *arguments])}`\n')

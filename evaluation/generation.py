@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evaluation import finite
 from layers.stack import apart
-from text import BOS, EOS, Batch
+from text import EOS, Batch
 from text.words import mark_for
 
 MOST_BYTES = 2**30  # positions are int32, and room for all of them is made at the beginning
@@ -37,12 +38,14 @@ def generate(
   one unit if it went on: what is drawn follows the units of the prompt as it stands.
 
   A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest symbol; `top_p` < 1 samples
-  from the likeliest ones that together reach that probability, the one that crosses it included. Row r draws from a
-  key made of (seed, r) alone, so what else is in the batch changes nothing. A row ends at its first EOS if
-  `stop_at_eos`; otherwise EOS is a byte like the others, as a generated BOS always is.
+  from the likeliest ones that together reach that probability, the one that crosses it included. What is too small for
+  float32 is the limit: the likeliest symbol. Row r draws from a key made of (seed, r) alone, so what else is in the
+  batch changes nothing. A row ends at its first EOS if `stop_at_eos`; otherwise EOS is a byte like the others, as a
+  generated BOS always is.
 
   Raises ValueError if there is no prompt, a prompt is not bytes, max_bytes is outside [1, MOST_BYTES], temperature
-  < 0, top_p is outside (0, 1], or the seed outside [0, 2³²).
+  < 0, top_p is outside (0, 1], or the seed outside [0, 2³²); NotFiniteError, a ValueError, where the model gives nan or
+  inf for a symbol that would be drawn, or -inf for all of them (-inf for some: these are never drawn).
   """
   pieces = zip(*stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos), strict=True)
   return [b''.join(row) for row in pieces]
@@ -57,7 +60,10 @@ def stream(
   seed: int = 0,
   stop_at_eos: bool = True,
 ) -> Iterator[list[bytes]]:
-  """`generate` while it happens: yields, a few bytes at a time, the list of what came new for every row."""
+  """`generate` while it happens: yields, a few bytes at a time, the list of what came new for every row.
+
+  What was drawn before logits that are not finite is given before the error is raised.
+  """
   check(prompts, max_bytes, temperature, top_p, seed)
   return _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos)
 
@@ -94,20 +100,18 @@ def decode_utf8(pieces: Iterable[bytes]) -> Iterator[str]:
 
 def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   rows, lengths = len(prompts), np.array([1 + len(prompt) for prompt in prompts], np.int32)
-  bytes_BxP = np.zeros((rows, _round_up(lengths.max())), np.uint8)
-  for row, prompt in enumerate(prompts):
-    bytes_BxP[row, : lengths[row]] = np.frombuffer(bytes([BOS]) + prompt, np.uint8)
   # The last dispatch may run past max_bytes; its steps need a place too. A row that is done and runs further beside
   # others breaks nothing but itself.
   cache = model.init_cache(rows, _round_up(lengths.max() + max_bytes + STEPS))
   keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(rows))
-  # Below the smallest normal float32 the device would divide by zero; the limit is the likeliest byte.
-  greedy, nucleus = temperature < np.finfo(np.float32).tiny, top_p < 1
-  logits_BxV, cache = _prefill(model, _marked(model, bytes_BxP, lengths), lengths, cache)
+  # The device takes what is below the smallest normal float32 for zero; the limit is the likeliest byte.
+  float32 = np.finfo(np.float32)
+  greedy, nucleus = min(temperature, top_p) < float32.tiny, np.float32(top_p) < 1
+  logits_BxV, cache = _prefill(model, mark_for(Batch.begun(prompts, _round_up(lengths.max())), model), lengths, cache)
   table = getattr(model, 'unit_table', None)
   if logits_BxV.shape[-1] > (256 if table is None else len(table)):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
-  limits = jnp.float32(temperature), jnp.float32(top_p)
+  limits = jnp.float32(min(temperature, float(float32.max))), jnp.float32(top_p)
   model = jax.jit(apart)(model)
 
   def dispatch(start):
@@ -119,12 +123,13 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
 
   done, given, ahead = np.zeros(rows, bool), np.zeros(rows, np.int64), None
   for start in itertools.count(0, STEPS):
-    drawn_KxB, is_text_KxB = ahead or dispatch(start)
+    now = ahead or dispatch(start)
     # The next symbols are under way while the host reads these, where it is likely that somebody wants them.
     ahead = dispatch(start + STEPS) if start + STEPS < max_bytes else None
-    pieces = []
-    for row, (drawn, is_text) in enumerate(zip(np.asarray(drawn_KxB).T, np.asarray(is_text_KxB).T, strict=True)):
-      symbols = [] if done[row] else drawn[is_text].tolist()
+    drawn_KxB, is_text_KxB, is_finite_KxB = map(np.asarray, now)
+    pieces, known_B = [], np.where(is_finite_KxB.all(0), STEPS, is_finite_KxB.argmin(0))  # steps before nan or inf
+    for row, (drawn, is_text, known) in enumerate(zip(drawn_KxB.T, is_text_KxB.T, known_B, strict=True)):
+      symbols = [] if done[row] else drawn[:known][is_text[:known]].tolist()
       if stop_at_eos and EOS in symbols:
         symbols, done[row] = symbols[: symbols.index(EOS)], True
       piece = bytes(symbols) if table is None else b''.join(table[symbol] for symbol in symbols)
@@ -133,14 +138,13 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
       done[row] |= given[row] == max_bytes
       pieces.append(piece)
     yield pieces
+    if len(bad := np.flatnonzero(~done & (known_B < STEPS))):
+      raise finite.NotFiniteError(
+        f"the model's logits are not finite after {given[bad[0]]} bytes that continue prompt {bad[0]}, so there is no "
+        f'next one: {finite.REMEDY}'
+      )
     if done.all():
       return
-
-
-def _marked(model, bytes_BxP, lengths_B) -> Batch:
-  """The prompts as a batch, with the words and units that the model needs."""
-  segment_ids = (np.arange(bytes_BxP.shape[1]) < lengths_B[:, None]).astype(np.int32)
-  return mark_for(Batch(bytes_BxP, segment_ids), model)
 
 
 def _round_up(length) -> int:
@@ -156,10 +160,13 @@ def _prefill(model, prompts, lengths_B, cache):
 
 @functools.partial(jax.jit, static_argnames=('greedy', 'nucleus'), donate_argnames=('logits_BxV', 'cache'))
 def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, greedy, nucleus):
-  """Draws and takes in STEPS symbols: (next logits, cache, symbols [STEPS, B], which of them are text)."""
+  """Draws and takes in STEPS symbols: (next logits, cache, symbols [STEPS, B], which of them are text, and which were
+  drawn from logits that leave a choice).
+  """
 
   def one(carry, index):
     logits_BxV, cache = carry
+    is_finite_B = jnp.isfinite(jnp.max(logits_BxV, -1))  # the largest is nan if any is
     if greedy:
       symbol_B = jnp.argmax(logits_BxV, -1)
     else:
@@ -168,7 +175,7 @@ def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, gr
     symbol_B = symbol_B.astype(jnp.uint8 if logits_BxV.shape[-1] <= 256 else jnp.int32)
     is_text_B = model.is_text(symbol_B, cache) if hasattr(model, 'is_text') else jnp.ones(symbol_B.shape, bool)
     logits_BxV, cache = model.step(symbol_B, cache)
-    return (logits_BxV.astype(jnp.float32), cache), (symbol_B, is_text_B)
+    return (logits_BxV.astype(jnp.float32), cache), (symbol_B, is_text_B, is_finite_B)
 
   (logits_BxV, cache), drawn = jax.lax.scan(one, (logits_BxV, cache), start + jnp.arange(STEPS))
   return logits_BxV, cache, *drawn
@@ -188,5 +195,5 @@ def nucleus_mask(logits_BxV, top_p):
   order_BxV = jnp.argsort(-logits_BxV, -1)
   p_BxV = jnp.take_along_axis(jax.nn.softmax(logits_BxV, -1), order_BxV, -1)
   before_BxV = jnp.pad(jnp.cumsum(p_BxV, -1)[:, :-1], ((0, 0), (1, 0)))
-  kept_BxV = before_BxV < top_p
+  kept_BxV = (before_BxV < top_p).at[:, 0].set(True)
   return jnp.put_along_axis(jnp.zeros_like(kept_BxV), order_BxV, kept_BxV, -1, inplace=False)

@@ -1,6 +1,7 @@
 """What `eval.py` prints and writes."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -37,8 +38,11 @@ def table(model: str, result: Result, baselines: Mapping[str, float]) -> Table:
     grid.add_row(name, f'{bits:.4f}')
   grid.add_section()
   for stage, size in enumerate(result.bytes_per_chunk):
-    grid.add_row(f'bytes per chunk, stage {stage}', f'{size:.2f}')
-  grid.add_row('bits per end of document', f'{result.eos_bits:.2f}')
+    grid.add_row(f'bytes per chunk, stage {stage}', _number(size, '.2f'))
+  for stage, pair in enumerate(result.bits_at_chunks):
+    shown = ' / '.join('–' if bits is None else f'{bits:.2f}' for bits in pair)
+    grid.add_row(f'bits where a chunk begins / one byte on, stage {stage}', shown)
+  grid.add_row('bits per end of document', _number(result.eos_bits, '.2f'))
   grid.add_row('bytes of text', f'{result.text_bytes:,}')
   grid.add_row('documents' + (' (the last one in part)' if result.last_document_cut else ''), f'{result.documents:,}')
   grid.add_row('bytes per row / repeated as context', f'{result.seq_len:,} / {result.context:,}')
@@ -54,7 +58,7 @@ def boundary_table(units: str, scores: Sequence[BoundaryScore]) -> Table:
     grid.add_column(header, justify='right')
   for score in scores:
     shares = (score.precision, score.recall, score.f1, score.unit_recall, score.unit_f1)
-    grid.add_row(score.name, *(f'{share:.3f}' for share in shares), f'{score.bytes_per_chunk:.2f}')
+    grid.add_row(score.name, *(_number(share, '.3f') for share in shares), f'{score.bytes_per_chunk:.2f}')
   grid.add_section()
   grid.add_row('bytes per unit', *[''] * 5, f'{scores[0].bytes_per_unit:.2f}')
   return grid
@@ -66,8 +70,13 @@ def accuracy_table(words: str, accuracies: Sequence[WordAccuracy]) -> Table:
   for header in ('seen in training', 'words', 'right (greedy)', 'right (sampled)'):
     grid.add_column(header, justify='left' if header == 'seen in training' else 'right')
   for accuracy in accuracies:
-    grid.add_row(accuracy.kind, f'{accuracy.words:,}', f'{accuracy.greedy:.2%}', f'{accuracy.sampled:.2%}')
+    shares = (_number(share, '.2%') for share in (accuracy.greedy, accuracy.sampled))
+    grid.add_row(accuracy.kind, f'{accuracy.words:,}', *shares)
   return grid
+
+
+def _number(value: float | None, form: str) -> str:
+  return '–' if value is None else format(value, form)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -83,15 +92,20 @@ def _cell(value: Any) -> str:
   return f'{value:,}' if isinstance(value, int) else str(value).replace('|', '\\|')
 
 
+def values(score: Any) -> dict[str, Any]:
+  """The fields of a score that have a value, by name."""
+  return {name: value for name, value in dataclasses.asdict(score).items() if value is not None}
+
+
 def as_json(scores: Mapping[str, Any]) -> dict[str, Any]:
-  """Scores as JSON data: what is not a finite number (no chunk, no end of document) is null."""
+  """Scores as JSON data: what is not a finite number (the bits of a text that a source never writes) is null."""
   return _finite(scores)
 
 
-def check_writable(path: pathlib.Path) -> None:
+def check_writable(path: pathlib.Path, flag: str = '--output') -> None:
   """Raises OSError if a file cannot be written there, before hours are spent on its content."""
-  if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-    raise OSError(f'{path} cannot be written: name another file with --output')
+  if (path.exists() and not path.is_file()) or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    raise OSError(f'{path} cannot be written: name another file with {flag}')
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from text import BOS, Batch
+from evaluation import finite
+from text import Batch
 from text.words import mark_for
 
 MARKERS = '|‖⦀'  # where a chunk of stage 0, 1, 2 begins; deeper stages are written {3}, {4}, …
@@ -19,19 +20,27 @@ def segment(model, documents: Sequence[bytes]) -> list[tuple[np.ndarray, ...]]:
   """Where chunks begin in each document: per document one bool array [bytes] per stage, outermost first.
 
   All documents go through the model in one parallel pass, each behind its own BOS (which is not in the arrays).
-  Raises ValueError if there is no document.
+  Raises ValueError if there is no document; NotFiniteError, a ValueError, for a model whose boundary probabilities are
+  nan.
   """
   if not documents:
     raise ValueError('there is no document to segment')
   length = 1 + max(map(len, documents))
-  batch = Batch.of([bytes([BOS]) + document for document in documents], length + -length % _LENGTH_MULTIPLE)
-  stages = jax.device_get(_segmentations(model, mark_for(batch, model)))
+  batch = Batch.begun(documents, length + -length % _LENGTH_MULTIPLE)
+  stages, is_finite_BxL = jax.device_get(_segmentations(model, mark_for(batch, model)))
+  bad = np.argwhere(~np.broadcast_to(is_finite_BxL, batch.bytes.shape) & (batch.segment_ids > 0))
+  if len(bad):
+    row, position = bad[0].tolist()
+    raise finite.NotFiniteError(
+      f"the model's boundary probabilities are not finite at byte {max(position - 1, 0)} of text {row}: {finite.REMEDY}"
+    )
   return [tuple(stage[row, 1 : 1 + len(text)] for stage in stages) for row, text in enumerate(documents)]
 
 
 @jax.jit
 def _segmentations(model, batch):
-  return model(batch).segmentations
+  output = model(batch)
+  return output.segmentations, finite.everywhere(output.boundary_probabilities)
 
 
 def show_chunks(text: bytes, segmentations: Sequence[np.ndarray]) -> str:

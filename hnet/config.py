@@ -183,7 +183,7 @@ def _stack(
 ) -> StackConfig:
   count = len(widths)
   at = lambda name, value, least=1: checks.integer(_at_stage(value, stage, count, name), name, least)
-  return StackConfig(
+  sizes = dict(
     layout=layout,
     width=widths[stage],
     mlp_width=mlp_widths[stage],
@@ -199,6 +199,11 @@ def _stack(
     scan=checks.boolean(values['scan_layers'], 'scan_layers'),
     dtype=values['dtype'],
   )
+  try:
+    return StackConfig(**sizes)
+  except ValueError as error:
+    of_attention = str(error).startswith(_ATTENTION)
+    raise ValueError(f'attn_cfg.{error}' if of_attention else str(error)) from None
 
 
 def _attention(values: Any, layouts: list[tuple[str, ...]]) -> dict[str, Any]:

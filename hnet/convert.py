@@ -17,6 +17,7 @@ import numpy as np
 
 from hnet.official import check_tensors, read_config
 from layers import weights
+from text import paths, regular_file
 
 # What a pickled omegaconf ListConfig or DictConfig names, metadata included.
 _INERT_NAMES = (
@@ -56,6 +57,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     import torch
   except ImportError:
     raise ValueError('hnet.convert reads .pt files with torch: pip install -r requirements-torch.txt') from None
+  regular_file.check(path, '--checkpoint')
   if not path.is_file():
     raise FileNotFoundError(f'{path} is missing: --checkpoint names a published .pt file.')
   try:
@@ -85,6 +87,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
   """Checks every name and shape against the configuration, then writes config.json and model.safetensors."""
+  regular_file.check(config_file, '--config')
   if not config_file.is_file():
     raise FileNotFoundError(f'{config_file} is missing: --config names an official config.json.')
   config = read_config(config_file)
@@ -97,14 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
   """The command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   for name in ('config', 'checkpoint', 'out'):
-    parser.add_argument(f'--{name}', type=Path, required=True)
+    parser.add_argument(f'--{name}', required=True)
   options = parser.parse_args(arguments)
   try:
-    convert(options.config, options.checkpoint, options.out)
+    out = paths.of(options.out, '--out')
+    convert(paths.of(options.config, '--config'), paths.of(options.checkpoint, '--checkpoint'), out)
   except (ValueError, OSError) as error:
     print(f'hnet.convert: {error}', file=sys.stderr)
     return 1
-  print(f'wrote {options.out}/config.json and {options.out}/model.safetensors')
+  print(f'wrote {out}/config.json and {out}/model.safetensors')
   return 0
 
 

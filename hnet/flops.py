@@ -1,4 +1,6 @@
-"""Forward FLOPs per byte of an H-Net, by the formulas of the paper's appendix B."""
+"""Forward FLOPs per byte of an H-Net, by the formulas of the paper's appendix B but for two sizes that it has smaller:
+Mamba-2's output projection and the gate of an MLP (docs/performance.md).
+"""
 
 from collections.abc import Sequence
 

@@ -127,7 +127,9 @@ class HNet(nnx.Module):
     if spec == 'paper':
       return paper_lr_multipliers(self.config)
     if isinstance(spec, str) or len(spec) != self.num_stages or min(spec) < 0:
-      raise ValueError(f"lr_multipliers {spec!r}: {self.num_stages} non-negative numbers, one a stage, or 'paper'.")
+      raise ValueError(
+        f"optimizer.lr_multipliers {spec!r}: {self.num_stages} non-negative numbers, one a stage, or 'paper'."
+      )
     return tuple(float(value) for value in spec)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:

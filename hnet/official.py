@@ -101,7 +101,7 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
   float32; the dtypes of the file are remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and
   ValueError for a tensor that is missing, surplus, misshapen, or not float32, bfloat16 or float16.
   """
-  directory = Path(directory)
+  directory = weights.directory(directory)
   config = read_config(directory / weights.CONFIG, **overrides)
   tensors = weights.read_tensors(directory)
   check_tensors(config, tensors, directory)
@@ -145,4 +145,4 @@ def state_dict(model: HNet) -> dict[str, np.ndarray]:
 def save_pretrained(model: HNet, directory: str | os.PathLike) -> None:
   """Writes config.json and model.safetensors; a file is replaced only by a whole one. ValueError if the official code
   could not run the configuration."""
-  weights.write(Path(directory), model.config.official(), state_dict(model))
+  weights.write(directory, model.config.official(), state_dict(model))

@@ -25,7 +25,9 @@ HEADS, WINDOW = 16, 1023  # of attention
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One program. gradient: the operation and its gradient, otherwise forward alone. chunks: M, or None for L / 4."""
+  """One program. gradient: the operation and its gradient, otherwise forward alone. chunks: M, or None for L / 4.
+  window: of local_attention.
+  """
 
   operation: str
   width: int
@@ -34,6 +36,7 @@ class Case:
   batch: int = 1
   length: int = LENGTH
   chunks: int | None = None
+  window: int = WINDOW
 
   @property
   def capacity(self) -> int:
@@ -126,7 +129,7 @@ def _attention(case: Case, implementation: str | None, window: int = -1) -> tupl
 
 
 def _local_attention(case: Case, implementation: str | None) -> tuple:
-  return _attention(case, implementation, WINDOW)
+  return _attention(case, implementation, case.window)
 
 
 def _arrays(case: Case) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -1,5 +1,8 @@
 """Which implementation of an operation runs: decided once, from the devices of the mesh in force."""
 
+import functools
+import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +30,36 @@ def platform() -> str | None:
   return 'gpu' if device.platform in ('cuda', 'rocm') else device.platform
 
 
+def missing(operation: str, implementation: str) -> str:
+  """What this jax lacks for an implementation of an operation, as a phrase; '' where it has all."""
+  if implementation not in PLATFORM:
+    return ''
+  try:
+    importlib.import_module(f'kernels.{operation}.{implementation}')
+  except ImportError as error:
+    return str(error)
+  return ''
+
+
 def choose(operation: str, implementation: str | None) -> str:
   """The implementation that runs: the one asked for, or the default of the mesh's platform; 'xla' without a mesh.
 
+  Where this jax lacks what the kernel is written in, it is 'xla' too, and one warning says so.
   ValueError: an unknown implementation, or one that the devices of the mesh cannot run.
   """
+  name = _wanted(operation, implementation)
+  if lacks := missing(operation, name):
+    _warn(f"{operation}: XLA's form runs instead of '{name}', since {lacks}")
+    return 'xla'
+  return name
+
+
+@functools.cache
+def _warn(sentence: str) -> None:
+  warnings.warn(sentence, stacklevel=4)  # at the call of the operation; once, however often programs are traced
+
+
+def _wanted(operation: str, implementation: str | None) -> str:
   here = platform()
   if implementation is None:
     return next((name for name, where in PLATFORM.items() if where == here and operation in DEFAULTS[where]), 'xla')

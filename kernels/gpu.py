@@ -16,13 +16,14 @@ from jax.experimental import pallas as pl
 
 from kernels.cost import Block, Call
 
+# Deprecated since jax 0.11. By name, so that it is missing here, and not in a kernel, once it is gone: kernels.choice
+# then says that XLA's form runs.
 try:
-  from jax.experimental.pallas import triton as plgpu
+  from jax.experimental.pallas.triton import CompilerParams
+  from jax.experimental.pallas.triton import load as masked_load
+  from jax.experimental.pallas.triton import store as masked_store
 except ImportError as error:
-  raise ImportError(
-    f"jax {jax.__version__} has no Triton lowering of Pallas any more: write implementation='xla', or install a jax "
-    'from 0.10 to 0.11.'
-  ) from error
+  raise ImportError(f'jax {jax.__version__} has no Triton lowering of Pallas; those from 0.10 to 0.12 have') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run(
     in_specs=[block.spec() for block in call.inputs],
     out_specs=[block.spec() for block in call.outputs],
     out_shape=[block.array for block in call.outputs],
-    compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=stages),
+    compiler_params=CompilerParams(num_warps=warps, num_stages=stages),
     cost_estimate=call.estimate(),
     interpret=interpret,
     name=call.name,
@@ -77,7 +78,7 @@ def fit(v: Array, *multiples: int, value: float = 0) -> Array:
 def load(ref: Any, index_R: Array, mask_R: Array, start: Any, size: int) -> Array:
   """Listed rows of ref [R, D], columns start ... start + size: [R, size] float32, zero where the mask is False."""
   column_C = start + jnp.arange(size)
-  values = plgpu.load(ref.at[index_R[:, None], column_C[None]], mask=_wide(mask_R, size), other=0)
+  values = masked_load(ref.at[index_R[:, None], column_C[None]], mask=_wide(mask_R, size), other=0)
   return values.astype(jnp.float32)
 
 
@@ -87,7 +88,7 @@ def store(ref: Any, index_R: Array, mask_R: Array, start: Any, values: Array) ->
   # The interpreter writes masked rows back as it read them, which must not hit a row that is written here.
   index_R = jnp.where(mask_R, index_R, ref.shape[0])
   mask = _wide(mask_R, values.shape[1])
-  plgpu.store(ref.at[index_R[:, None], column_C[None]], values.astype(ref.dtype), mask=mask)
+  masked_store(ref.at[index_R[:, None], column_C[None]], values.astype(ref.dtype), mask=mask)
 
 
 def _wide(mask_R: Array, size: int) -> Array:

@@ -16,8 +16,11 @@ PACKAGES = ('jax-cuda12-plugin', 'jax-cuda12-pjrt')
 def prepare() -> None:
   """Sets what the compiler needs where there is no GPU; call it before anything touches jax's devices."""
   jax.config.update('jax_platforms', 'cpu')
-  # Autotuning would measure, and there is nothing to measure on.
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_autotune_level=0'.strip()
+  # Autotuning would measure, and there is nothing to measure on. Since jax 0.11 a product in XLA's own Triton form is
+  # an error then, where the tuner has no tiles for it without a GPU: products are those of the vendor's library.
+  flags = [os.environ.get('XLA_FLAGS', ''), '--xla_gpu_autotune_level=0']
+  flags += ['--xla_gpu_enable_triton_gemm=false'] if jax.__version_info__ >= (0, 11) else []
+  os.environ['XLA_FLAGS'] = ' '.join(flags).strip()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 

@@ -132,7 +132,7 @@ def _causal_convolution(x_BxLxC: Array, kernel_TxC: Array, bias_C: Array, segmen
 
 
 def flops(positions: float, width: int, d_state: int, d_conv: int, expand: int) -> float:
-  """Forward FLOPs on `positions` positions (H-Net paper, appendix B)."""
+  """Forward FLOPs on `positions` positions (H-Net paper, appendix B, the output projection with its true size)."""
   d_inner = expand * width
   heads = d_inner // HEAD_DIM
   projections = 2 * width * (2 * d_inner) + 2 * width * (2 * d_state + heads) + 2 * d_inner * width

@@ -27,5 +27,5 @@ class SwiGLU(nnx.Module):
 
 
 def flops(positions: float, width: int, hidden: int) -> float:
-  """Forward FLOPs on `positions` positions (H-Net paper, appendix B)."""
+  """Forward FLOPs on `positions` positions (H-Net paper, appendix B; its gate counts `width`, ours `hidden`)."""
   return positions * (6 * width * hidden + 5 * hidden)

@@ -179,9 +179,7 @@ class Stack(nnx.Module):
     dtype, blocks = jnp.dtype(self.config.dtype), self._blocks()
     return tuple(block.mixer.init_cache(batch_size, max_length, dtype, **options) for block in blocks)
 
-  def prefill(
-    self, x_BxLxD: Array, length_B: Array, cache: tuple, inject: Inject | None = None
-  ) -> tuple[Array, tuple]:
+  def prefill(self, x_BxLxD: Array, length_B: Array, cache: tuple, inject: Inject | None = None) -> tuple[Array, tuple]:
     """Parallel form over right-padded rows, one document each, from an empty cache."""
     return self._with_cache(x_BxLxD, cache, lambda mixer, x, old: mixer.prefill(x, length_B, old), inject)
 

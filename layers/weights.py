@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from layers import checks
+from text import paths, regular_file
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
@@ -153,6 +154,7 @@ def read_tensors(directory: Path) -> dict[str, Stored]:
 
 
 def _opened(file: Path) -> dict[str, Stored]:
+  regular_file.check(file, 'weights file')
   if not file.is_file():
     raise _missing(file)
   try:
@@ -166,6 +168,7 @@ def _opened(file: Path) -> dict[str, Stored]:
 
 def read_json(file: Path) -> dict[str, Any]:
   """The mapping in a JSON file. Raises FileNotFoundError if it is missing, ValueError if it holds something else."""
+  regular_file.check(file, 'JSON file')
   try:
     values = json.loads(file.read_bytes())
   except (FileNotFoundError, NotADirectoryError):
@@ -183,12 +186,18 @@ def _missing(file: Path) -> FileNotFoundError:
   )
 
 
-def write(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+def directory(path: str | os.PathLike) -> Path:
+  """The directory of weights that a user names; raises as `text.paths.of`."""
+  return paths.of(path, 'the directory of weights')
+
+
+def write(path: str | os.PathLike, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
   """config.json and model.safetensors into a directory, which is made; each as `replace` does it."""
-  directory.mkdir(parents=True, exist_ok=True)
+  place = directory(path)
+  place.mkdir(parents=True, exist_ok=True)
   # transformers asks for the format
-  replace(directory / WEIGHTS, lambda file: save_file(dict(tensors), file, metadata={'format': 'pt'}))
-  write_json(directory / CONFIG, config)
+  replace(place / WEIGHTS, lambda file: save_file(dict(tensors), file, metadata={'format': 'pt'}))
+  write_json(place / CONFIG, config)
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

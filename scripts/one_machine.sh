@@ -8,6 +8,7 @@ processes=${PROCESSES:?say how many processes, PROCESSES=8}
 port=${PORT:-8476}
 started=()
 trap 'kill -TERM "${started[@]}" 2>/dev/null' TERM INT # a signal to one stops all after the same step, saved
+trap 'kill -HUP "${started[@]}" 2>/dev/null' HUP        # a terminal that closes tells them, too: once is enough
 for ((process = 0; process < processes; process++)); do
   if [[ ${DEVICES:-} != none ]]; then export JAX_LOCAL_DEVICE_IDS=$process; fi
   python train.py --coordinator_address="localhost:$port" --num_processes="$processes" --process_id="$process" "$@" &

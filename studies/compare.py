@@ -11,9 +11,8 @@ training and decoding (studies/speed.py, measured when all are trained and nothi
 way there.
 """
 
-import dataclasses
+import hashlib
 import json
-import math
 import os
 import pathlib
 import shlex
@@ -26,11 +25,12 @@ from typing import Any
 import evaluation
 import text
 import training
-from evaluation import report
-from text import command_line
+from evaluation import bits_per_byte, report
+from studies import kept
+from text import command_line, paths
+from training import checkpoint, description
 from training import config as config_lib
-from training import description
-from training.workdir import read_config
+from training.workdir import CHECKPOINTS, read_config
 
 HOME = pathlib.Path(__file__).parent.parent
 MODELS = ('hnet', 'hnet_space', 'transformer', 'hat', 'word_pooled', 'megabyte', 'tfree_hat')
@@ -39,17 +39,20 @@ WORDS = 'hat(max_bytes=64)'
 
 def train(config: str, argument: str, workdir: pathlib.Path, forwarded: Sequence[str]) -> None:
   """Trains one model to its end, in another process; ends this one with its code if it did not come to its end."""
-  command = [sys.executable, 'train.py', f'--config={config}:{argument}', f'--workdir={workdir.absolute()}', *forwarded]
-  print(f'\n{shlex.join(["python", *command[1:]])}', flush=True)
-  with subprocess.Popen(command, cwd=HOME) as process:
-    # SIGINT reaches both, as one process group; SIGTERM only this one.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+  command = [str(HOME / 'train.py'), f'--config={config}:{argument}', f'--workdir={workdir.absolute()}', *forwarded]
+  print(f'\n{shlex.join(["python", *command])}', flush=True)
+  with subprocess.Popen([sys.executable, *command]) as process:
+    # SIGINT reaches both, as one process group, and so does SIGHUP of a terminal; SIGTERM only this one.
+    forward = lambda number, frame: process.send_signal(number)
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
       code = process.wait()
     except KeyboardInterrupt:
       code = process.wait()  # it saves its step first
     finally:
-      signal.signal(signal.SIGTERM, before)
+      for number, handler in before.items():
+        signal.signal(number, handler)
   if code:
     print(f'the training of {workdir.name} ended with code {code}; the same command goes on there', file=sys.stderr)
     sys.exit(code if code > 0 else 128 - code)
@@ -61,59 +64,110 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
   Raises FileNotFoundError or ValueError for what is no work directory of a run with a checkpoint.
   """
   path, config = workdir / 'scores.json', read_config(workdir)
-  wanted = {'step': config['num_steps'], 'words': words}
-  if path.is_file():
-    known = json.loads(path.read_bytes())
-    if wanted.items() <= known.items():
-      return known
-  print(f'scoring {workdir}', flush=True)
-  loaded = training.load(workdir)
   settings = config_lib.parse(config)
   shape = {
     'seq_len': settings.eval.seq_len or settings.seq_len,
     'batch_size': settings.eval.batch_size or settings.batch_size,
   }
   corpus, seen = _texts(settings.data)
+  measured = {
+    **_trained(workdir),
+    **shape,
+    'words': words,
+    'text': corpus.fingerprint,
+    'seen': seen.fingerprint,
+    'scoring': bits_per_byte.SCORING,
+    'code': kept.code(*kept.MODELS, 'evaluation', 'text'),
+  }
+  if known := kept.read(path, measured):
+    return known
+  print(f'scoring {workdir}', flush=True)
+  loaded = training.load(workdir)
   result = evaluation.evaluate(loaded.model, corpus, **shape)
   accuracies = evaluation.word_accuracy(
     loaded.model, corpus, splitter=words, seen=evaluation.word_counts(seen, words), **shape
   )
-  sizes = [size for size in result.bytes_per_chunk if math.isfinite(size)]
+  sizes = [size for size in result.bytes_per_chunk if size is not None]
   flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
-  found = wanted | {
+  found = {
     'step': loaded.step,
-    **dataclasses.asdict(result),
+    **report.values(result),
     'parameters': description.describe(config)['parameters'],
     'flops_per_byte': sum(flops.values()),
-    'trained_bytes': config['num_steps'] * config['batch_size'] * config['seq_len'],
-    'text': corpus.name,
-    'accuracy': {accuracy.kind: dataclasses.asdict(accuracy) for accuracy in accuracies},
+    'trained_bytes': loaded.step * config['batch_size'] * config['seq_len'],
+    'text': corpus.title(),
+    'accuracy': {accuracy.kind: report.values(accuracy) for accuracy in accuracies},
   }
-  report.write_json(path, report.as_json(found))
-  return json.loads(path.read_bytes())
+  return kept.write(path, measured | {'step': loaded.step}, found)
+
+
+def _trained(workdir: pathlib.Path) -> dict[str, Any]:
+  """Which parameters a run has come to: its newest step, and a checksum of what that saved."""
+  directory = workdir / CHECKPOINTS
+  steps = checkpoint.all_steps(directory)
+  if not steps:
+    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
+  record = checkpoint.read_record(directory, steps[-1])
+  sums = json.dumps(checkpoint.sums_of(record), sort_keys=True)
+  return {'step': steps[-1], 'weights': hashlib.sha256(sums.encode()).hexdigest()[:16]}
 
 
 def speeds(workdirs: Mapping[str, pathlib.Path], scores: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> dict:
-  """{name: {'train', 'decode'}} in bytes a second, measured together and kept until a model or its training changes."""
-  known = json.loads(path.read_bytes()) if path.is_file() else {}
-  steps = {str(workdir): scores[name]['step'] for name, workdir in workdirs.items()}
-  if known.get('steps') != steps:
+  """{name: {'train', 'decode'}} in bytes a second, measured together and kept until a model, the code or the machine
+  changes.
+  """
+  measured = {
+    'models': {name: scores[name]['measured']['weights'] for name in workdirs},
+    'machine': kept.machine(),
+    'code': kept.code(*kept.MODELS, 'evaluation', 'text', 'training', 'studies'),
+  }
+  known = kept.read(path, measured)
+  if known is None:
     raw = path.with_suffix('.raw.json')
     command = [sys.executable, '-m', 'studies.speed', f'--output={raw.absolute()}']
-    subprocess.run([*command, *(str(workdir.absolute()) for workdir in workdirs.values())], cwd=HOME, check=True)
+    subprocess.run(
+      [*command, *(str(workdir.absolute()) for workdir in workdirs.values())], cwd=pathlib.Path.cwd(), check=True
+    )
     found = json.loads(raw.read_bytes())
     raw.unlink()
-    known = {'steps': steps, 'speeds': {name: found[str(path.absolute())] for name, path in workdirs.items()}}
-    report.write_json(path, known)
+    found = {name: found[str(directory.absolute())] for name, directory in workdirs.items()}
+    known = kept.write(path, measured, {'speeds': found})
   return known['speeds']
 
 
-def table(scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping[str, float]]) -> str:
-  """The scores as Markdown, a row per model."""
+# What the bits of a model hang on besides the model: said once where it is the same for all, else in a column.
+CONDITIONS = {'trained_bytes': 'bytes of training', 'seq_len': 'rows scored', 'context': 'repeated as context'}
+
+
+def conditions(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
+  """(what is the same for all scores as a sentence, the CONDITIONS in which they differ).
+
+  Raises ValueError for scores of different text, which no table can compare.
+  """
+  first, *others = scores
+  for name in others:
+    for key in ('fingerprint', 'text_bytes'):
+      if scores[name][key] != scores[first][key]:
+        raise ValueError(
+          f'{first} was scored on {scores[first]["text_bytes"]:,} bytes of {scores[first]["text"]} and {name} on '
+          f'{scores[name]["text_bytes"]:,} bytes of {scores[name]["text"]}: models are compared on the same text, give '
+          'them the same data.validation'
+        )
+  differing = tuple(key for key in CONDITIONS if len({found[key] for found in scores.values()}) > 1)
+  same = [f'{CONDITIONS[key]} {scores[first][key]:,}' for key in CONDITIONS if key not in differing]
+  on = f'scored on {scores[first]["text_bytes"]:,} bytes ({scores[first]["text"]})'
+  return f'{", ".join([on, *same])}.', differing
+
+
+def table(
+  scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping[str, float]], differing: Sequence[str] = ()
+) -> str:
+  """The scores as Markdown, a row per model; differing: the CONDITIONS that get a column."""
   share = lambda found, kind: f'{found["accuracy"][kind]["greedy"]:.1%}' if found['accuracy'][kind]['words'] else '–'
   rows = [
     {
       'model': name,
+      **{CONDITIONS[key]: found[key] for key in differing},
       'parameters': found['parameters'],
       'MFLOP per byte': f'{found["flops_per_byte"] / 1e6:.2f}',
       'bytes per chunk': ', '.join(f'{size:.2f}' if size else '∞' for size in found['bytes_per_chunk']) or '–',
@@ -129,7 +183,7 @@ def table(scores: Mapping[str, Mapping[str, Any]], timings: Mapping[str, Mapping
 
 def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
   """Validation bits per byte while training as Markdown, a row per evaluation."""
-  found = {}
+  found, validated = {}, set()
   for name, workdir in workdirs.items():
     batch = read_config(workdir)
     size = batch['batch_size'] * batch['seq_len']
@@ -137,19 +191,22 @@ def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
       values = json.loads(line)
       if values.get('validation_bpb') is not None:
         found.setdefault(values['step'] * size, {})[name] = values['validation_bpb']
+        validated.add(values.get('validation_bytes'))
   rows = [
     {'bytes': size, **{name: f'{scores[name]:.3f}' if name in scores else '–' for name in workdirs}}
     for size, scores in sorted(found.items())
   ]
-  return report.markdown(rows)
+  amounts = ' or '.join('an unknown number of' if size is None else f'{size:,.0f}' for size in validated)
+  warning = '; they cannot be compared where these differ' if len(validated) > 1 else ''
+  return f'Validation while training, on {amounts} bytes{warning}:\n\n{report.markdown(rows)}'
 
 
 def _texts(data: config_lib.Data) -> tuple[text.Corpus, text.Corpus]:
   """(held out, trained on); ValueError for a run with several of either, which a single number cannot compare."""
-  (held_out, *more), (trained, *others) = config_lib.validation_sources(data), text.parse_sources(data.source)
-  if more or others:
+  texts = text.Texts.of(data.source, data.validation)
+  if len(texts.training) > 1 or len(texts.validation) > 1:
     raise ValueError(f'data.source {data.source!r}: models are compared on one text, this run has several')
-  return text.open_corpus(held_out, 'validation'), text.open_corpus(trained[0], 'train')
+  return (*texts.open_validation().values(), *texts.open_training().corpora)
 
 
 def baselines(workdir: pathlib.Path) -> dict[str, float]:
@@ -165,7 +222,7 @@ def main(arguments: list[str]) -> None:
   """The command."""
   own, _, forwarded = '\0'.join(arguments).partition('\0--\0')
   parser = command_line.Parser(prog='python -m studies.compare', description=__doc__)
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='one directory for all runs')
+  parser.add_argument('--workdir', required=True, help='one directory for all runs')
   parser.add_argument('--config', default='configs/compare.py', help='whose argument chooses the model (%(default)s)')
   parser.add_argument(
     '--models', nargs='+', default=MODELS, metavar='NAME[=ARGUMENT]', help='NAME is the argument unless given'
@@ -174,29 +231,29 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
   flags = parser.parse_args(own.split('\0') if own else [])
   text.words.parse(flags.words)
-  if not (HOME / flags.config).is_file():
-    raise FileNotFoundError(f"--config={flags.config}: there is no such file in '{HOME}'")
+  study, config = paths.of(flags.workdir, '--workdir', text=True), paths.of(flags.config, '--config')
+  if not config.is_file() and not (config := HOME / config).is_file():
+    raise FileNotFoundError(f"--config={flags.config}: there is no such file here and none in '{HOME}'")
   models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
   if len(models) < len(flags.models) or any(not name or '/' in name for name in models):
     raise ValueError(f'--models {" ".join(flags.models)}: names must differ and be names of directories')
-  workdirs = {name: flags.workdir / name for name in models}
+  workdirs = {name: study / name for name in models}
 
   for name, argument in models.items():
-    train(flags.config, argument, workdirs[name], forwarded.split('\0') if forwarded else [])
+    train(str(config), argument, workdirs[name], forwarded.split('\0') if forwarded else [])
   scores = {name: score(workdir, flags.words) for name, workdir in workdirs.items()}
-  timings = {} if flags.no_speed else speeds(workdirs, scores, flags.workdir / 'speed.json')
-  first = next(iter(scores.values()))
+  timings = {} if flags.no_speed else speeds(workdirs, scores, study / 'speed.json')
+  same, differing = conditions(scores)
   scale = ', '.join(f'{name} {bits:.3f}' for name, bits in baselines(next(iter(workdirs.values()))).items())
   page = '\n\n'.join(
     [
       f'`{shlex.join(["python", "-m", "studies.compare", *arguments])}`',
-      f'{first["trained_bytes"]:,} bytes of training each; scored on {first["text_bytes"]:,} bytes ({first["text"]}). '
-      f'For scale, bits per byte: {scale}.',
-      table(scores, timings),
+      f'{same[:1].upper()}{same[1:]} For scale, bits per byte: {scale}.',
+      table(scores, timings, differing),
       curves(workdirs),
     ]
   )
-  path = flags.workdir / 'compare.md'
+  path = study / 'compare.md'
   partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
   partial.write_text(page + '\n', encoding='utf-8')
   os.replace(partial, path)

@@ -2,6 +2,7 @@
 
   python -m studies.equal_losses
   python -m studies.equal_losses --models hnet hat --steps=50
+  python -m studies.equal_losses --models hnet --accumulate=2
 
 Simulated devices on a CPU; float32. A boundary near one half could fall either way for rounding alone, so each training
 begins at the first place of the stream where none comes within 1e-4 of it in all steps. Prints a table: the largest
@@ -11,6 +12,7 @@ would have taken different rungs of the capacity ladder by themselves, where the
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +25,7 @@ from configs import common
 from text import command_line
 from training import sharding
 from training.state import rebuild
+from training.step import read
 from training.trainer import Trainer
 
 DEVICES = 8
@@ -78,23 +81,28 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def configuration(model: Mapping[str, Any], steps: int) -> dict[str, Any]:
-  """A training of `steps` steps on Python's documentation, eight short rows each."""
-  config = common.training(num_steps=steps, batch_size=DEVICES, seq_len=32, learning_rate=3e-3).to_dict()
+def configuration(model: Mapping[str, Any], steps: int, accumulate: int = 1) -> dict[str, Any]:
+  """A training of `steps` steps on Python's documentation, each of `accumulate` micro-batches of eight short rows."""
+  config = common.training(num_steps=steps, batch_size=DEVICES * accumulate, seq_len=32, learning_rate=3e-3).to_dict()
   config['model'] = dict(model)
+  config['optimizer']['accumulate'] = accumulate
   config['loss_weights'] = {'ratio': 1.0}
   return config
 
 
 def study(
-  model: Mapping[str, Any], steps: int, meshes: Sequence[Sequence[int]] = MESHES, place: int = 0
+  model: Mapping[str, Any],
+  steps: int,
+  meshes: Sequence[Sequence[int]] = MESHES,
+  place: int = 0,
+  accumulate: int = 1,
 ) -> dict[str, Any]:
   """Losses of every step by mesh; 'closest', the least distance of a boundary to 1/2; 'disagreements', see the module.
 
   place: of the stream, in batches, that is tried first. ValueError if there is none without a boundary near 1/2.
   """
-  config = configuration(model, steps)
-  corpora = text.open_mixture(config['data']['source'])
+  config = configuration(model, steps, accumulate)
+  corpora = text.Texts.of(config['data']['source'], config['data']['validation']).open_training()
   found = None
   losses = {}
   for shape in ((1,) * len(AXES), *(shape for shape in meshes if np.prod(shape) > 1)):
@@ -118,7 +126,10 @@ def _train(trainer: Trainer, step: Any, initial: Any, batches: Sequence[Any]) ->
   for batch in batches:
     before = jax.device_get(state.params)
     state, metrics = step(state, trainer.put(batch))
-    yield {name: float(value) for name, value in metrics.items()}, before
+    metrics = read(metrics)
+    if not math.isfinite(metrics['loss']):
+      raise ValueError(f'a loss is {metrics["loss"]}, which cannot be compared: lower the learning rate')
+    yield metrics, before
 
 
 def _without_ties(trainer, step, initial, corpora, steps, first) -> tuple[list, list[float], float, int]:
@@ -128,7 +139,7 @@ def _without_ties(trainer, step, initial, corpora, steps, first) -> tuple[list, 
   )
   fractions = trainer.model.config.ladder.fractions
   for place in range(first, first + TRIES):
-    batches = list(itertools.islice(trainer.batches(corpora, place * DEVICES), steps))
+    batches = list(itertools.islice(trainer.batches(corpora, place * trainer.settings.batch_size), steps))
     losses, closest, disagreements = [], np.inf, 0
     for (metrics, params), batch in zip(_train(trainer, step, initial, batches), batches, strict=True):
       stages = [np.asarray(p_BxL) for p_BxL in forward(params, batch)]
@@ -162,6 +173,7 @@ def main(command: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
   parser.add_argument('--steps', type=int, default=20)
+  parser.add_argument('--accumulate', type=int, default=1, help='micro-batches a step, of eight rows each')
   arguments = parser.parse_args(command)
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', DEVICES)
@@ -170,7 +182,7 @@ def main(command: list[str]) -> None:
   print('closest boundary | rungs differ among rows |\n' + '| --- ' * (5 + len(others)) + '|', flush=True)
   worst = 0.0
   for name in arguments.models:
-    found = study(MODELS[name], arguments.steps)
+    found = study(MODELS[name], arguments.steps, accumulate=arguments.accumulate)
     reference = found['losses'][MESHES[0]]
     differences = [difference(found['losses'][mesh], reference) for mesh in others]
     worst = max(worst, *differences)

@@ -21,7 +21,7 @@ import jax
 import text
 import training
 from evaluation import generation, report
-from text import command_line
+from text import command_line, paths
 from training.state import flatten
 from training.trainer import Trainer
 
@@ -56,7 +56,7 @@ def _in_turns(measured: Mapping[str, Callable[[], tuple[float, float]]], turns: 
 
 def _training(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
   trainer = Trainer.of(loaded.config)
-  corpora = text.open_mixture(trainer.settings.data.source)
+  corpora = _texts(loaded).open_training()
   with jax.set_mesh(trainer.mesh):
     batches = [trainer.put(batch) for batch in itertools.islice(trainer.batches(corpora), STEPS)]
     state = trainer.state(flatten(loaded.model))
@@ -75,8 +75,8 @@ def _training(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
 
 
 def _decoding(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
-  source = text.parse_sources(loaded.config['data']['source'])[0][0]
-  corpus = text.open_corpus(source, 'validation')
+  texts = _texts(loaded)
+  corpus = texts.open(texts.validation[0])
   longest = int(corpus.lengths.argmax())
   prompt = corpus.read(longest, 0, PROMPT)
 
@@ -88,21 +88,27 @@ def _decoding(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
   return run
 
 
+def _texts(loaded: training.Loaded) -> text.Texts:
+  return text.Texts.of(loaded.config['data']['source'], loaded.config['data']['validation'])
+
+
 def main(arguments: list[str]) -> None:
   """The command."""
   parser = command_line.Parser(prog='python -m studies.speed', description=__doc__)
-  parser.add_argument('workdirs', nargs='+', type=pathlib.Path, metavar='WORKDIR', help='of trained models')
+  parser.add_argument('workdirs', nargs='+', metavar='WORKDIR', help='of trained models')
   parser.add_argument('--turns', type=int, default=7, help='(%(default)s)')
-  parser.add_argument('--output', type=pathlib.Path, help='where the figures go as JSON')
+  parser.add_argument('--output', help='where the figures go as JSON')
   flags = parser.parse_args(arguments)
   if flags.turns < 1:
     raise ValueError(f'--turns={flags.turns} must be at least 1')
-  if flags.output:
-    report.check_writable(flags.output)
-  found = measure(flags.workdirs, flags.turns)
+  workdirs = [paths.of(workdir, 'WORKDIR', text=True) for workdir in flags.workdirs]
+  output = None if flags.output is None else paths.of(flags.output, '--output')
+  if output is not None:
+    report.check_writable(output)
+  found = measure(workdirs, flags.turns)
   print(json.dumps(found, indent=2))
-  if flags.output:
-    report.write_json(flags.output, found)
+  if output is not None:
+    report.write_json(output, found)
 
 
 if __name__ == '__main__':

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 import byte_models
+from evaluation import oracles
 from hnet.parts import KINDS
 from hnet.parts.boundaries import Cosine
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_tfree_hat, tiny_word_ar
-from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch, informative
+from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
 from text import BOS, EOS
 from text.batch import Batch
-from text.words import mark
 
 FAMILIES = {
   'hnet_one_stage': branch(ONE_STAGE),
@@ -72,15 +72,9 @@ DOCUMENTS = st.lists(st.integers(1, LENGTH), max_size=5).map(
 )
 
 
-def segment_ids(rows):
-  """[ROWS, LENGTH] int32 from the document lengths of every row."""
-  ids = np.zeros((len(rows), LENGTH), np.int32)
-  for row, lengths in enumerate(rows):
-    ids[row, : sum(lengths)] = np.repeat(np.arange(len(lengths)) + 1, lengths)
-  return ids
-
-
-BATCHES = st.builds(Batch, ROWS_OF_TEXT, st.lists(DOCUMENTS, min_size=ROWS, max_size=ROWS).map(segment_ids))
+segment_ids = functools.partial(oracles.segment_ids, length=LENGTH)
+IDS = st.lists(DOCUMENTS, min_size=ROWS, max_size=ROWS).map(segment_ids)
+BATCHES = st.builds(Batch, ROWS_OF_TEXT, IDS)
 EXAMPLE = Batch(
   np.random.default_rng(1).integers(0, 256, (ROWS, LENGTH)).astype(np.uint8),
   segment_ids([[LENGTH], [20, 28], [], [11, 1, 7]]),
@@ -88,15 +82,13 @@ EXAMPLE = Batch(
 BEGINNING = Batch(EXAMPLE.bytes, np.where(np.arange(LENGTH) < LENGTH // 2, EXAMPLE.segment_ids, 0))
 
 
-class Subject:
-  """A model and its compiled forms."""
+class Subject(oracles.Subject):
+  """A model of a family, and how its symbols and their bits follow from its parallel form where they are no bytes."""
 
   def __init__(self, model_branch, is_decoded_alone=False):
-    self.is_decoded_alone = is_decoded_alone
     self.make = lambda: byte_models.build(byte_models.parse(model_branch), rngs=nnx.Rngs(0))
-    self.model = informative(self.make())
-    self.forward = jax.jit(lambda model, batch: model(batch))
-    self.decode = jax.jit(self._decode)
+    super().__init__(oracles.informative(self.make()), LENGTH, PROMPT)
+    self.copies = 1 if is_decoded_alone else ROWS
     self.is_bytewise = not hasattr(self.model, 'symbol_logits')
     self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
     self.symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
@@ -107,39 +99,16 @@ class Subject:
     needed = tuple(map(int, self.forward(self.model, self.marked(BEGINNING)).needed))
     return needed, jax.jit(lambda model, batch: model(batch, capacities=needed))
 
-  def marked(self, batch):
-    """The batch with its words, for a model that needs them."""
-    return mark(batch, getattr(self.model, 'words', None))
-
   def __call__(self, batch):
-    """The parallel form, as numpy; redraws a batch where rounding could decide a boundary."""
-    output = jax.device_get(self.forward(self.model, self.marked(batch)))
+    """The parallel form; redraws a batch where rounding could decide a boundary."""
+    output = super().__call__(batch)
     for p in output.boundary_probabilities:
       assume(not np.any(np.abs(p - 0.5) < 1e-4))
     return output
 
-  @staticmethod
-  def _decode(model, prompts, prompt_B, symbols_BxN):
-    """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]."""
-    cache = model.init_cache(len(symbols_BxN), LENGTH)
-    words = () if prompts.word_starts is None else (prompts.word_starts,)
-    first, cache = model.prefill(prompts.bytes, prompt_B, cache, *words)
-
-    def step(cache, symbol_B):
-      logits, cache = model.step(symbol_B, cache)
-      return cache, logits
-
-    _, rest = jax.lax.scan(step, cache, symbols_BxN.T)
-    return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
-
   def steps(self, batch, output, prompts):
-    """Of each row: the symbols behind its prompt, the bytes that their nats count to, the logits that steps must give.
-
-    The latter are one set more than symbols, for what follows the last, where that is known.
-    """
     if self.is_bytewise:
-      places = [np.arange(n, n + self.num_steps) for n in prompts]
-      return [(batch.bytes[r, at], at, output.logits[r, at[0] - 1 : at[-1] + 1]) for r, at in enumerate(places)]
+      return super().steps(batch, output, prompts)
     of_byte, of_end = jax.device_get(self.symbol_logits(self.model, batch))
     result = []
     for r in range(ROWS):
@@ -169,17 +138,9 @@ def subject(request):
   return Subject(FAMILIES[request.param], request.param in ALONE)
 
 
-def assert_same(ours, theirs, where=np.s_[:], there=None, cut=None):
-  """Two outputs agree at `where` of the first and `there` of the second; their cuts at `cut` of both, if given."""
-  there = where if there is None else there
-  here, over_there = (where, there) if cut is None else (cut, cut)
-  for b, other in zip(ours.segmentations, theirs.segmentations, strict=True):
-    np.testing.assert_array_equal(b[here], other[over_there], 'chunks')
-  for p, other in zip(ours.boundary_probabilities, theirs.boundary_probabilities, strict=True):
-    np.testing.assert_allclose(p[here], other[over_there], atol=PROBABILITIES, rtol=0)
-  if ours.logits is not None:
-    np.testing.assert_allclose(ours.logits[where], theirs.logits[there], atol=LOGITS, rtol=0)
-  np.testing.assert_allclose(ours.nll[where], theirs.nll[there], atol=LOGITS, rtol=0)
+def assert_together(apart):
+  assert max(apart.logits, apart.nats) <= LOGITS and apart.probabilities <= PROBABILITIES, apart
+  assert not np.isnan(dataclasses.astuple(apart)).any() and apart.boundaries == 0, apart
 
 
 LATER_BYTES = {'batch': BATCHES, 'other': ROWS_OF_TEXT, 'last': st.integers(0, LENGTH - 2)}
@@ -188,19 +149,7 @@ LATER_BYTES = {'batch': BATCHES, 'other': ROWS_OF_TEXT, 'last': st.integers(0, L
 @drawn(max_examples=25)
 @given(**LATER_BYTES)
 def test_causality_later_bytes_change_nothing_before_them(subject, batch, other, last):
-  assert_causal(subject, batch, other, last)
-
-
-def assert_causal(subject, batch, other, last):
-  """Other bytes behind position `last` change nothing up to it."""
-  changed = np.where(np.arange(LENGTH) <= last, batch.bytes, other)
-  ours, theirs = subject(batch), subject(Batch(changed, batch.segment_ids))
-  before = np.broadcast_to(np.arange(LENGTH) <= last, batch.bytes.shape)
-  if not subject.is_bytewise:
-    before = before & np.logical_and.accumulate(ours.segmentations[0] == theirs.segmentations[0], 1)
-  # Whether a byte begins a word is known with the last byte of its character.
-  known = last - 3 if hasattr(subject.model, 'words') else last
-  assert_same(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
+  assert_together(oracles.causality(subject, batch, other, last))
 
 
 class MostProbable(Cosine):
@@ -215,9 +164,14 @@ class MostProbable(Cosine):
 def test_causality_fails_for_a_boundary_that_chooses_among_the_whole_row(monkeypatch):
   monkeypatch.setitem(KINDS['boundary'], 'most_probable', MostProbable)
   subject = Subject(branch(['t1', ['t1'], 't1'], chunking={'boundary': 'most_probable'}))
-  only_look = drawn(max_examples=25, phases=[Phase.generate], report_multiple_bugs=False)
-  with pytest.raises(AssertionError, match='chunks'):
-    only_look(given(**LATER_BYTES)(lambda batch, other, last: assert_causal(subject, batch, other, last)))()
+
+  @drawn(max_examples=25, phases=[Phase.generate], report_multiple_bugs=False)
+  @given(**LATER_BYTES)
+  def no_boundary_changes(batch, other, last):
+    assert oracles.causality(subject, batch, other, last).boundaries == 0, 'boundaries'
+
+  with pytest.raises(AssertionError, match='boundaries'):
+    no_boundary_changes()
 
 
 @drawn(max_examples=12)
@@ -231,24 +185,7 @@ def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_
   bytes_BxL = np.where((np.arange(LENGTH) == 0) & np.array(begins)[:, None], BOS, bytes_BxL).astype(np.uint8)
   if getattr(subject.model, 'words', None):  # what decoding takes for a byte in the text would be the document's end
     assume(not np.any(bytes_BxL[:, -1] == EOS))
-  batch = subject.marked(Batch(bytes_BxL, np.ones_like(bytes_BxL, np.int32)))
-  output = subject(batch)
-  steps = subject.steps(batch, output, prompts)
-  symbols = np.zeros((ROWS, subject.num_steps), np.uint8)
-  for r, (symbol, _, _) in enumerate(steps):
-    symbols[r, : len(symbol)] = symbol
-  arguments = jax.tree.map(lambda rows: rows[:, :PROMPT], batch), np.array(prompts), symbols
-  streamed = np.asarray(subject.decode(subject.model, *arguments))
-  for r, (symbol, at, expected) in enumerate(steps):
-    found = streamed[r, : len(expected)]
-    np.testing.assert_allclose(found, expected, atol=LOGITS, rtol=0)
-    nats = np.zeros(LENGTH)
-    np.add.at(nats, at, -log_softmax(found, -1)[np.arange(len(symbol)), symbol])
-    np.testing.assert_allclose(nats[at], output.nll[r, at], atol=LOGITS, rtol=0)
-  copies = [row] if subject.is_decoded_alone else [row] * ROWS  # the other rows are gone
-  alone = np.asarray(subject.decode(subject.model, *jax.tree.map(lambda rows: rows[copies], arguments)))
-  count = len(steps[row][-1])
-  np.testing.assert_allclose(alone[0, :count], streamed[row, :count], atol=LOGITS, rtol=0)
+  assert_together(oracles.streaming(subject, bytes_BxL, prompts, row, subject.copies))
 
 
 @drawn(max_examples=12)
@@ -260,25 +197,7 @@ def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_
 )
 def test_isolation_packed_equals_padded_equals_alone(subject, documents, lengths, place, rest):
   documents = [document[:length] for document, length in zip(documents, (*lengths, SHORT), strict=True)]
-  in_place = [documents[index] for index in place]
-  packed_bytes, packed_ids = rest.bytes.copy(), rest.segment_ids.copy()
-  joined = np.concatenate(in_place)
-  packed_bytes[0, : len(joined)] = joined
-  packed_ids[:1] = segment_ids([[len(document) for document in in_place]])
-  packed = subject(Batch(packed_bytes, packed_ids))
-
-  padded_bytes, padded_ids = rest.bytes.copy(), rest.segment_ids.copy()
-  for row, document in enumerate(documents):
-    padded_bytes[row, : len(document)] = document
-  padded_ids[:3] = segment_ids([[len(document)] for document in documents])
-  padded = subject(Batch(padded_bytes, padded_ids))
-
-  begin = np.cumsum([0, *map(len, in_place)])
-  for position, row in enumerate(place):
-    length = len(documents[row])
-    assert_same(packed, padded, np.s_[0, begin[position] : begin[position] + length], np.s_[row, :length])
-  alone = subject(Batch(documents[2][None], np.ones((1, SHORT), np.int32)))
-  assert_same(alone, padded, np.s_[0], np.s_[2, :SHORT])
+  assert_together(oracles.isolation(subject, documents, place, rest))
 
 
 @drawn(max_examples=10)
@@ -286,6 +205,7 @@ def test_isolation_packed_equals_padded_equals_alone(subject, documents, lengths
 def test_nll_is_that_of_the_logits_before_each_scored_byte_or_of_a_naive_loop_over_words(subject, batch):
   output = jax.device_get(subject.forward(subject.model, subject.marked(batch)))
   expected = subject.nats(batch, output)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(output))  # of rows without text, too
   is_known = ~np.isnan(expected)
   assert output.nll.dtype == np.float32
   np.testing.assert_array_equal(output.nll[~np.asarray(batch.scored)], 0)
@@ -312,7 +232,7 @@ def test_capacities_that_hold_the_chunks_change_nothing_and_others_say_so(subjec
   assert found.needed[:known] == expected.needed[:known]
   assert np.isfinite(found.nll).all()
   if all(fits):
-    assert_same(found, expected)
+    assert_together(oracles.apart(found, expected))
     for name, value in found.metrics.items():
       if not name.startswith('fill_'):
         np.testing.assert_allclose(value, expected.metrics[name], rtol=1e-5, err_msg=name)

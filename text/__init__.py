@@ -9,6 +9,7 @@ from text.corpus import Corpus, MemoryCorpus
 from text.mixture import Mixture, open_mixture, parse_sources
 from text.pipeline import pipeline  # from here on `text.pipeline` is the function, not its module
 from text.sources import document_groups, open_corpus, open_gold
+from text.texts import Texts
 
 BOS = 254
 EOS = 255
@@ -20,6 +21,7 @@ __all__ = [
   'Corpus',
   'MemoryCorpus',
   'Mixture',
+  'Texts',
   'document_groups',
   'open_corpus',
   'open_gold',

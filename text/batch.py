@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import text
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,13 +19,17 @@ class Batch:
   segment_ids: [B, L] int32; the documents of a row are 1, 2, 3, ... from the left, 0 is padding, at the right only.
   word_starts: [B, L] bool, True where a word begins, or None where no splitter ran.
   units: [B, L] int32, ids of the units that spell the words (text.units), each at its last byte, where it is known and
-  paid for; -1 elsewhere. None for models that read bytes.
+  paid for; -1 elsewhere. Where rows cut a unit: see text.rows. None for models that read bytes.
+  specials: [B, L] bool, True where a BOS or EOS stands and not a byte of raw text with that value: a document that a
+  row cuts may end there with a byte 255, or go on in the next row behind a byte 254. None where nobody says it: then
+  the first position of a segment with BOS's value and the last one with EOS's are taken for these.
   """
 
   bytes: jax.Array | np.ndarray
   segment_ids: jax.Array | np.ndarray
   word_starts: jax.Array | np.ndarray | None = None
   units: jax.Array | np.ndarray | None = None
+  specials: jax.Array | np.ndarray | None = None
 
   @classmethod
   def of(cls, rows: Sequence[bytes], length: int | None = None) -> 'Batch':
@@ -44,6 +50,14 @@ class Batch:
       segment_ids_BxL[index, : len(row)] = 1
     return cls(bytes_BxL, segment_ids_BxL)
 
+  @classmethod
+  def begun(cls, documents: Sequence[bytes], length: int | None = None) -> 'Batch':
+    """As `of`, with each document behind a BOS and without an end, whatever its last byte is: more may follow."""
+    batch = cls.of([bytes([text.BOS]) + document for document in documents], length)
+    specials_BxL = np.zeros(batch.bytes.shape, bool)
+    specials_BxL[:, 0] = True
+    return dataclasses.replace(batch, specials=specials_BxL)
+
   @property
   def scored(self) -> jax.Array | np.ndarray:
     """[B, L] bool: in the same segment as the position before. The first position of a segment is only context."""
@@ -53,6 +67,17 @@ class Batch:
   def ends(self) -> jax.Array | np.ndarray:
     """[B, L] bool: the last position of its segment."""
     return ~self._pad(self._same, right=1) & (self.segment_ids != 0)
+
+  @property
+  def bos(self) -> jax.Array | np.ndarray:
+    """[B, L] bool: where documents begin, before their first byte."""
+    begins = ~self._pad(self._same, left=1) & (self.segment_ids != 0)
+    return (self.bytes == text.BOS) & (begins if self.specials is None else self.specials)
+
+  @property
+  def eos(self) -> jax.Array | np.ndarray:
+    """[B, L] bool: where documents end, behind their last byte."""
+    return (self.bytes == text.EOS) & (self.ends if self.specials is None else self.specials)
 
   @property
   def _same(self):

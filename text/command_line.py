@@ -1,8 +1,13 @@
 """How a command of this package ends: after a user's error with one sentence on stderr and exit code 1."""
 
 import argparse
+import contextlib
+import errno
+import io
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 # A ValueError raised by one of these is a sentence for the user; one from inside a library is a bug to be seen whole.
 OURS = (
@@ -15,6 +20,8 @@ OURS = (
   'training',
   'studies',
   'benchmarks',
+  'configs',
+  'config_file',  # what --config names
   '__main__',
   '__mp_main__',
 )
@@ -33,16 +40,48 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[list[str]], None]) -> None:
   """Calls `main` with the arguments of the command; exits with 1 after a user's error, with 130 after Ctrl-C."""
+  show_all_names()
   try:
     main(sys.argv[1:])
   except KeyboardInterrupt:
-    print('interrupted: the same command goes on where it stopped', file=sys.stderr)
+    tell('interrupted: the same command goes on where it stopped')
     sys.exit(130)
   except (ValueError, OSError) as error:
     if not is_sentence(error):
       raise
-    print(f'error: {sentence(error)}', file=sys.stderr)
+    tell(f'error: {sentence(error)}')
     sys.exit(1)
+
+
+def show_all_names() -> None:
+  """Lets a command print the names of files that are not UTF-8, whose odd bytes are then escaped."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+
+
+def mute(stream: TextIO) -> None:
+  """Sends what is still written to a stream nowhere: its terminal, or who read its pipe, is gone."""
+  with contextlib.suppress(io.UnsupportedOperation), open(os.devnull, 'w') as nowhere:
+    os.dup2(nowhere.fileno(), stream.fileno())
+
+
+@contextlib.contextmanager
+def unheard(stream: TextIO) -> Iterator[None]:
+  """A block that writes to a stream: a terminal or reader that is gone, or a full disk, is no error there."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno in (errno.EIO, errno.EPIPE):
+      mute(stream)
+    elif error.errno != errno.ENOSPC:
+      raise
+
+
+def tell(line: str) -> None:
+  """Prints a line to stderr, if anybody reads that."""
+  with unheard(sys.stderr):
+    print(line, file=sys.stderr, flush=True)
 
 
 def sentence(message: object) -> str:

@@ -3,18 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from text.batch import Batch
 from text.corpus import Corpus
-from text.packing import RowStream, materialise, permutation
+from text.packing import RowStream, permutation
+from text.rows import training_batch
 from text.sources import open_corpus
 
 BLOCK = 4096  # rows in which every source has exactly its share
+_COUNTED = ('documents', 'bytes', 'rows')
 
 
 class Mixture:
-  """Corpora with weights: their shares of the rows, so, rows being full, of the bytes. Each has epochs of its own.
+  """Corpora with weights: their shares of the rows. Each has epochs of its own, in orders of its own.
+
+  Rows being full, these are the shares of the positions: of bytes, of BOS and EOS, and of the symbol of context that a
+  row may begin with. A corpus of short documents has a larger share of those symbols, so a smaller one of the bytes.
 
   Every BLOCK rows hold a fixed number of each corpus' rows, in an order drawn from the seed: row r of the mixture
   belongs to a row of a corpus that is found without looking at the rows before r.
@@ -27,9 +33,10 @@ class Mixture:
     self.counts = _counts(names, weights)
 
   def identity(self) -> list[dict[str, Any]]:
-    """What a checkpoint keeps of the text: JSON data, one entry per corpus."""
+    """What a checkpoint keeps of the text: JSON data, an entry per corpus. order: which of the seed's its rows have."""
     counts = self.counts.tolist()
-    return [corpus.identity() | {'rows': count} for corpus, count in zip(self.corpora, counts, strict=True)]
+    entries = [corpus.identity() | {'rows': count} for corpus, count in zip(self.corpora, counts, strict=True)]
+    return [entry | {'order': number} for number, entry in enumerate(entries)]
 
 
 class MixedRows:
@@ -38,19 +45,22 @@ class MixedRows:
   def __init__(self, mixture: Mixture, seq_len: int, seed: int):
     """Raises ValueError for a corpus without documents and seq_len < 2."""
     self._mixture, self._seq_len, self._seed = mixture, seq_len, seed
-    self._streams = [RowStream(corpus.lengths, seq_len, seed) for corpus in mixture.corpora]
+    # Each has orders of its own: texts of equal lengths, such as one and its noise, would otherwise run in step.
+    self._streams = [
+      RowStream(corpus.lengths, seq_len, seed, number=number) for number, corpus in enumerate(mixture.corpora)
+    ]
 
-  def batch(self, first: int, rows: int) -> Batch:
-    """Rows [first, first + rows) of the stream."""
+  def batch(self, first: int, rows: int, words: str | None = None, units: str | None = None) -> Batch:
+    """Rows [first, first + rows) of the stream, with the marks of a splitter and of units."""
     owners_B, own_rows_B = self.locate(np.arange(first, first + rows))
-    symbols_BxL = np.empty((rows, self._seq_len), np.uint8)
-    segment_ids_BxL = np.empty((rows, self._seq_len), np.int32)
+    places, parts = [], []
     for owner in np.unique(owners_B).tolist():
-      mine = np.flatnonzero(owners_B == owner)
-      pieces = self._streams[owner].pieces(own_rows_B[mine])
-      part = materialise(self._mixture.corpora[owner], pieces, len(mine), self._seq_len)
-      symbols_BxL[mine], segment_ids_BxL[mine] = part.bytes, part.segment_ids
-    return Batch(symbols_BxL, segment_ids_BxL)
+      places.append(np.flatnonzero(owners_B == owner))
+      pieces = self._streams[owner].pieces(own_rows_B[places[-1]])
+      corpus = self._mixture.corpora[owner]
+      parts.append(training_batch(corpus, pieces, len(places[-1]), self._seq_len, words, units))
+    order_B = np.argsort(np.concatenate(places))
+    return jax.tree.map(lambda *of_parts: np.concatenate(of_parts)[order_B], *parts)
 
   def locate(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(number of the corpus, row of its own stream) of each row."""
@@ -110,14 +120,19 @@ def differences(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) ->
   phrases = [f"'{name}' is no longer there" for name in before if name not in after]
   phrases += [f"'{name}' is new" for name in after if name not in before]
   for name in (name for name in before if name in after):
-    changed = [key for key in after[name] if before[name].get(key) != after[name][key]]
-    counted = [key for key in ('documents', 'bytes', 'rows') if key in changed]
+    changed = [key for key in (*_COUNTED, 'fingerprint') if before[name].get(key) != after[name].get(key)]
+    counted = [key for key in _COUNTED if key in changed]
     if counted:
       told = (f'{before[name].get(key)} {key} then, {after[name][key]} now' for key in counted)
       phrases.append(f"'{name}' had {', '.join(told)}")
     elif changed:
       phrases.append(f"'{name}' has as many documents and bytes, but other ones")
   return phrases or ['the sources stand in another order']
+
+
+def is_reordered(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> bool:
+  """Whether a text of one identity gives its rows in another order than it did (all texts of a mixture had one)."""
+  return any(before.get('order', 0) != after['order'] for before, after in zip(old, new, strict=True))
 
 
 def _content(entry: dict[str, Any]) -> tuple:

@@ -66,16 +66,21 @@ class Plan:
     return Pieces(row, self._documents[place], start, stop, first_scored)
 
 
-def training_plan(lengths_N: np.ndarray, seq_len: int, seed: int, epoch: int, part: int = 0, parts: int = 1) -> Plan:
+def training_plan(
+  lengths_N: np.ndarray, seq_len: int, seed: int, epoch: int, part: int = 0, parts: int = 1, number: int = 0
+) -> Plan:
   """One part of an epoch: its documents in an order drawn from (seed, epoch), packed, and the rows shuffled again.
 
-  A continuation has one symbol of context. Raises ValueError for no documents or seq_len < 2.
+  number: of the corpus in a mixture, since each is drawn in another order. A continuation has one symbol of context.
+  Raises ValueError for no documents or seq_len < 2.
   """
   _check(lengths_N, seq_len)
-  documents_N = _part_of_permutation(len(lengths_N), part, parts, seed, epoch, 0)
+  corpus = (number,) if number else ()
+  documents_N = _part_of_permutation(len(lengths_N), part, parts, seed, epoch, 0, *corpus)
   starts_N = _starts(lengths_N[documents_N])
   row_starts_R = _row_starts(starts_N, seq_len)
-  return Plan(documents_N, starts_N, row_starts_R, permutation(len(row_starts_R), seed, epoch, 1 + part), seq_len)
+  row_order_R = permutation(len(row_starts_R), seed, epoch, 1 + part, *corpus)
+  return Plan(documents_N, starts_N, row_starts_R, row_order_R, seq_len)
 
 
 def number_of_parts(lengths_N: np.ndarray, seq_len: int, largest: int = PART) -> int:
@@ -167,10 +172,13 @@ class RowStream:
   Made for rows that are asked for in rising order: it keeps one plan at a time.
   """
 
-  def __init__(self, lengths_N: np.ndarray, seq_len: int, seed: int, parts: int | None = None):
-    """parts: of an epoch; None: as many as the size of the corpus asks for. Raises ValueError as `training_plan`."""
+  def __init__(self, lengths_N: np.ndarray, seq_len: int, seed: int, parts: int | None = None, number: int = 0):
+    """parts: of an epoch; None: as many as the size of the corpus asks for. number: of the corpus in a mixture.
+
+    Raises ValueError as `training_plan`.
+    """
     _check(lengths_N, seq_len)
-    self._lengths, self._seq_len, self._seed = lengths_N, seq_len, seed
+    self._lengths, self._seq_len, self._seed, self._number = lengths_N, seq_len, seed, number
     self._parts = parts or number_of_parts(lengths_N, seq_len)
     self._ends: list[int] = []  # rows in the stream up to the end of each part; epochs differ by a few rows
     self._index, self._plan = -1, None
@@ -187,7 +195,7 @@ class RowStream:
     if index != self._index:
       epoch, part = divmod(index, self._parts)
       self._plan = None  # frees the memory of the old one first
-      self._plan = training_plan(self._lengths, self._seq_len, self._seed, epoch, part, self._parts)
+      self._plan = training_plan(self._lengths, self._seq_len, self._seed, epoch, part, self._parts, self._number)
       self._index = index
     return self._plan
 
@@ -220,7 +228,9 @@ def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batc
   symbols = np.zeros(rows * seq_len, np.uint8)
   symbols[is_text] = np.frombuffer(b''.join(raw), np.uint8)
   symbols[bos], symbols[eos] = text.BOS, text.EOS
-  return Batch(symbols.reshape(rows, seq_len), segment_ids.reshape(rows, seq_len))
+  specials = (segment_ids != 0) & ~is_text
+  symbols, segment_ids, specials = (x.reshape(rows, seq_len) for x in (symbols, segment_ids, specials))
+  return Batch(symbols, segment_ids, specials=specials)
 
 
 def scoring(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from text import units as units_lib
 from text.batch import Batch
 from text.corpus import Corpus
 from text.mixture import MixedRows, Mixture
-from text.words import mark, parse
+from text.words import parse
 
 
 def pipeline(
@@ -76,7 +77,7 @@ def pipeline(
     if not flags.FLAGS.is_parsed():  # outside absl.app, as in a notebook, grain's processes read flags all the same
       flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1), worker_init_fn=_exit_with_parent
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1), worker_init_fn=_begin_worker
     )
     # batches are small: copied, they are plain arrays, and a killed run leaves nothing in shared memory
     options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
@@ -140,10 +141,15 @@ class _Noted(Corpus):
 _worker: int | None = None  # the number of this process among those that make batches
 
 
-def _exit_with_parent(worker: int, workers: int) -> None:
-  """Takes the number of a worker process, and ends it when the training process was killed: it would wait for ever."""
+def _begin_worker(worker: int, workers: int) -> None:
+  """Takes the number of a worker process, and ends it when the training process was killed: it would wait for ever.
+
+  Ctrl-C and a terminal that closes come to all processes; the training process needs its batches until it has saved.
+  """
   global _worker
   _worker = worker
+  for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
 
   def watch():
@@ -184,5 +190,4 @@ class _HostBatches:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    batch = self._rows.batch(self._first_row + index * self._batch_size, self._share)
-    return units_lib.mark(mark(batch, self._words), self._units)
+    return self._rows.batch(self._first_row + index * self._batch_size, self._share, self._words, self._units)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from text import paths, regular_file
 from text.array_record import BLOCK_HEADER, USABLE_BYTES, read_at
 from text.corpus import Corpus
 
@@ -34,6 +35,7 @@ def open_prepared(directory: str | os.PathLike, split: str, kind: str = 'text') 
   another size, or another SHA-256, than was recorded; SHA-256 only where the split has at most 4 GB (`python -m
   text.prepare --verify=DIR` has no limit).
   """
+  directory = _given(directory)
   metadata = read_metadata(directory)
   if metadata['kind'] != kind:
     reader = 'open_prepared' if metadata['kind'] == 'text' else metadata['kind']
@@ -54,6 +56,7 @@ def verify(directory: str | os.PathLike) -> dict[str, Any]:
 
   Raises as `open_prepared`.
   """
+  directory = _given(directory)
   metadata = read_metadata(directory)
   for split in metadata['splits']:
     _check_sizes(directory, _files(metadata, split))
@@ -63,7 +66,9 @@ def verify(directory: str | os.PathLike) -> dict[str, Any]:
 
 def read_metadata(directory: str | os.PathLike) -> dict[str, Any]:
   """corpus.json of a prepared directory of any kind; raises as `open_prepared`."""
+  directory = _given(directory)
   path = Path(directory, METADATA)
+  regular_file.check(path, 'prepared file')
   try:
     metadata = json.loads(path.read_bytes())
   except (FileNotFoundError, NotADirectoryError) as error:
@@ -84,6 +89,10 @@ def read_metadata(directory: str | os.PathLike) -> dict[str, Any]:
   if not _is_complete(metadata):
     raise ValueError(f"'{path}' does not say what each split consists of: it was changed by hand, prepare again")
   return metadata
+
+
+def _given(directory: str | os.PathLike) -> Path:
+  return paths.of(directory, 'the prepared directory')
 
 
 def _is_complete(metadata: dict[str, Any]) -> bool:
@@ -128,6 +137,8 @@ class PreparedCorpus(Corpus):
     description = metadata['splits'][split]
     self.name = f'{metadata["name"]} ({split})'
     self.fingerprint = description['fingerprint']
+    self.whole = sum(shard['documents'] for of in metadata['splits'].values() for shard in of['shards'])
+    self.side = (str(self._directory), split)  # a text that stands in several splits is kept in one
     self._shards = [shard['file'] for shard in description['shards']]
     self._firsts = np.cumsum([0] + [shard['documents'] for shard in description['shards']]).tolist()
     self.lengths = self._index('lengths')
@@ -138,6 +149,7 @@ class PreparedCorpus(Corpus):
 
   def _index(self, kind: str) -> np.ndarray:
     path = self._directory / index_file(kind, self._split)
+    regular_file.check(path, 'prepared file')
     try:
       array = np.asarray(np.load(path, mmap_mode='r'))
     except FileNotFoundError as error:
@@ -208,6 +220,7 @@ def _files(metadata: dict[str, Any], split: str) -> list[dict[str, Any]]:
 def _check_sizes(directory, files: list[dict[str, Any]]) -> None:
   for file in files:
     path = Path(directory, file['file'])
+    regular_file.check(path, 'prepared file')
     try:
       size = path.stat().st_size
     except FileNotFoundError as error:

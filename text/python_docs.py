@@ -10,6 +10,8 @@ from text.corpus import MemoryCorpus
 from text.splitting import is_chosen
 
 VALIDATION = 0.06  # of the top-level modules and topics
+REPEATED = 1 / 3  # of a document, in lines of at least LINE bytes: a near-duplicate of those that have the lines
+LINE = 20
 # A few modules hold most bytes, so the share of bytes depends on the salt. With this one, code and topics each give
 # 5.5 to 7 % of their bytes to validation in CPython 3.10 to 3.13, and with many kinds of modules (os, random, xml).
 SALT = 188
@@ -21,15 +23,18 @@ REMEDY = "use a complete CPython, or your own text with data.source='files:GLOB'
 @dataclasses.dataclass(frozen=True)
 class PythonDocs:
   """The language reference topics (pydoc) and the standard library's .py files of this Python, split by topic or
-  top-level module.
+  top-level module; but a document of which much stands in training text, line by line, is training text as well.
   """
+
+  division = 'own'
 
   def open(self, split: str) -> MemoryCorpus:
     """The documents of one split; raises FileNotFoundError for a Python without them, ValueError for 'test'."""
     if split == 'test':
       raise ValueError("data source 'python_docs' has no test split: use 'validation'")
-    documents = [document for is_validation, document in _labelled() if is_validation == (split == 'validation')]
-    return MemoryCorpus(documents, name=f'python_docs ({split})', split=split)
+    both = _labelled()
+    documents = [document for is_validation, document in both if is_validation == (split == 'validation')]
+    return MemoryCorpus(documents, f'python_docs ({split})', split, whole=len(both))
 
   def groups(self) -> list['PythonDocs']:
     return [self]
@@ -42,7 +47,24 @@ class PythonDocs:
     return (document for _, document in _labelled())
 
 
-def _labelled() -> Iterator[tuple[bool, bytes]]:
+def _labelled() -> list[tuple[bool, bytes]]:
+  """(whether it is for validation, document) of all."""
+  labelled = list(_by_group())
+  repeated = _repeated(
+    *([document for side, document in labelled if side == is_validation] for is_validation in (True, False))
+  )
+  return [(is_validation and document not in repeated, document) for is_validation, document in labelled]
+
+
+def _repeated(documents: list[bytes], others: list[bytes]) -> set[bytes]:
+  """Those documents of which a share of REPEATED or more stands, in lines of LINE bytes or more, in other documents."""
+  lines = {line for document in documents for line in document.split(b'\n') if len(line) >= LINE}
+  there = {line for other in others for line in lines.intersection(other.split(b'\n'))}
+  share = lambda document: sum(len(line) + 1 for line in document.split(b'\n') if line in there) / len(document)
+  return {document for document in documents if share(document) >= REPEATED}
+
+
+def _by_group() -> Iterator[tuple[bool, bytes]]:
   library = Path(sysconfig.get_paths()['stdlib'])
   files = []
   for folder, subfolders, names in os.walk(library):

@@ -1,12 +1,14 @@
 """Where text comes from: a source is one string in a config, and a mixture is a list of (source, weight).
 
 python_docs                      the documentation and library of this Python
-files:GLOB[#field][,GLOB...]     text files, JSON lines, Parquet; each also .gz and .zst (text/files.py)
+files:GLOB[#field][,GLOB][@all]  text files, JSON lines, Parquet; each also .gz and .zst (text/files.py)
 tfds:NAME[/CONFIG][:SPLIT][#f]   a TensorFlow Dataset (text/tfds_source.py)
 prepared:DIR                     what `python -m text.prepare` wrote (text/prepared.py)
 corpus:NAME[/PART]               what `python -m text.corpora fetch` wrote (text/corpora)
 synthetic:markov(...)            text of known entropy (text/synthetic.py); also synthetic:words(...)
 noise:NAME(...):SOURCE           another source with every document perturbed (text/noise.py)
+
+A split of `files:` is by hash here; whether a run asks for one is decided in text/texts.py.
 """
 
 import dataclasses
@@ -15,6 +17,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from text.corpus import Corpus, Group, Joined, MemoryCorpus
 from text.files import Files
@@ -25,7 +29,13 @@ SPLITS = ('train', 'validation', 'test')
 
 
 class Source(Protocol):
-  """What a source string names."""
+  """What a source string names.
+
+  division: who says which document is in which split: 'own', the source; 'hash', the hash of each document; 'none',
+  nobody: every split is all of the text.
+  """
+
+  division: str
 
   def open(self, split: str) -> Corpus:
     """The documents of one split."""
@@ -58,7 +68,20 @@ def open_corpus(source: str, split: str) -> Corpus:
   """
   if split not in SPLITS:
     raise ValueError(f"split '{split}' is not known: use {', '.join(map(repr, SPLITS))}")
-  return parse(source).open(split)
+  corpus = parse(source).open(split)
+  if not len(corpus):
+    raise ValueError(f"data source '{source}' has no document in its split '{split}': name another source or split")
+  return corpus
+
+
+def without_noise(source: str) -> str:
+  """The text that a source perturbs, or itself; raises ValueError where it names none."""
+  clean = source
+  while clean.startswith('noise:'):
+    _, separator, clean = clean.removeprefix('noise:').partition(':')
+    if not separator:
+      raise ValueError(f"data source '{source:.200}' names no text: write noise:NAME(...):SOURCE")
+  return clean
 
 
 def document_groups(source: str) -> Sequence[Group] | Mapping[str, Sequence[Group]]:
@@ -77,19 +100,19 @@ class _Prepared:
 
   directory: str
   kind: str = 'text'
+  division = 'own'
 
   def open(self, split: str) -> Corpus:
     from text import prepared
 
-    directory = os.path.expanduser(self.directory)
-    if split == 'validation' and prepared.read_metadata(directory).get('evaluation_only'):
+    if split == 'validation' and prepared.read_metadata(self.directory).get('evaluation_only'):
       split = 'test'
-    return prepared.open_prepared(directory, split, self.kind)
+    return prepared.open_prepared(self.directory, split, self.kind)
 
   def groups(self) -> dict[str, list[Group]]:
     from text import prepared
 
-    splits = prepared.read_metadata(os.path.expanduser(self.directory))['splits']
+    splits = prepared.read_metadata(self.directory)['splits']
     return {split: [_CorpusGroup(self.open(split))] for split in splits}
 
 
@@ -99,6 +122,7 @@ class _FetchedCorpus:
 
   name: str
   kind: str = 'text'
+  division = 'own'
 
   def open(self, split: str) -> Corpus:
     corpora = [part.open(split) for part in self._parts()]
@@ -130,11 +154,13 @@ class _FetchedCorpus:
 class _Noisy:
   spec: str
 
+  @property
+  def division(self) -> str:
+    return parse(without_noise(f'noise:{self.spec}')).division
+
   def open(self, split: str) -> Corpus:
     noise, source = self._parsed()
-    clean = source.open(split)
-    documents = (noise(document, _number(document)) for document in clean)
-    return MemoryCorpus(documents, name=f'noise:{self.spec} ({split})', split=split)
+    return _Perturbed(source.open(split), noise, self.spec, split)
 
   def groups(self) -> Sequence[Group] | Mapping[str, Sequence[Group]]:
     noise, source = self._parsed()
@@ -145,12 +171,33 @@ class _Noisy:
   def _parsed(self) -> tuple[Any, Source]:
     from text import noise
 
-    perturbation, separator, inner = self.spec.partition(':')
-    if not separator:
-      raise ValueError(f"data source 'noise:{self.spec}' names no text: write noise:NAME(...):SOURCE")
+    without_noise(f'noise:{self.spec}')
+    perturbation, _, inner = self.spec.partition(':')
     if inner.count('noise:') >= MOST_NOISES:
       raise ValueError(f"data source 'noise:{self.spec:.50}…' has more than {MOST_NOISES} noises, one upon the other")
     return noise.parse(perturbation), parse(inner)
+
+
+class _Perturbed(MemoryCorpus):
+  """Documents with noise, which know what they were."""
+
+  def __init__(self, clean: Corpus, noise: Any, spec: str, split: str):
+    self._original_lengths, self._original_digests = clean.original_lengths, []
+
+    def documents() -> Iterator[bytes]:
+      for number, document in enumerate(clean):
+        self._original_digests.append(clean.original_digest(number))
+        yield noise(document, _number(document))
+
+    shown = f' ({split})' if clean.name.endswith(f' ({split})') else ''
+    super().__init__(documents(), f'noise:{spec}{shown}', split, whole=clean.whole, side=clean.side, notes=clean.notes)
+
+  @property
+  def original_lengths(self) -> np.ndarray:
+    return self._original_lengths
+
+  def original_digest(self, document: int) -> bytes:
+    return self._original_digests[document]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,15 @@
-"""Strings that name a thing with its arguments, such as 'drop(rate=0.1,seed=1)' or 'hat(max_bytes=64)'."""
+"""Strings that name a thing with its arguments, such as 'drop(rate=0.1,seed=1)' or 'hat(max_bytes=64)'.
 
+A value that commas or spaces would break, such as the name of a file, stands in quotes as in JSON: 'file="a,b.json"'.
+"""
+
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_PART = re.compile(rf'\s*\w+\s*=\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+')
 
 
 def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
@@ -15,7 +22,7 @@ def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -
   name = match.group(1) if match else spec
   if not match or name not in defaults:
     raise ValueError(f"{what} '{spec}' is not known: use one of {', '.join(defaults)}, e.g. '{next(iter(defaults))}'")
-  values, given = dict(defaults[name]), [part for part in (match.group(2) or '').split(',') if part.strip()]
+  values, given = dict(defaults[name]), [part for part in _PART.findall(match.group(2) or '') if part.strip()]
   keys = []
   for place, part in enumerate(given):
     key, separator, value = (side.strip() for side in part.partition('='))
@@ -24,6 +31,8 @@ def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -
     keys.append(key)
     if key not in values:
       raise ValueError(f"{what} '{spec}' has no argument '{key}': {name} takes {', '.join(values)}")
+    if _QUOTED.fullmatch(value):
+      value = _unquoted(value, f"{what} '{spec}': {key}")
     kind = float if defaults[name][key] is None else type(defaults[name][key])
     try:
       values[key] = {'true': True, 'false': False}[value.lower()] if kind is bool else kind(value)
@@ -33,6 +42,19 @@ def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -
   if len(set(keys)) < len(keys):
     raise ValueError(f"{what} '{spec}' gives an argument twice: give it once")
   return name, values
+
+
+def quoted(value: str) -> str:
+  """A string as the value of an argument: in quotes only where it needs them."""
+  is_plain = value == value.strip() and value.isprintable() and not value.startswith('"') and ',' not in value
+  return value if is_plain else json.dumps(value)
+
+
+def _unquoted(value: str, where: str) -> str:
+  try:
+    return json.loads(value)
+  except ValueError as error:
+    raise ValueError(f'{where} {value} cannot be read ({error}): write what stands in quotes as in JSON') from None
 
 
 def canonical(name: str, values: Mapping[str, Any]) -> str:

@@ -7,10 +7,9 @@ numbering, then units in the order in which they were found.
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from text import command_line, sources, units, words
+from text import command_line, paths, sources, units, words
 
 
 def main(arguments: list[str]) -> None:
@@ -21,18 +20,20 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--vocabulary', type=int, default=4096, help='units in all, the 256 bytes among them')
   parser.add_argument('--out', help='the file, which must not be there')
   flags = parser.parse_args(arguments)
-  if not flags.source or not flags.out:
+  if not flags.source or flags.out is None:
     raise ValueError('--source and --out are needed: `python -m text.subwords --help` lists the flags')
-  out = Path(flags.out)
+  out = paths.of(flags.out, '--out')
   if out.exists():
     raise FileExistsError(f"--out '{out}' is there already and stays as it is: name another file, or remove it")
   if not out.parent.is_dir():
     raise FileNotFoundError(f"--out '{out}': there is no directory '{out.parent}': make it first")
   splitter = words.parse(flags.words)
-  tokenizer = train(sources.open_corpus(flags.source, 'train'), splitter, flags.vocabulary)
-  partial = f'{out}.part{os.getpid()}'
-  tokenizer.save(partial)
+  corpus = sources.open_corpus(flags.source, 'train')
+  tokenizer = train(corpus, splitter, flags.vocabulary)
+  partial = out.with_name(f'{out.name}.part{os.getpid()}')
+  partial.write_text(tokenizer.to_str(pretty=True), encoding='utf-8')  # its own `save` takes no name that is not UTF-8
   os.replace(partial, out)
+  print(f'trained on {corpus.title()}')
   print(f"{out}: {flags.vocabulary:,} units; model.units = '{units.parse(f'subword(file={out})').name}'")
 
 

@@ -95,6 +95,7 @@ class Synthetic:
   name: str
   kind: str
   arguments: tuple[tuple[str, int | float | bool | None], ...]
+  division = 'own'
 
   def open(self, split: str) -> 'SyntheticCorpus':
     """All documents of one split, drawn now and kept in memory; raises ValueError for an unknown split."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from text import paths, regular_file
 from text.corpus import MemoryCorpus
 
 READ_AHEAD = 256  # records of an ArrayRecord file, read at a time
@@ -40,9 +41,14 @@ class Tfds:
 
   spec: str
 
+  @property
+  def division(self) -> str:
+    return 'none' if self._parsed()[2] else 'own'
+
   def open(self, split: str) -> MemoryCorpus:
     """The documents of one split; raises ValueError or OSError: see `groups`."""
-    documents = [document for group in self._groups(split) for document in group]
+    groups, whole = self._groups(split)
+    documents = [document for group in groups for document in group]
     if not all(documents):
       raise ValueError(
         f"data source 'tfds:{self.spec}' has {documents.count(b'')} documents of zero bytes: prepare it (python -m "
@@ -50,15 +56,17 @@ class Tfds:
       )
     if not documents:
       raise ValueError(f"data source 'tfds:{self.spec}' has no document in its split '{split}': name another split")
-    return MemoryCorpus(documents, name=f'tfds:{self.spec} ({split})', split=split)
+    shown = '' if self.division == 'none' else f' ({split})'
+    return MemoryCorpus(documents, f'tfds:{self.spec}{shown}', split, whole=whole)
 
   def groups(self) -> list[TfdsGroup]:
     """One group per file of the named split, of all splits where none is named. Raises ValueError, or OSError where it
     cannot be downloaded, with one sentence: unknown data set, split or feature.
     """
-    return self._groups(None)
+    return self._groups(None)[0]
 
-  def _groups(self, asked: str | None) -> list[TfdsGroup]:
+  def _groups(self, asked: str | None) -> tuple[list[TfdsGroup], int]:
+    """(one group per file, documents of all splits together)."""
     name, version, split, feature = self._parsed()
     builder = self._builder(name, version)
     splits = builder.info.splits
@@ -75,7 +83,8 @@ class Tfds:
     for path in (str(item.filename) for item in instructions):  # dataset_info.json may name any
       if '\0' in path or os.path.dirname(os.path.normpath(path)) != os.path.normpath(directory):
         raise ValueError(f"data source 'tfds:{self.spec}' names {path!r:.200} outside its directory: repair it")
-    return [
+      regular_file.check(path, 'data file')
+    groups = [
       TfdsGroup(
         directory, path, item.skip, item.examples_in_shard if item.take < 0 else item.take, feature,
         f'{path} {os.path.getsize(path)} {item.skip} {item.take} {feature}',
@@ -83,27 +92,30 @@ class Tfds:
       for item in instructions
       for path in [str(item.filename)]
     ]  # fmt: skip
+    return groups, sum(split.num_examples for split in splits.values())
 
   def _parsed(self) -> tuple[str, str, str, str]:
     form = r'(?P<name>[^:#]+)(:(?P<version>\d+\.\d+\.\d+))?(:(?P<split>[^#]+))?(#(?P<feature>.+))?'
-    match = re.fullmatch(form, self.spec)
+    match = re.fullmatch(form, paths.expanded(self.spec, 'data source tfds:', text=True))
     if not match:
       raise ValueError(f"data source 'tfds:{self.spec}' is not of the form tfds:NAME[/CONFIG][:SPLIT][#feature]")
     return tuple(match[part] or '' for part in ('name', 'version', 'split', 'feature'))
 
   def _builder(self, name: str, version: str) -> Any:
     tfds = _tfds()
+    for file in ('dataset_info.json', 'features.json'):
+      regular_file.check(os.path.join(os.path.expanduser(name), file), f"data source 'tfds:{self.spec}':")
     try:
-      if os.path.isfile(os.path.join(os.path.expanduser(name), 'dataset_info.json')):
-        _refuse_foreign_classes(os.path.join(os.path.expanduser(name), 'features.json'))
-        return tfds.builder_from_directory(os.path.expanduser(name))
-      builder = tfds.builder(f'{name}:{version}' if version else name)
+      if os.path.isfile(os.path.join(name, 'dataset_info.json')):
+        _refuse_foreign_classes(os.path.join(name, 'features.json'))
+        return tfds.builder_from_directory(name)
+      builder = tfds.builder(f'{name}:{version}' if version else name, data_dir=_data_dir())
       if not builder.info.splits:
         builder.download_and_prepare(file_format='array_record')
       return builder
     except Exception as error:  # tensorflow_datasets and its downloaders raise errors of many kinds
       reason = str(error).strip().split('\n')[0]
-      root = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+      root = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
       raise ValueError(
         f"data source 'tfds:{self.spec}' can be neither found under {root} nor downloaded ({type(error).__name__}: "
         f'{reason:.200}): check the name, or set TFDS_DATA_DIR to where it lies'
@@ -141,6 +153,14 @@ def _refuse_foreign_classes(path: str) -> None:
       for name in names([json.load(file)]):
         if not str(name).startswith('tensorflow_datasets.core.features.'):
           raise ValueError(f'features.json has a feature of the foreign class {name!r:.99}')
+
+
+def _data_dir() -> str | None:
+  """$TFDS_DATA_DIR; None for the library's own choice."""
+  place = os.environ.get('TFDS_DATA_DIR')
+  if not place and paths.home() is None:  # a directory `~` would be made
+    raise ValueError('no home directory is known here')
+  return paths.expanded(place, 'TFDS_DATA_DIR', text=True) if place else None
 
 
 def _tfds() -> Any:

@@ -4,7 +4,8 @@ A specification names them:
 
 byte                             every byte
 char(limit=0x3000)               every character with a code point from 128 to limit - 1 is one unit
-subword(file=PATH[,digest=HEX])  a byte-level BPE, tokenizer.json of the `tokenizers` library, on every word by itself
+subword(file=PATH[,digest=HEX])  a byte-level BPE, tokenizer.json of the `tokenizers` library, on every word by itself;
+                                 a PATH with a comma stands in quotes, file="a,b.json"
 
 Ids 0 to 255 are the bytes themselves, so that units spell every text: bytes that are not UTF-8, characters above the
 limit, words that training has not seen. Bytes that UTF-8 never has are always units of their own, and what models use
@@ -26,8 +27,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from text import paths, regular_file
 from text.batch import Batch
-from text.specification import arguments
+from text.specification import arguments, quoted
 
 ARGUMENTS = {'byte': {}, 'char': {'limit': '0x3000'}, 'subword': {'file': '', 'digest': ''}}
 _BYTES = tuple(bytes([value]) for value in range(256))
@@ -44,7 +46,7 @@ class Units:
   """
 
   name: str
-  table: tuple[bytes, ...]
+  table: tuple[bytes, ...] = dataclasses.field(repr=False)
   split: Callable[[bytes], tuple[int, ...]]
 
   def __call__(self, word: bytes) -> tuple[int, ...]:
@@ -67,8 +69,47 @@ def parse(spec: str) -> Units:
   if kind == 'char':
     return _characters(spec, values['limit'])
   if kind == 'subword':
-    return _subwords(spec, values['file'], values['digest'])
+    return _subwords(spec, values['file'])
   return Units(kind, _BYTES, tuple)
+
+
+def file_of(spec: str) -> tuple[str, str] | None:
+  """(file, its digest or '') that a specification names, None for units that need no file; ValueError as `parse`."""
+  kind, values = arguments(spec, 'units', ARGUMENTS)
+  return (values['file'], values['digest']) if kind == 'subword' else None
+
+
+def in_file(file: str | os.PathLike, digest: str) -> str:
+  """The specification of subwords in a file."""
+  return f'subword(file={quoted(os.fspath(file))},digest={digest})'
+
+
+def digest_of(content: bytes) -> str:
+  """What a specification calls the digest of a tokenizer file."""
+  return hashlib.sha256(content).hexdigest()[:16]
+
+
+def read(spec: str) -> bytes:
+  """The content of the file that a specification of subwords names; raises as `parse` where it cannot be read or is
+  another one.
+  """
+  path, digest = file_of(spec)
+  name = f"units '{spec}'"
+  if not path:
+    raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
+  file = paths.of(path, f'{name}: file')
+  regular_file.check(file, f'{name}:')
+  try:
+    content = file.read_bytes()
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"
+    ) from None
+  except OSError as error:
+    raise OSError(f"{name}: '{path}' cannot be read ({error.strerror or error}): name a tokenizer.json") from error
+  if digest and digest != (found := digest_of(content)):
+    raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
+  return content
 
 
 def mark(batch: Batch, spec: str | None) -> Batch:
@@ -133,6 +174,7 @@ def alphabet() -> list[str]:
 
 _CHARACTERS = dict(enumerate(alphabet()))
 _BYTE_OF = {ord(character): chr(byte) for byte, character in _CHARACTERS.items()}
+_LETTERS = frozenset(_CHARACTERS.values())
 
 
 def parts(word: bytes) -> list[bytes]:
@@ -145,33 +187,36 @@ def written(word: bytes) -> str:
   return word.decode('latin-1').translate(_CHARACTERS)
 
 
-def _subwords(spec: str, path: str, digest: str) -> Units:
+def unwritten(name: str) -> bytes:
+  """What a name in that alphabet stands for; a name of other letters stands for itself."""
+  characters = name.translate(_BYTE_OF) if _LETTERS.issuperset(name) else None
+  return name.encode() if characters is None else characters.encode('latin-1')
+
+
+def read_tokenizer(content: bytes) -> tuple[dict[str, Any], Any]:
+  """(what a tokenizer.json says, the `tokenizers.Tokenizer`). Raises ValueError with a phrase for a damaged one."""
+  from tokenizers import Tokenizer  # here, so that models of bytes do without it
+
+  try:
+    return json.loads(content), Tokenizer.from_str(content.decode())
+  except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+      raise
+    raise ValueError(f'is damaged or no tokenizer.json ({error!s:.100})') from None
+
+
+def _subwords(spec: str, path: str) -> Units:
   """Id 256 + n: the n-th unit of more than one byte by the tokenizer's ids, which number single bytes as they like.
 
   Where they number those first, as GPT-2's and ours do, it is the tokenizer's own id.
   """
-  name = f"units '{spec}'"
-  if not path:
-    raise ValueError(f'{name} names no file: write subword(file=PATH); `python -m text.subwords` makes one')
-  try:
-    with open(path, 'rb') as file:
-      content = file.read()
-  except FileNotFoundError:
-    raise FileNotFoundError(
-      f"{name}: there is no file '{path}' (working directory {os.getcwd()}): `python -m text.subwords` makes one"
-    ) from None
-  except (OSError, ValueError) as error:  # of a path that no file can have
-    reason = getattr(error, 'strerror', None) or error
-    raise OSError(f"{name}: '{path}' cannot be read ({reason}): name a tokenizer.json") from error
-  found = hashlib.sha256(content).hexdigest()[:16]
-  if digest and digest != found:
-    raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
+  name, content = f"units '{spec}'", read(spec)
   model, vocabulary = _tokenizer(name, path, content)
   table, numbers = list(_BYTES), {character: byte for byte, character in _CHARACTERS.items()}
   for token in sorted(vocabulary, key=vocabulary.get):
     if len(token) > 1:
       numbers[token] = len(table)
-      table.append(token.translate(_BYTE_OF).encode('latin-1'))
+      table.append(unwritten(token))
 
   @functools.lru_cache(_KEPT_WORDS)
   def split(word: bytes) -> tuple[int, ...]:
@@ -180,27 +225,23 @@ def _subwords(spec: str, path: str, digest: str) -> Units:
       raise ValueError(f"{name}: the units of '{path}' do not spell {word!r:.50}: make it again, or name another")
     return found
 
-  return Units(f'subword(file={path},digest={found})', tuple(table), split)
+  return Units(in_file(path, digest_of(content)), tuple(table), split)
 
 
 def _tokenizer(name: str, path: str, content: bytes) -> tuple[Any, dict[str, int]]:
   """(the BPE of a tokenizer.json, its units in the alphabet of bytes -> ids)."""
-  from tokenizers import Tokenizer, models  # here, so that models of bytes do without it
+  from tokenizers import models
 
   try:
-    settings, tokenizer = json.loads(content), Tokenizer.from_str(content.decode())
-  except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-      raise
-    raise ValueError(
-      f"{name}: '{path}' is damaged or no tokenizer.json ({error!s:.100}): make it again, or name another"
-    ) from None
+    settings, tokenizer = read_tokenizer(content)
+  except ValueError as error:
+    raise ValueError(f"{name}: '{path}' {error}: make it again, or name another") from None
   before = settings.get('pre_tokenizer') or {}
   steps = {step['type'] for step in [before, *before.get('pretokenizers', [])] if step}
-  characters, added = set(_CHARACTERS.values()), {token['content'] for token in settings.get('added_tokens', [])}
+  added = {token['content'] for token in settings.get('added_tokens', [])}
   everything = tokenizer.get_vocab(with_added_tokens=False)
-  vocabulary = {token: index for token, index in everything.items() if characters.issuperset(token)}
-  is_spelled = characters <= vocabulary.keys() and everything.keys() - vocabulary.keys() <= added
+  vocabulary = {token: index for token, index in everything.items() if _LETTERS.issuperset(token)}
+  is_spelled = vocabulary.keys() >= _LETTERS and everything.keys() - vocabulary.keys() <= added
   if not isinstance(tokenizer.model, models.BPE) or 'ByteLevel' not in steps or not is_spelled:
     raise ValueError(f"{name}: '{path}' is not a byte-level BPE: name one whose alphabet is the 256 bytes")
   if tokenizer.normalizer:

@@ -19,10 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from hat_splitter import HATSplitter
-from unicode_segmentation_rs import split_word_bounds
 
-import text
 from text import units
 from text.batch import Batch
 from text.specification import arguments, canonical
@@ -34,7 +31,7 @@ def hat(characters: str) -> np.ndarray:
   They are those of hat_splitter but for two cases in which it looks at a later character to end a word: digits around a
   fraction slash (U+2044) are words of their own, and a space does not join a word that begins with white space.
   """
-  return _ends([word for piece in _HAT_CUT.split(characters) for word in _HAT.split(piece)])
+  return _ends([word for piece in _HAT_CUT.split(characters) for word in _hat_splitter().split(piece)])
 
 
 def whitespace(characters: str) -> np.ndarray:
@@ -44,16 +41,29 @@ def whitespace(characters: str) -> np.ndarray:
 
 def uax29(characters: str) -> np.ndarray:
   """Where the words of Unicode Standard Annex 29 end, in characters."""
-  return _ends(split_word_bounds(characters))
+  return _ends(_word_bounds(characters))
+
+
+# Both libraries are imported when a rule first needs them, so that models of bytes do without.
+@functools.cache
+def _hat_splitter() -> Any:
+  from hat_splitter import HATSplitter
+
+  return HATSplitter()
+
+
+def _word_bounds(characters: str) -> list[str]:
+  from unicode_segmentation_rs import split_word_bounds
+
+  return split_word_bounds(characters)
 
 
 _RULES = {'hat': hat, 'whitespace': whitespace, 'uax29': uax29}
 _LONGEST = 2**16
 _DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
-_HAT = HATSplitter()
 _HAT_CUT = re.compile('(?<= )(?=[\t\xa0\u2007\u202f])|(?<=[^ ])(?=\u2044)')
 _SPACED = re.compile(r'[\S\x1c-\x1f]+[^\S\x1c-\x1f]*|[^\S\x1c-\x1f]+')  # Python's \s has four characters more
-_LETTER = 'ª'  # of no case, so that it joins words in every rule
+LETTER = 'ª'  # of no case, so that it joins words in every rule
 _MARKERS = {0xD800 + size: size for size in (1, 2, 3)}  # surrogates, which UTF-8 never spells: invalid bytes, by number
 _MARKER = re.compile('[\ud801-\ud803]')
 
@@ -76,6 +86,10 @@ class Splitter:
 
   def __call__(self, document: bytes) -> np.ndarray:
     return self.cap(*self.uncapped(document))
+
+  def words(self, document: bytes) -> list[bytes]:
+    """The words themselves."""
+    return [document[start:end] for start, end in itertools.pairwise([0, *self(document).tolist()])]
 
   def uncapped(self, document: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(ends of the words as if they could have any length, ends of the characters), in bytes."""
@@ -100,6 +114,7 @@ class Splitter:
     return np.sort(np.concatenate(cuts)) if len(cuts) > 1 else ends
 
 
+@functools.cache
 def parse(spec: str) -> Splitter:
   """The splitter that a specification names. Raises ValueError for an unknown one and a limit below 1."""
   kind, values = arguments(spec, 'splitter', _DEFAULTS)
@@ -114,8 +129,8 @@ def parse(spec: str) -> Splitter:
 def mark(batch: Batch, spec: str | None) -> Batch:
   """The batch with word_starts, numpy, from the splitter that `spec` names; as it is where spec is None.
 
-  Every segment is split on its own. Its first position begins a word. A BOS there and an EOS at its last position are
-  words of their own. Raises ValueError for a batch that is being traced.
+  Every segment is split on its own. Its first position begins a word. BOS and EOS are words of their own. Raises
+  ValueError for a batch that is being traced.
   """
   if spec is None:
     return batch
@@ -123,7 +138,8 @@ def mark(batch: Batch, spec: str | None) -> Batch:
     raise ValueError(
       f"batch.word_starts is missing under jax.jit: fill it before, with text.words.mark(batch, '{spec}')"
     )
-  splitter, bytes_BxL, segment_ids_BxL = _parsed(spec), np.asarray(batch.bytes), np.asarray(batch.segment_ids)
+  splitter, bytes_BxL, segment_ids_BxL = parse(spec), np.asarray(batch.bytes), np.asarray(batch.segment_ids)
+  bos, eos = (np.asarray(special).reshape(-1) for special in (batch.bos, batch.eos))
   flat, ids = np.ascontiguousarray(bytes_BxL).reshape(-1), segment_ids_BxL.reshape(-1)
   change_BxL = np.ones(segment_ids_BxL.shape, bool)
   change_BxL[:, 1:] = segment_ids_BxL[:, 1:] != segment_ids_BxL[:, :-1]
@@ -132,7 +148,7 @@ def mark(batch: Batch, spec: str | None) -> Batch:
   for begin, end in itertools.pairwise(borders.tolist()):
     if not ids[begin]:
       continue
-    first, last = begin + int(flat[begin] == text.BOS), end - int(flat[end - 1] == text.EOS)
+    first, last = begin + int(bos[begin]), end - int(eos[end - 1])
     starts[[begin, end - 1] if last < end else begin] = True
     if first < last:
       starts[first] = True
@@ -162,6 +178,11 @@ class Stream:
     """The bytes that no closed word holds."""
     return self._text[self._done :]
 
+  @property
+  def size(self) -> int:
+    """Bytes that the next push splits again."""
+    return len(self._text)
+
   def push(self, more: bytes) -> list[bytes]:
     """The words that `more` closes."""
     self._text += more
@@ -172,16 +193,21 @@ class Stream:
       final = self._splitter.cap(ends, character_ends, self._start)[:-1]
     elif len(final):
       final = self._splitter.cap(final, character_ends, self._start)
-    borders = [self._done, *final[final > self._done].tolist()]
-    words = [self._text[start:end] for start, end in itertools.pairwise(borders)]
-    self._done = borders[-1]
+    words = self._take(final)
     if len(ends) > 1:
       keep = int(ends[-3]) if len(ends) > 2 else self._start
       self._text, self._start, self._done = self._text[keep:], int(ends[-2]) - keep, self._done - keep
     return words
 
+  def close(self) -> list[bytes]:
+    """The words that are left where the text ends."""
+    ends, character_ends = self._splitter.uncapped(self._text)
+    return self._take(self._splitter.cap(ends[ends > self._start], character_ends, self._start))
 
-_parsed = functools.cache(parse)
+  def _take(self, ends: np.ndarray) -> list[bytes]:
+    borders = [self._done, *ends[ends > self._done].tolist()]
+    self._done = borders[-1]
+    return [self._text[start:end] for start, end in itertools.pairwise(borders)]
 
 
 def _as_marker(error: UnicodeDecodeError) -> tuple[str, int]:
@@ -210,7 +236,7 @@ def _decode(document: bytes) -> tuple[str, np.ndarray]:
   sizes = 1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF).astype(np.int64)
   for marker, size in _MARKERS.items():
     sizes[codes == marker] = size
-  return _MARKER.sub(_LETTER, characters), sizes if used == len(document) else np.append(sizes, len(document) - used)
+  return _MARKER.sub(LETTER, characters), sizes if used == len(document) else np.append(sizes, len(document) - used)
 
 
 def _is_open(characters: str, ends: np.ndarray) -> bool:
@@ -218,7 +244,7 @@ def _is_open(characters: str, ends: np.ndarray) -> bool:
   if len(ends) < 2:
     return False
   start, border = int(ends[-3]) if len(ends) > 2 else 0, int(ends[-2])
-  return any(start + len(split_word_bounds(characters[start:] + probe)[0]) > border for probe in 'א0')
+  return any(start + len(_word_bounds(characters[start:] + probe)[0]) > border for probe in 'א0')
 
 
 def _cuts(start: int, end: int, character_ends: np.ndarray, limit: int) -> np.ndarray:

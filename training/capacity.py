@@ -1,5 +1,5 @@
-"""The training step at capacities that follow the data (layers/capacity.py): a step that does not fit changes nothing and
-is run again with more room, and programs are compiled when they are first needed, the next one in a thread.
+"""The training step at capacities that follow the data (layers/capacity.py): a step that does not fit changes nothing
+and is run again with more room, and programs are compiled when they are first needed, the next one in a thread.
 """
 
 import threading

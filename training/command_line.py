@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
-from text.command_line import OURS, raised_by, sentence
-from training import compilation_cache
+from text.command_line import OURS, raised_by, sentence, show_all_names, tell
+from training import compilation_cache, config_flag
 from training.interrupt import Interrupted
 from training.recorder import Diverged
 
@@ -19,8 +19,22 @@ def run(main: Callable[[list[str]], None]) -> None:
   # Orbax logs every failed write with its traceback, here told in one sentence by `checkpoint.Checkpoints`.
   logging.set_verbosity(logging.FATAL)
   sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
-  compilation_cache.enable()
-  app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _guarded(app.parse_flags_with_usage, argv))
+  show_all_names()
+  _guarded(lambda _: compilation_cache.enable(), sys.argv)
+  app.run(lambda argv: _guarded(_without_words(main), argv), flags_parser=lambda argv: _guarded(_parse, argv))
+
+
+def _parse(argv: list[str]) -> list[str]:
+  return app.parse_flags_with_usage(config_flag.rewritten(argv))
+
+
+def _without_words(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+  def call(argv: list[str]):
+    if argv[1:]:
+      raise ValueError(f"'{argv[1]:.200}' is no flag: write --NAME=VALUE, as `--help` lists them")
+    return main(argv)
+
+  return call
 
 
 def _show(hook: Callable, unraisable: Any) -> None:
@@ -33,26 +47,19 @@ def _guarded(call: Callable, argv: list[str]):
   try:
     return call(argv)
   except Interrupted as error:
-    print(f'{error}; go on with:\n  {shlex.join(["python", *sys.argv])}', file=sys.stderr)
+    tell(f'{error}; go on with:\n  {shlex.join(["python", *sys.argv])}')
     sys.exit(128 + error.signal_number)
   except (OSError, Diverged) as error:
     _fail(error)
-  except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError) as error:
+  except (ValueError, RecursionError) as error:
     package = raised_by(error)
     if package == 'absl' and isinstance(error, RecursionError):  # where it looks for flags of a like name
       _fail('a flag in the command has a name of a thousand characters: `--help` lists those that there are')
-    if package == 'ast':  # where ml_collections reads an override
-      _fail(f'a value in the command cannot be read ({error}): give it in UTF-8')
-    if package == 'ml_collections' and isinstance(error, TypeError | IndexError):
-      _fail(f'a --config. key leads into a value that has no keys ({error}): name the key of the value itself')
-    if package == 'ml_collections':  # an override of a key that the config lacks, as a quoted quotation
-      message = str(error).replace('\\n', '. ').replace('\\', '').replace("'", '')
-      _fail(f'unknown config key {message}')
     if not isinstance(error, ValueError) or package not in OURS:
       raise
     _fail(error)
 
 
 def _fail(message: object) -> NoReturn:
-  print(f'error: {sentence(message)}', file=sys.stderr)
+  tell(f'error: {sentence(message)}')
   sys.exit(1)

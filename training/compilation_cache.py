@@ -7,6 +7,8 @@ import platform
 
 import jax
 
+from text import paths
+
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
 
@@ -15,17 +17,25 @@ def enable() -> None:
   for none.
 
   A directory for each kind of processor: what was compiled for one may not run on another that shares the home.
-  Where the directory cannot be made, nothing is kept.
+  Where there is no home, or the directory cannot be made or written in, nothing is kept.
   """
   if VARIABLE in os.environ:
     if not os.environ[VARIABLE]:
       jax.config.update('jax_enable_compilation_cache', False)
+    elif os.environ[VARIABLE].startswith('~'):  # which JAX takes for the name of a directory
+      jax.config.update('jax_compilation_cache_dir', paths.expanded(os.environ[VARIABLE], VARIABLE))
     return
-  home = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-  directory = home / 'hnet-jax' / 'compiled' / _processor()
+  caches, home = os.environ.get('XDG_CACHE_HOME', ''), paths.home()
+  if not os.path.isabs(caches):  # the XDG specification has such a one ignored
+    if home is None:
+      return
+    caches = home / '.cache'
+  directory = pathlib.Path(caches, 'hnet-jax', 'compiled', _processor())
   try:
     directory.mkdir(parents=True, exist_ok=True)
   except OSError:
+    return
+  if not os.access(directory, os.W_OK):
     return
   jax.config.update('jax_compilation_cache_dir', str(directory))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)

@@ -101,7 +101,7 @@ def compile_step(config: Any, target: str, say: Callable[[str], None] = print) -
     mesh=dict(mesh.shape),
     seconds=time.perf_counter() - began,
     capacity=capacity,
-    memory=_memory(compiled) if compiled else None,
+    memory=memory_of(compiled) if compiled else None,
     refused=refused,
     flops=(1 + BACKWARD) * per_byte * settings.batch_size * settings.seq_len,
     xla_flops=_xla_flops(compiled) if compiled else None,
@@ -117,7 +117,8 @@ def _sentence(error: str) -> str:
   return said[0].rstrip('.') if said else error.splitlines()[0]
 
 
-def _memory(compiled: jax.stages.Compiled) -> Memory:
+def memory_of(compiled: jax.stages.Compiled) -> Memory:
+  """What the compiler plans for a program."""
   found = compiled.memory_analysis()
   return Memory(
     found.argument_size_in_bytes,

@@ -26,8 +26,8 @@ FREE_TO_CHANGE = ('num_steps', 'log', 'checkpoint', 'eval', 'data', 'mesh', 'opt
 @dataclasses.dataclass(frozen=True)
 class Data:
   """source: training text, or a mixture, a list of (source, weight); validation: a source or a list of them, each
-  scored apart, '' = the held-out parts of `source`; workers: loader processes, 0 = in this one; prefetch: batches made
-  ahead.
+  scored apart, '' = the held-out parts of `source` (which documents these are: text/texts.py); workers: loader
+  processes, 0 = in this one; prefetch: batches made ahead.
   """
 
   source: Any
@@ -63,8 +63,8 @@ class Optimizer:
   """learning_rate: peak; weight_decay: decoupled, times the learning rate; decay_exempt: 'default' | 'official', who
   is spared; clip_norm: global gradient norm, 0 = off; skip_norm: an update whose gradient norm is above so many times
   the usual one is left out, 0 = none is; lr_multipliers: None, 'paper' or one number per stage;
-  accumulate: micro-batches per step; ema: decay of the averaged parameters that evaluation uses, 0 = none; groups:
-  parameters with a rate of their own, by any name.
+  accumulate: micro-batches per step, the m-th of the rows r with r % accumulate = m; ema: decay of the averaged
+  parameters that evaluation uses, 0 = none; groups: parameters with a rate of their own, by any name.
   """
 
   name: str
@@ -234,19 +234,16 @@ def _value(hint: Any, value: Any, key: str) -> Any:
   raise ValueError(f'config key {key} must be {wanted}, got {value!r}')
 
 
-def validation_sources(data: Data) -> tuple[str, ...]:
-  """The sources to validate on, each apart."""
-  if not data.validation:
-    return tuple(source for source, _ in text.parse_sources(data.source))
-  return (data.validation,) if isinstance(data.validation, str) else tuple(data.validation)
-
-
 def _check(config: Config) -> None:
   for key, holds, requirement in _RULES:
     value = functools.reduce(getattr, key.split('.'), config)
     if not holds(value):
       raise ValueError(f'config key {key} must be {requirement}, got {value!r}')
-  text.parse_sources(config.data.source)
+  try:
+    texts = text.Texts.of(config.data.source, config.data.validation)
+  except ValueError as error:
+    raise ValueError(f'config key data.source: {error}') from None
+  texts.check()
   schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
   if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
     raise ValueError(

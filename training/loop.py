@@ -10,7 +10,8 @@ from jax.sharding import NamedSharding
 
 import text
 from evaluation import bits_per_byte
-from text import mixture
+from evaluation.finite import NotFiniteError
+from text import mixture, paths, texts
 from training import checkpoint, description, processes, sharding
 from training import config as config_lib
 from training import metrics as metrics_lib
@@ -28,30 +29,33 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, float]:
 
   Parameters come from the first of: the work directory's own checkpoint, config.init_from, initialisation. On the CPU
   a run that was stopped and resumed ends bit-equal to one that was not. Writes config.json, metrics.jsonl,
-  tensorboard/ and checkpoints/. Returns the last step's metrics, validation_bpb among them.
+  tensorboard/ and checkpoints/, and of a model of subwords units.json. Returns the last step's metrics, validation_bpb
+  among them where it is finite.
 
   Raises ValueError or OSError, with one sentence, for a config, data or directory that cannot be used; Diverged; and
-  Interrupted after SIGTERM or SIGINT, once the step under way is saved.
+  Interrupted after SIGTERM, SIGINT or SIGHUP, once the step under way is saved.
   """
-  while (values := _train(config, pathlib.Path(workdir))) is None:
+  workdir = paths.of(workdir, 'workdir', text=True)
+  while (values := _train(config, workdir)) is None:
     pass
   return values
 
 
 def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
   """None after a rollback: the run is to go on from its newest checkpoint."""
-  trainer, resolved = Trainer.of(config), config_lib.resolve(config)
+  resolved, notes = workdir_lib.with_own_files(workdir, config_lib.resolve(config))
+  trainer = Trainer.of(resolved)
   settings, mesh, model = trainer.settings, trainer.mesh, trainer.model
-  processes.check_equal('the configs', resolved, 'start all processes with the same config')
+  processes.check_equal('the configs', workdir_lib.portable(resolved), 'start all processes with the same config')
   display = metrics_lib.Display(quiet=not processes.is_main())
 
   # --- Data
   changes = workdir_lib.config_changes(workdir, resolved)
-  corpora = text.open_mixture(settings.data.source)
-  sources = config_lib.validation_sources(settings.data)
-  validation = {source: text.open_corpus(source, 'validation') for source in sources}
+  run_texts = text.Texts.of(settings.data.source, settings.data.validation)
+  corpora, validation = run_texts.open_training(), run_texts.open_validation()
   fingerprints = [corpus.fingerprint for corpus in (*corpora.corpora, *validation.values())]
   processes.check_equal('the texts', fingerprints, 'give all machines the same data')
+  processes.in_main(lambda: display.line('\n'.join(texts.described(corpora, validation, settings.eval.max_bytes))))
 
   display.line(description.table(description.describe(config, model)))
 
@@ -63,13 +67,15 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
     with jax.set_mesh(mesh), SignalWatch() as watch:
       # --- Restore
       processes.in_main(lambda: workdir.is_dir() and lock.take())
-      state, position = _restore_or_create(trainer, workdir, checkpoints, corpora)
+      state, position = _restore_or_create(trainer, workdir, checkpoints, corpora, display.line)
       start_row, rollbacks = position['start_row'], position['rollbacks']
       done = int(state.step)
       if done:
         display.line(f'{workdir} goes on from step {done} of {settings.num_steps}')
       for change in changes:
         display.line(f'config changed since the run began: {change}')
+      for note in notes:
+        display.line(note)
       processes.in_main(lambda: _begin_to_write(workdir, lock, resolved))
       writer = metrics_lib.MetricsWriter(workdir, done, display.line) if processes.is_main() else None
       if done == settings.num_steps:
@@ -98,7 +104,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
           # A step's line is written before its checkpoint, so that a run resumed from there has all lines up to it.
           recorder.wait()
           with recorder.pause():
-            score = _evaluate(settings, model, state, validation, mesh) if evaluates else {}
+            score, measured = _evaluate(settings, model, state, validation, mesh, display) if evaluates else ({}, None)
           values = recorder.read_previous(score)
           if stops or is_due(step, settings.checkpoint.every_steps):
             with recorder.pause():
@@ -109,7 +115,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
                 'capacity': runner.state(),
               }
               save = checkpoints.finish if stops else checkpoints.save
-              save(state, position, score.get(checkpoint.METRIC))
+              save(state, position, score.get(checkpoint.METRIC), measured)
         checkpoints.poll()
         if is_last:
           return values
@@ -138,7 +144,7 @@ def _begin_to_write(workdir, lock, resolved) -> None:
   workdir_lib.write_config(workdir, resolved)
 
 
-def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_lib.TrainState, dict[str, Any]]:
+def _restore_or_create(trainer, workdir, checkpoints, corpora, report) -> tuple[state_lib.TrainState, dict[str, Any]]:
   """(state, the run's position: row in the stream, rollbacks so far, what it knows of capacities)."""
   settings, position = trainer.settings, {'start_row': 0, 'rollbacks': 0, 'capacity': None}
   found = checkpoints.restore_newest(trainer.abstract_state(), trainer.mesh)
@@ -147,7 +153,11 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_li
     if changes := mixture.differences(record['position']['data'], corpora.identity()):
       raise ValueError(
         f'data.source holds other text than {workdir} was trained on ({"; ".join(changes)}): bring that text back or '
-        'use a new --workdir'
+        'use a new --workdir; files are trained on in part only if data.validation is empty or names them, too'
+      )
+    if mixture.is_reordered(record['position']['data'], corpora.identity()):
+      report(
+        'each text of the mixture now has an order of its own: rows of the epoch under way may come twice or never'
       )
     if int(state.step) > settings.num_steps:
       raise ValueError(
@@ -161,30 +171,44 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora) -> tuple[state_li
   return trainer.state(jax.device_get(params)), position
 
 
-def _evaluate(settings, model, state, validation, mesh) -> dict[str, float]:
-  """Validation metrics of the parameters that evaluation uses; of several sources, their mean by bytes, then each."""
+def _evaluate(settings, model, state, validation, mesh, display) -> tuple[dict[str, float], list[dict[str, Any]]]:
+  """(validation metrics of the parameters that evaluation uses, what they were measured on); of several sources, their
+  mean by bytes, then each.
+
+  A score that is not finite is left out, and the mean with it, which is said: training may yet recover from it.
+  """
   model = state_lib.rebuild(model, state.params if state.ema is None else state.ema)
-  results = {
-    source: bits_per_byte.evaluate(
-      model,
-      corpus,
-      seq_len=settings.eval.seq_len or settings.seq_len,
-      batch_size=settings.eval.batch_size or settings.batch_size,
-      max_bytes=settings.eval.max_bytes,
-      batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
-      progress=lambda *_: processes.progress(),
-    )
-    for source, corpus in validation.items()
-  }
-  if len(results) == 1:
-    return _scores(*results.values(), '')
+  results = {}
+  for source, corpus in validation.items():
+    try:
+      results[source] = bits_per_byte.evaluate(
+        model,
+        corpus,
+        seq_len=settings.eval.seq_len or settings.seq_len,
+        batch_size=settings.eval.batch_size or settings.batch_size,
+        max_bytes=settings.eval.max_bytes,
+        batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
+        progress=lambda *_: processes.progress(),
+      )
+    except NotFiniteError as error:
+      display.line(f'step {int(state.step)}: no validation score: {error}')
+  measured = [result.measured for result in results.values()]
+  if len(validation) == 1:
+    return {name: value for result in results.values() for name, value in _scores(result, '').items()}, measured
+  scores = {name: value for source in results for name, value in _scores(results[source], f'/{source}').items()}
+  if len(results) < len(validation):
+    return scores, measured
   text_bytes = sum(result.text_bytes for result in results.values())
   mean = sum(result.bits_per_byte * result.text_bytes for result in results.values()) / text_bytes
-  each = (_scores(result, f'/{source}') for source, result in results.items())
-  return {checkpoint.METRIC: mean} | {name: value for scores in each for name, value in scores.items()}
+  return {checkpoint.METRIC: mean, 'validation_bytes': float(text_bytes)} | scores, measured
 
 
 def _scores(result: bits_per_byte.Result, suffix: str) -> dict[str, float]:
   sizes = {f'validation_bytes_per_chunk_{stage}': size for stage, size in enumerate(result.bytes_per_chunk)}
-  scores = {checkpoint.METRIC: result.bits_per_byte, 'validation_eos_bits': result.eos_bits} | sizes
-  return {f'{name}{suffix}': value for name, value in scores.items()}
+  scores = {
+    checkpoint.METRIC: result.bits_per_byte,
+    'validation_bytes': float(result.text_bytes),
+    'validation_eos_bits': result.eos_bits,
+    **sizes,
+  }
+  return {f'{name}{suffix}': value for name, value in scores.items() if value is not None}

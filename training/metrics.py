@@ -5,12 +5,15 @@ import math
 import os
 import pathlib
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import rich.console
 import rich.progress
+
+from text.command_line import unheard
 
 
 class Display:
@@ -26,10 +29,12 @@ class Display:
     """Prints one line (or a table made of several), above the bar if there is one."""
     if self._quiet:
       return
-    if self._console.is_terminal:
-      self._console.print(text, markup=False, soft_wrap=True)
-    else:
-      print(text, flush=True)
+    text = text.encode(errors='backslashreplace').decode()  # names of files need not be UTF-8
+    with unheard(sys.stdout):
+      if self._console.is_terminal:
+        self._console.print(text, markup=False, soft_wrap=True)
+      else:
+        print(text, flush=True)
 
   def start(self, total: int, done: int) -> None:
     """Begins the bar; nothing where there is no terminal."""
@@ -47,7 +52,8 @@ class Display:
       console=self._console,
     )
     self._progress.add_task('', total=total, completed=done, status='')
-    self._progress.start()
+    with unheard(sys.stdout):
+      self._progress.start()
 
   def advance(self, step: int, status: str | None = None) -> None:
     """Moves the bar to `step`."""
@@ -57,9 +63,10 @@ class Display:
 
   def stop(self) -> None:
     """Ends the bar."""
-    if self._progress is not None:
-      self._progress.stop()
-      self._progress = None
+    progress, self._progress = self._progress, None
+    if progress is not None:
+      with unheard(sys.stdout):
+        progress.stop()
 
 
 class MetricsWriter:
@@ -139,7 +146,7 @@ class MetricsWriter:
       self._events.write_event(event_pb2.Event(wall_time=time.time(), step=self._first_step, session_log=start))
     for step, values in self._unwritten_events:
       for name, value in ((name, value) for name, value in values.items() if math.isfinite(value)):
-        scalar = event_summary.scalar(name, value)
+        scalar = event_summary.scalar(name.encode(errors='backslashreplace').decode(), value)
         self._events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=scalar))
     self._unwritten_events = []
     self._events.flush()

@@ -10,8 +10,8 @@ import jax
 from training import config as config_lib
 from training import flops
 from training import metrics as metrics_lib
+from training import step as step_lib
 from training.boundaries import BoundaryWatch
-from training.step import MAX_SKIPPED_IN_A_ROW
 
 
 class Diverged(RuntimeError):
@@ -77,7 +77,7 @@ class Recorder:
     if self._waiting is None:
       return {}
     (step, metrics), self._waiting = self._waiting, None
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    values = step_lib.read(metrics)
     self._meter.add(values.pop('bytes'))
     self._check(step, values)
     for advice in self._boundaries.look(step, values):
@@ -99,7 +99,7 @@ class Recorder:
     self._waited = 0.0
     if self._writer is not None:
       self._writer.write(step, values)
-    self._display.advance(step, f'bpb {values["bpb"]:.3f}')
+    self._display.advance(step, f'bpb {values["bpb"]:.3f}' if 'bpb' in values else None)
     left = (num_steps - step) / steps_per_second
     self._display.line(metrics_lib.summary_line(step, num_steps, values, left))
     return values
@@ -115,7 +115,7 @@ class Recorder:
       f'step {step}: {which}gradient norm {values["gradient_norm"]:g} is {what}, so its update was skipped '
       f'({values["skipped"]:.0f} in all, {in_a_row} in a row)'
     )
-    if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+    if in_a_row >= step_lib.MAX_SKIPPED_IN_A_ROW:
       gradient = 'an exploding gradient' if finite else 'a non-finite loss or gradient'
       raise Diverged(
         f'{in_a_row} updates in a row, up to step {step}, had {gradient}: the run has diverged; its earlier '

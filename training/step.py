@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import byte_models
 from layers.capacity import Capacities
-from text import EOS
 from training import sharding
 from training.optimizer import Optimizer
 from training.state import TrainState, rebuild
@@ -20,6 +19,9 @@ MAX_SKIPPED_IN_A_ROW = 10
 
 # The usual norm of a gradient: its memory, and how many good updates it needs before any can be called unusual.
 NORM_DECAY, NORM_STEPS = 0.98, 20
+
+# Metrics that are means, and the metric that counts what each is a mean of.
+_COUNTS = {'bpb': 'text_bytes', 'eos_nats': 'ends', 'bytes_per_word': 'words'}
 
 
 def make_step(
@@ -43,11 +45,12 @@ def make_step(
   Loss: sum of nll over the global batch / its scored positions, over all micro-batches alike, plus each auxiliary
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
   counted; the step counts. So is one whose gradient norm is above `skip_norm` times the geometric mean of those before
-  it, if that is not 0. Metrics are float32 scalars: loss; bpb (bits per text byte, EOS aside) and eos_nats (per
-  EOS, nan without one); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
+  it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS aside)
+  and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
   that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
-  per auxiliary loss; and the model's own, as means over micro-batches. Tracing raises ValueError if the model has an
-  auxiliary loss without a weight.
+  per auxiliary loss; and the model's own, as means over micro-batches. Where there is nothing to take a mean of, it is
+  0 and its count says so: no step of a healthy run makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing
+  raises ValueError if the model has an auxiliary loss without a weight.
   """
 
   def objective(params, micro, context, scored):
@@ -86,7 +89,7 @@ def make_step(
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws what an uninterrupted one draws
     progress = state.step.astype(jnp.float32) / num_steps
     (loss, (sums, means, needed)), gradients = gradient(state.params, batch, rng, progress)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
     averaged = _average(state, params, ema)
 
@@ -104,13 +107,12 @@ def make_step(
     metrics = {
       'loss': loss,
       'bpb': sums['text_nats'] / jnp.maximum(sums['text_bytes'], 1.0) / jnp.log(2.0),
-      'eos_nats': jnp.where(sums['eos'] > 0, sums['eos_nats'] / jnp.maximum(sums['eos'], 1.0), jnp.nan),
+      'eos_nats': sums['eos_nats'] / jnp.maximum(sums['ends'], 1.0),
       'gradient_norm': norm,
       'learning_rate': optimizer.schedule(state.step),
       'skipped': skipped.astype(jnp.float32),
       'skipped_in_a_row': skipped_in_a_row.astype(jnp.float32),
-      'bytes': sums['bytes'],
-    }
+    } | {name: sums[name] for name in ('bytes', *_COUNTS.values()) if name in sums}
     if 'words' in sums:
       metrics['bytes_per_word'] = sums['text_bytes'] / jnp.maximum(sums['words'], 1.0)
     after = TrainState(state.step + fits, params, opt_state, averaged, skipped, skipped_in_a_row, log_norm)
@@ -119,30 +121,38 @@ def make_step(
   return step
 
 
+def read(metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+  """A step's metrics on the host: without the means of nothing, and without the counts that tell these."""
+  values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+  counts = {name: values.pop(count) for name, count in _COUNTS.items() if count in values}
+  return {name: value for name, value in values.items() if counts.get(name) != 0}
+
+
 def split_rows(batch: Any, pieces: int, mesh: jax.sharding.Mesh) -> Any:
-  """Rows [B, ...] as micro-batches [pieces, B / pieces, ...], each with an equal share of every device's own rows, so
-  that no row travels between devices.
+  """Rows [B, ...] as micro-batches [pieces, B / pieces, ...]: the m-th has the rows r with r % pieces = m.
+
+  These are the same on every mesh, so that what is a mean over a micro-batch is, too; and since every device has as
+  many rows of each, no row travels between devices.
   """
-  shards = sharding.data_shards(mesh)
   spec = NamedSharding(mesh, PartitionSpec(None, *sharding.batch_spec(mesh)))
 
   def split(x):
-    x = x.reshape(shards, pieces, -1, *x.shape[1:]).swapaxes(0, 1)
-    return jax.lax.with_sharding_constraint(x.reshape(pieces, -1, *x.shape[3:]), spec)
+    x = x.reshape(-1, pieces, *x.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(x, spec)
 
   return jax.tree.map(split, batch)
 
 
 def _count(batch, nll_BxL) -> dict[str, jax.Array]:
-  """Sums over a batch, apart for text bytes and ends of documents (an EOS value that ends its segment)."""
-  eos_BxL = batch.scored & batch.ends & (batch.bytes == EOS)
+  """Sums over a batch, apart for text bytes and ends of documents."""
+  eos_BxL = batch.scored & batch.eos
   text_BxL = batch.scored & ~eos_BxL
   words = {} if batch.word_starts is None else {'words': jnp.sum(batch.word_starts & text_BxL, dtype=jnp.float32)}
   return words | {
     'text_nats': jnp.sum(nll_BxL * text_BxL),
     'text_bytes': jnp.sum(text_BxL, dtype=jnp.float32),
     'eos_nats': jnp.sum(nll_BxL * eos_BxL),
-    'eos': jnp.sum(eos_BxL, dtype=jnp.float32),
+    'ends': jnp.sum(eos_BxL, dtype=jnp.float32),
     'bytes': jnp.sum(batch.segment_ids > 0, dtype=jnp.float32),
   }
 

@@ -88,13 +88,13 @@ class Trainer:
     rows = lambda dtype: jax.ShapeDtypeStruct((self.settings.batch_size, self.settings.seq_len), dtype)
     has = lambda name: getattr(self.model, name, None)
     words, units = (rows(bool) if has('words') else None), (rows(np.int32) if has('units') else None)
-    return text.Batch(rows(np.uint8), rows(np.int32), words, units)
+    return text.Batch(rows(np.uint8), rows(np.int32), words, units, specials=rows(bool))
 
   def lower(
     self, state: Any, batch: text.Batch, capacities: Capacities, report: Callable[[str], None] = print
   ) -> jax.stages.Lowered:
-    """The step at some capacities, (state, batch) -> (state, metrics, needed), for the devices of the mesh; the state is
-    donated.
+    """The step at some capacities, (state, batch) -> (state, metrics, needed), for the devices of the mesh; the state
+    is donated.
 
     state, batch: arrays or their shapes. A line goes to `report` for each loss weight without effect, for what the mesh
     does not divide, and for devices that it leaves idle.

@@ -13,11 +13,14 @@ import byte_models
 from byte_models import llama
 from layers import weights
 from layers.stack import Stack
+from text import paths, units
 from training import checkpoint, description
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
 CHECKPOINTS = 'checkpoints'
+MOST_REMOVED = 100  # steps that a run may remove under a reader, before this gives up
+UNITS = 'units.json'  # the tokenizer.json of a model of subwords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,30 +42,43 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   in config.json makes it the published model.
 
   step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
-  = the lowest validation bits per byte, or a number. Raises FileNotFoundError if the directory, its config, or the
-  step is not there, ValueError if what is there is damaged.
+  = the lowest validation bits per byte, or a number. A run may train in the directory meanwhile: where it removes a
+  step that is being read, the newest (or best) is chosen again, and one named by its number is an error. Raises
+  FileNotFoundError if the directory, its config, or the step is not there, ValueError if what is there is damaged.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.of(workdir, 'workdir')
   if _is_official(workdir):
     if step is not None:
       raise ValueError(f'step {step} does not apply: {workdir} holds official weights, not checkpoints of a run')
     return Loaded(byte_models.from_pretrained(workdir), {}, None)
+  directory = paths.of(workdir / CHECKPOINTS, 'workdir', text=True)
   config = read_config(workdir)
-  directory = workdir / CHECKPOINTS
-  steps = checkpoint.all_steps(directory)
-  if not steps:
-    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
+  if not checkpoint.all_steps(directory):
+    raise _no_checkpoint(directory)
   model = description.abstract_model(config['model'])
   if step is None:
-    step, params = _newest_whole(directory, steps, flatten(model), report)
+    step, params = _newest_whole(directory, flatten(model), report)
+  elif step == 'best':
+    step, params = _best(directory, flatten(model), report)
   else:
-    step = checkpoint.best_step(directory) if step == 'best' else _number(step)
+    step = _number(step)
     params = checkpoint.load_params(directory, step, flatten(model), one_device())
   return Loaded(rebuild(model, params), config, step)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The resolved config of a work directory; FileNotFoundError or ValueError if there is none or it is not one."""
+  """The resolved config of a work directory, with the files in it where they lie now; FileNotFoundError or ValueError
+  if there is none or it is not one.
+  """
+  config = _saved_config(workdir)
+  found = _subwords(config)
+  own = (workdir / UNITS).absolute()
+  if found and found[0] == UNITS and (own.is_file() or not pathlib.Path(UNITS).is_file()):
+    return _with_units(config, own, found[1])
+  return config  # of subwords: a run of an earlier version, whose file is where it was
+
+
+def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
   path = workdir / weights.CONFIG
   try:
     config = weights.read_json(path)
@@ -75,9 +91,61 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Makes the work directory if need be and writes its config.json, whole or not at all."""
+  """Makes the work directory if need be and writes its config.json, and before it the file that a model's units come
+  from: each whole or not at all. Raises as `text.units.read` for such a file.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
-  weights.write_json(workdir / weights.CONFIG, config)
+  if found := _subwords(config):
+    content = units.read(units.in_file(*found))
+    weights.replace(workdir / UNITS, lambda partial: partial.write_bytes(content))
+  weights.write_json(workdir / weights.CONFIG, portable(config))
+
+
+def with_own_files(workdir: pathlib.Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+  """(a resolved config with the files that its run reads, each with its digest; sentences for the user).
+
+  Where the work directory has checkpoints, they are its own copies, also if the files are no longer where the config
+  says; not if these are others now, which `config_changes` refuses.
+  """
+  found, own, copied = _subwords(config), (workdir / UNITS).absolute(), None
+  if not found:
+    return dict(config), []
+  (file, digest), notes = found, []
+  if own.is_file() and checkpoint.all_steps(workdir / CHECKPOINTS):
+    copied = units.digest_of(own.read_bytes())
+  try:
+    digest = units.digest_of(units.read(units.in_file(file, digest)))
+  except (OSError, ValueError) as error:
+    if copied is None or ((digest or isinstance(error, ValueError)) and digest != copied):
+      return dict(config), []  # who builds the model says what is wrong
+    digest, notes = copied, [f"model.units: '{file}' is no longer what it was: its copy {own} is used"]
+  return _with_units(config, own if digest == copied else file, digest), notes
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A resolved config as a work directory keeps it: equal wherever its files lie, if they are the same."""
+  found = _subwords(config)
+  if not found:
+    return dict(config)
+  try:
+    digest = units.digest_of(units.read(units.in_file(*found)))
+  except (OSError, ValueError):
+    digest = found[1]
+  return _with_units(config, UNITS, digest) if digest else dict(config)
+
+
+def _subwords(config: Mapping[str, Any]) -> tuple[str, str] | None:
+  """(file, digest or '') of the subwords that a model's units are; None for another model, or one that is not valid."""
+  model = config.get('model')
+  spec = model.get('units') if isinstance(model, Mapping) else None
+  try:
+    return units.file_of(spec) if isinstance(spec, str) else None
+  except ValueError:
+    return None
+
+
+def _with_units(config: Mapping[str, Any], file: str | os.PathLike, digest: str) -> dict[str, Any]:
+  return {**config, 'model': {**config['model'], 'units': units.in_file(file, digest)}}
 
 
 def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
@@ -86,7 +154,7 @@ def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str
   """
   if not checkpoint.all_steps(workdir / CHECKPOINTS):
     return []
-  return config_lib.refuse_changes(read_config(workdir), config, str(workdir))
+  return config_lib.refuse_changes(portable(read_config(workdir)), portable(config), str(workdir))
 
 
 def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
@@ -95,7 +163,8 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
   From a Llama, a .gguf file or a Hugging Face directory, come the blocks of the model's backbone, and `seed` draws the
   rest. Raises FileNotFoundError or ValueError if there is none of these, or they do not fit the (abstract) model.
   """
-  directory = pathlib.Path(source)
+  directory = paths.of(source, 'init_from')
+  source = str(directory)
   if _is_llama(directory):
     return _around_llama(source, model, seed)
   found = _official_model(source, model.config) if _is_official(directory) else load(directory).model
@@ -106,10 +175,20 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
         f'init_from {source!r} has the id {theirs} for {symbol.upper()} and the model has {ours}: give the model the '
         'same special_token_dict and eos_token_id'
       )
+  theirs, ours = (_spelling(side) for side in (found, model))
+  if theirs != ours:
+    raise ValueError(f'init_from {source!r} has the units {theirs} and the model {ours}: they must be the same')
   try:
     return flatten(rebuild(model, flatten(found)))
   except ValueError as error:
     raise ValueError(f'init_from {source!r} holds another model: {error}') from None
+
+
+def _spelling(model: Any) -> str | None:
+  """The units of a model, wherever their file lies."""
+  spec = getattr(model, 'units', None)
+  file = units.file_of(spec) if spec else None
+  return f'subword(digest={file[1]})' if file else spec
 
 
 def _official_model(source: str, config: Any) -> Any:
@@ -151,18 +230,42 @@ def _around_llama(source: str, model: Any, seed: int) -> Flat:
   return fresh | {f'{name}.{path}': value for path, value in flat.items()}
 
 
-def _newest_whole(directory, steps, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:
-  damage = []
-  for step in reversed(steps):
+def _newest_whole(directory: pathlib.Path, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:
+  damage, removed = {}, 0
+  while True:
+    steps = [step for step in checkpoint.all_steps(directory) if step not in damage]
+    step = int(checkpoint.of_first(str(steps[-1] if steps else -1)))
+    if step < 0:
+      break
     try:
       params = checkpoint.load_params(directory, step, abstract, one_device())
     except checkpoint.DamagedCheckpoint as error:
-      damage.append(error)
-      continue
-    for error in damage:
-      report(f'{error}; step {step} is used')
-    return step, params
-  raise ValueError(f'no checkpoint in {directory} is whole; the newest: {damage[0]}')
+      damage[step] = error
+    except checkpoint.RemovedCheckpoint:
+      removed += 1
+      if removed == MOST_REMOVED:
+        raise
+    else:
+      for error in damage.values():
+        report(f'{error}; step {step} is used')
+      return step, params
+  if not damage:
+    raise _no_checkpoint(directory)
+  raise ValueError(f'no checkpoint in {directory} is whole; the newest: {damage[max(damage)]}')
+
+
+def _best(directory: pathlib.Path, abstract: Mapping[str, Any], report: Callable[[str], None]) -> tuple[int, Flat]:
+  for removed in range(MOST_REMOVED):
+    step = int(checkpoint.of_first(str(checkpoint.best_step(directory, report))))
+    try:
+      return step, checkpoint.load_params(directory, step, abstract, one_device())
+    except checkpoint.RemovedCheckpoint:
+      if removed == MOST_REMOVED - 1:
+        raise
+
+
+def _no_checkpoint(directory: pathlib.Path) -> FileNotFoundError:
+  return FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
 
 
 def _number(step: int | str) -> int:

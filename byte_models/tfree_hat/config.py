@@ -157,7 +157,8 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
       f'model.decoder_config.hidden_size {widths[2]} is not {widths[0]}, the encoder_config.hidden_size: the decoder '
       'goes on with what the encoder made of the bytes.'
     )
-  every_layer = checks.boolean(values['decoder_config'].get('cross_attn_every_layer', True), 'cross_attn_every_layer')
+  every_layer = values['decoder_config'].get('cross_attn_every_layer', True)
+  checks.boolean(every_layer, 'decoder_config.cross_attn_every_layer')
   spec, delivery = _words(ours['words'], values['max_word_size'], ours['delivery'])
   eos = values['eos_token_id']
   specials = values['special_token_dict'] or {}
@@ -192,7 +193,10 @@ def _words(spec: str | None, limit: Any, delivery: str) -> tuple[str, str]:
   from text import words  # the splitters' libraries are needed only here
 
   checks.integer(limit, 'max_word_size', 1)
-  splitter = words.parse(f'hat(max_bytes={limit})' if spec is None else spec)
+  try:
+    splitter = words.parse(f'hat(max_bytes={limit})' if spec is None else spec)
+  except ValueError as error:
+    raise ValueError(f'words: {error}') from None
   checks.one_of(delivery, ('causal', 'published'), 'delivery')
   if not splitter.causal:
     raise ValueError(
@@ -211,6 +215,11 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
   if sizes['head_dim'] is None and width % heads:
     raise ValueError(f'{where}.num_attention_heads {heads} does not divide hidden_size {width}.')
   head = checks.integer(sizes['head_dim'] or width // heads, f'{where}.head_dim', 1)
+  shared = checks.integer(sizes['num_key_value_heads'] or heads, f'{where}.num_key_value_heads', 1)
+  if heads % shared:
+    raise ValueError(f'{where}.num_key_value_heads {shared} does not divide num_attention_heads {heads}.')
+  if head % 2:
+    raise ValueError(f'{where}.head_dim {head} must be even (by default hidden_size / num_attention_heads).')
   if window is not None:
     window = checks.integer(window, f'{where}.sliding_window', 1) - ours['window_counts_self']
   try:
@@ -219,7 +228,7 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
       width=width,
       mlp_width=sizes['intermediate_size'],
       num_heads=heads,
-      num_kv_heads=checks.integer(sizes['num_key_value_heads'] or heads, f'{where}.num_key_value_heads', 1),
+      num_kv_heads=shared,
       head_size=head,
       rotary_dim=head,
       rotary_base=checks.number(sizes['rope_theta'], f'{where}.rope_theta'),

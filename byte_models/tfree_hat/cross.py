@@ -13,6 +13,8 @@ from layers.attention import repeated
 from layers.linear import Linear, RMSNorm, normal
 from layers.rotary import rotate
 
+LOWEST = float(jnp.finfo(jnp.float32).min)  # below every score, and finite where it stands in a cache
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +90,14 @@ class Pool(nnx.Module):
   def begin(self, batch_size: int) -> OpenWord:
     """Words of which nothing was read."""
     shape = (batch_size, self.config.num_heads)
-    return OpenWord(jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros((*shape, self.config.head)))
+    return OpenWord(jnp.full(shape, LOWEST), jnp.zeros(shape), jnp.zeros((*shape, self.config.head)))
 
   def read(self, a_BxD: Array, byte_B: Array, word_B: Array, active_B: Array, word: OpenWord) -> OpenWord:
     """One more byte for the words of the active rows; byte and word by their indices in the document."""
     k, v = self.keys_values(a_BxD, byte_B)
-    score = jnp.where(active_B[:, None], self.scores(self.queries(word_B, a_BxD.dtype), k), -jnp.inf)
+    score = jnp.where(active_B[:, None], self.scores(self.queries(word_B, a_BxD.dtype), k), LOWEST)
     top = jnp.maximum(word.top_BxH, score)
-    bound = jnp.where(jnp.isfinite(top), top, 0.0)  # of a row that has read nothing
+    bound = jnp.where(top > LOWEST, top, 0.0)  # of a row that has read nothing
     old, new = jnp.exp(word.top_BxH - bound), jnp.exp(score - bound)
     value = word.value_BxHxK * old[..., None] + new[..., None] * v.astype(jnp.float32)
     return OpenWord(top, word.weight_BxH * old + new, value)
@@ -105,9 +107,9 @@ class Pool(nnx.Module):
     k, v = self.keys_values(a_BxLxD, words.byte_BxL)
     last_BxL = decided_BxL & (words.slot_BxL == words.level.count_B[:, None] - 1)
     scores = self.scores(self.queries(words.word_BxL, a_BxLxD.dtype), k)
-    scores = jnp.where(last_BxL[..., None], scores, -jnp.inf)
+    scores = jnp.where(last_BxL[..., None], scores, LOWEST)
     top = jnp.max(scores, 1)
-    weight = jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)[:, None])
+    weight = jnp.exp(scores - jnp.where(top > LOWEST, top, 0.0)[:, None])
     value = jnp.einsum('blh,blhk->bhk', weight, v.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
     return OpenWord(top, jnp.sum(weight, 1), value)
 

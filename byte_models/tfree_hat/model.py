@@ -150,7 +150,9 @@ class TFreeHAT(nnx.Module):
     if spec == 'paper':
       return (1.0, 0.1)
     if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
-      raise ValueError(f"lr_multipliers {spec!r}: 2 non-negative numbers, for bytes and for words, or 'paper'.")
+      raise ValueError(
+        f"optimizer.lr_multipliers {spec!r}: 2 non-negative numbers, for bytes and for words, or 'paper'."
+      )
     return tuple(float(value) for value in spec)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:

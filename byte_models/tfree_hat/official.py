@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -82,7 +81,7 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> TFreeHAT:
   remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and ValueError for a configuration or a
   tensor that does not fit.
   """
-  directory = Path(directory)
+  directory = weights.directory(directory)
   config = weights.read_config(
     directory / weights.CONFIG, lambda values: TFreeHATConfig.from_dict({'keep_unused': True, **values, **overrides})
   )
@@ -115,4 +114,4 @@ def save_pretrained(model: TFreeHAT, directory: str | os.PathLike) -> None:
   for part in wanted:
     if part.path not in flat:
       flat[part.path] = part.ours(np.full(part.shape, part.path.endswith('.scale')))
-  weights.write(Path(directory), published, weights.scatter(wanted, flat, dict(model.stored_dtypes)))
+  weights.write(directory, published, weights.scatter(wanted, flat, dict(model.stored_dtypes)))

@@ -48,7 +48,7 @@ def locate(
   delivered_BxL = slot_BxL
   if delivery == 'causal':
     back_BxL = unfinished(bytes_BxL, segment_ids_BxL)
-    shifted = [jnp.pad(slot_BxL[:, : slot_BxL.shape[1] - k], ((0, 0), (k, 0))) for k in range(4)]
+    shifted = [_before(slot_BxL, k) for k in range(4)]
     delivered_BxL = jnp.select([back_BxL == k for k in range(4)], shifted)
     # Where a document begins is no secret: an unfinished character there gets what its document begins with.
     delivered_BxL = jnp.maximum(delivered_BxL, slot_BxL - word_BxL)
@@ -70,19 +70,20 @@ def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
   They count as long as Python's decoder waits for more: while they can become valid, and for two bytes of a surrogate.
   """
   byte = bytes_BxL.astype(jnp.int32)
-
-  def before(values, count):
-    return jnp.pad(values[:, : values.shape[1] - count], ((0, 0), (count, 0)))
-
-  same = lambda count: before(segment_ids_BxL, count) == segment_ids_BxL
+  same = lambda count: _before(segment_ids_BxL, count) == segment_ids_BxL
   continues = (byte >= 0x80) & (byte <= 0xBF)
-  lead, lead2 = before(byte, 1), before(byte, 2)
+  lead, lead2 = _before(byte, 1), _before(byte, 2)
   second = continues & same(1)  # a valid second byte of a character of three or four
   second &= (lead >= 0xE0) & (lead <= 0xF4)
   second &= ~((lead == 0xE0) & (byte < 0xA0)) & ~((lead == 0xF0) & (byte < 0x90)) & ~((lead == 0xF4) & (byte > 0x8F))
-  third = continues & same(2) & before(second, 1) & (lead2 >= 0xF0)
+  third = continues & same(2) & _before(second, 1) & (lead2 >= 0xF0)
   first = (byte >= 0xC2) & (byte <= 0xF4)
   return jnp.select([first, second, third], [1, 2, 3], 0) * (segment_ids_BxL > 0)
+
+
+def _before(values_BxL: Array, count: int) -> Array:
+  """The value `count` positions earlier, 0 where there is none; a row may be shorter than that."""
+  return jnp.pad(values_BxL, ((0, 0), (count, 0)))[:, : values_BxL.shape[1]]
 
 
 def marked(batch: Batch, spec: str) -> Batch:

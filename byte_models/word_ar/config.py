@@ -98,7 +98,10 @@ def _parse(branch: Mapping[str, Any]) -> WordARConfig:
       raise ValueError(f'model.{key} is missing; a word model needs {", ".join(_REQUIRED)}.')
   if not isinstance(values['words'], str):
     raise ValueError(f"model.words {values['words']!r} must be a splitter, such as 'hat(max_bytes=64)'.")
-  splitter = words.parse(values['words'])
+  try:
+    splitter = words.parse(values['words'])
+  except ValueError as error:
+    raise ValueError(f'words: {error}') from None
   if not isinstance(values['units'], str):
     raise ValueError(f"model.units {values['units']!r} must be units of words, such as 'byte' or 'char(limit=0x3000)'.")
   spelling = units.parse(values['units'])
@@ -158,7 +161,11 @@ def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True
     if key not in given:
       raise ValueError(f'model.{name}.{key} is missing; a stack needs {", ".join(_STACK_REQUIRED)}.')
   values = {**_STACK_OPTIONAL, **given}
-  if any(kind in 'mM' for kind, _ in parse_layout(values['arch_layout'])):
+  try:
+    kinds = {kind for kind, _ in parse_layout(values['arch_layout'])}
+  except ValueError as error:
+    raise ValueError(f'{name}.{error}') from None
+  if kinds & set('mM'):
     raise ValueError(f'{name}.arch_layout {values["arch_layout"]!r}: a word model is made of attention, t or T.')
   size = lambda key, least=1: checks.integer(values[key], f'{name}.{key}', least)
   width, heads = size('d_model'), size('num_heads')
@@ -187,7 +194,7 @@ def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True
       **options,
     )
   except ValueError as error:
-    raise ValueError(f'model.{name}: {error}') from None
+    raise ValueError(f'model.{name}.{error}') from None
 
 
 def _bytes_per_chunk(values: Any, splitter: Any) -> tuple[float, ...]:

@@ -18,33 +18,31 @@ from jax import Array
 
 from byte_models.word_ar.config import WORD_END, WordARConfig
 from layers import segments
-from text import BOS
 from text.batch import Batch
 
 
 def word_starts(config: WordARConfig, batch: Batch) -> Array:
   """Where words begin: [B, L] bool, False in the padding.
 
-  Those of the batch, and some more. A document's first position and the byte behind BOS begin a word. So does a byte of
-  value WORD_END (in raw data only): as the first symbol of a word it can be told from the end of one, and no byte is
-  lost. A word above the cap is cut there. Without an encoder words are patches, counted from the byte behind BOS; an
-  EOS takes the next place of its patch.
+  Those of the batch, and some more. A document's first position begins a word. So does a byte of value WORD_END (in raw
+  data only): as the first symbol of a word it can be told from the end of one, and no byte is lost. A word above the
+  cap is cut there. Without an encoder words are patches, counted from the byte behind BOS; an EOS takes the next place
+  of its patch.
 
   Raises ValueError if the batch is traced without word_starts; eagerly they are made here.
   """
-  bytes_BxL, segment_ids_BxL = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
+  bytes_BxL, segment_ids_BxL, bos_BxL = (jnp.asarray(x) for x in (batch.bytes, batch.segment_ids, batch.bos))
   valid_BxL, first_BxL = segment_ids_BxL > 0, segments.starts(segment_ids_BxL)
   if config.encoder is None:
     position_BxL = segments.positions(segment_ids_BxL)
     origin_BxL = jnp.arange(bytes_BxL.shape[1]) - position_BxL
-    has_bos_BxL = jnp.take_along_axis(bytes_BxL, origin_BxL, 1) == BOS
+    has_bos_BxL = jnp.take_along_axis(bos_BxL, origin_BxL, 1)
     return (first_BxL | ((position_BxL - has_bos_BxL) % config.longest == 0)) & valid_BxL
   if batch.word_starts is None:
     from text import words  # the splitters' libraries are needed only here
 
     batch = words.mark(batch, config.words)
-  behind_bos_BxL = jnp.pad((first_BxL & (bytes_BxL == BOS))[:, :-1], ((0, 0), (1, 0)))
-  starts_BxL = jnp.asarray(batch.word_starts) | first_BxL | behind_bos_BxL | (bytes_BxL == WORD_END)
+  starts_BxL = jnp.asarray(batch.word_starts) | first_BxL | (bytes_BxL == WORD_END)
   starts_BxL &= valid_BxL
   inside_BxL = segments.positions(jnp.cumsum(starts_BxL, 1))
   return starts_BxL | ((inside_BxL % config.longest == 0) & valid_BxL)
@@ -56,13 +54,14 @@ class Symbols:
   """What spells the words of a row: its bytes in place, or its units one after the other from the left.
 
   ids_BxL: bytes, or ids of units. segment_ids_BxL: document of a symbol, 0 where there is none. starts_BxL: where words
-  begin. is_full_BxL: the last symbol of a word that is as long as the cap.
+  begin. is_ended_BxL: the end of the word behind it is certain: at BOS and at the last symbol of a word as long as the
+  cap, perhaps also at others of that word.
   """
 
   ids_BxL: Array
   segment_ids_BxL: Array
   starts_BxL: Array
-  is_full_BxL: Array
+  is_ended_BxL: Array
 
   def first(self, count: int) -> 'Symbols':
     """The first `count` slots of every row, which hold all symbols."""
@@ -101,9 +100,9 @@ def spelled(config: WordARConfig, batch: Batch) -> tuple[Symbols, Places]:
   starts_BxL = word_starts(config, batch)
   bytes_BxL, ids_BxL = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
   word_BxL = jnp.cumsum(starts_BxL, 1)
-  is_full_BxL = segments.positions(word_BxL) == config.longest - 1
+  is_ended_BxL = (segments.positions(word_BxL) == config.longest - 1) | jnp.asarray(batch.bos)
   if config.units == 'byte':
-    return Symbols(bytes_BxL, ids_BxL, starts_BxL, is_full_BxL), Places(starts_BxL)
+    return Symbols(bytes_BxL, ids_BxL, starts_BxL, is_ended_BxL), Places(starts_BxL)
   if batch.units is None:
     from text import units
 
@@ -112,11 +111,15 @@ def spelled(config: WordARConfig, batch: Batch) -> tuple[Symbols, Places]:
   is_last_BxL = (units_BxL >= 0) & (ids_BxL > 0)
   symbol_BxL = jnp.cumsum(is_last_BxL, 1) - is_last_BxL
   rows_Bx1 = jnp.arange(len(bytes_BxL))[:, None]
+  # Said of all of a word: behind a cut its last unit may stand before its last byte (text/rows.py).
+  is_ended_BxS = jnp.zeros((len(bytes_BxL), 1 + bytes_BxL.shape[1]), bool)
+  is_ended_BxS = is_ended_BxS.at[rows_Bx1, word_BxL].max(is_ended_BxL & (ids_BxL > 0))
+  is_ended_BxL = jnp.take_along_axis(is_ended_BxS, word_BxL, 1)
   target_BxL = jnp.where(is_last_BxL, symbol_BxL, symbol_BxL.shape[1])
   place = lambda values_BxL: jnp.zeros_like(values_BxL).at[rows_Bx1, target_BxL].set(values_BxL, mode='drop')
   placed_BxL = place(word_BxL)
   before_BxL = jnp.pad(placed_BxL[:, :-1], ((0, 0), (1, 0)))
-  symbols = Symbols(place(units_BxL), place(ids_BxL), placed_BxL > before_BxL, place(is_full_BxL))
+  symbols = Symbols(place(units_BxL), place(ids_BxL), placed_BxL > before_BxL, place(is_ended_BxL))
   return symbols, Places(starts_BxL, symbol_BxL, is_last_BxL)
 
 

@@ -16,13 +16,15 @@ as in every other model here. [W] is certain, and neither predicted nor paid for
 as the cap; patches have none.
 
 The first word of a document is predicted from BOS, a word of its own. A row that continues a document begins with an
-unscored symbol: its first word has zeros in place of a prediction, and the rest of that word is scored from the
-word's own beginning alone.
+unscored symbol: its first word has zeros in place of a prediction, and the rest of that word is scored from the part
+of the word that the row has. The end of that word is paid for even if the whole word is as long as the cap, which the
+row does not show.
 
 Words may be spelled with characters or subwords instead of bytes (text/units.py): encoder and decoder then run over
-these. The nats of a unit stand at its last byte, 0 at its others. A text's bits are those of the units that the rule
-makes of it; where other units spell it, too, they are an upper bound on the bits of the text. In a row that continues
-a document, a unit of which any byte is scored is paid for whole, so that no cut makes a text cheaper.
+these. The nats of a unit stand where the unit does, at its last byte, 0 at its others. A text's bits are those of the
+units that the rule makes of it; where other units spell it, too, they are an upper bound on the bits of the text. Rows
+that cut a document pay for every unit of it once (text/rows.py). A batch that is marked without its documents
+(`text.words.mark_for`) is read as it stands: a unit of which any byte is scored is paid for whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -130,14 +132,16 @@ class WordAR(nnx.Module):
     return jax.tree.map(places.spread, self._run(symbols, None, _logits)[0])
 
   def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
-    """(whether the likeliest symbol stood there, the likeliest behind it, nats of the symbol alone), each [B, L].
+    """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats), each [B, L].
 
-    The first is said at every byte of a symbol. The likeliest symbol behind one that ends a word may be WORD_END; it
-    stands at the last byte of a symbol, at its others -1. Nats stand there, too, at its others 0.
+    Nobody tells that a word has ended: to write the first symbol of the next, decoding has to draw WORD_END before it;
+    where it goes on with another symbol, that is what it writes. Inside a word it may write WORD_END itself. Both are
+    said at every byte of a symbol. Nats are those of `__call__`.
     """
     symbols, places = spelled(self.config, batch)
-    is_right_BxL, behind_BxL, nats_BxL = self._run(symbols, None, _likeliest)[0]
-    return places.spread(is_right_BxL), places.at_last(behind_BxL, -1), places.at_last(nats_BxL)
+    is_right_BxL, written_BxL, nats_BxL = self._run(symbols, None, _likeliest)[0]
+    nats_BxL = jnp.where(batch.scored, places.at_last(nats_BxL), 0.0)
+    return places.spread(is_right_BxL), places.spread(written_BxL), nats_BxL
 
   def _run(self, symbols: Symbols, capacities: Sequence[int] | None, read: Callable) -> tuple[Any, int]:
     """(what `read` makes of the hidden states, [B, U, ...]; words that a row has room for)."""
@@ -209,8 +213,11 @@ class WordAR(nnx.Module):
     it is taken as it stands.
     """
     bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
-    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-    return decoding.prefill(self, Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP), length_B, cache)
+    index_P = jnp.arange(bytes_BxP.shape[1])
+    segment_ids_BxP = (index_P < length_B[:, None]).astype(jnp.int32)
+    specials_BxP = (index_P == 0) & (bytes_BxP == BOS)  # a last byte of EOS's value is one like others
+    prompts = Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP, specials_BxP)
+    return decoding.prefill(self, prompts, length_B, cache)
 
   def step(self, symbol_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Reads one symbol a row, a byte or unit or WORD_END; logits [B, V] are for the next.
@@ -238,7 +245,9 @@ class WordAR(nnx.Module):
     if spec is None:
       return (1.0, 1.0)
     if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
-      raise ValueError(f'lr_multipliers {spec!r}: two non-negative numbers, for the local models and for the backbone.')
+      raise ValueError(
+        f'optimizer.lr_multipliers {spec!r}: two non-negative numbers, for the local models and for the backbone.'
+      )
     return tuple(float(value) for value in spec)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
@@ -267,7 +276,7 @@ def _nats(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: 
   before_BxS = _cross_entropy(model.head(before), first_BxS)
   before_BxL = jnp.take_along_axis(before_BxS, words.word_BxL, 1, mode='clip')
   first_BxL = segments.starts(symbols.segment_ids_BxL)
-  is_certain_BxL = _previous(symbols.is_full_BxL | (first_BxL & (ids_BxL == BOS)))
+  is_certain_BxL = _previous(symbols.is_ended_BxL)
   end_BxL = jnp.where(is_certain_BxL | first_BxL, 0.0, behind_BxL)  # no word ends before a document's first unit
   return jnp.where(starts_BxL, before_BxL + end_BxL, behind_BxL)
 
@@ -286,9 +295,13 @@ def _logits(model: WordAR, words: Words, symbols: Symbols, before: Array, behind
 def _likeliest(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> tuple:
   """What `WordAR.likeliest` says, of symbols: [B, L] each."""
   of_symbol, of_end = _logits(model, words, symbols, before, behind)
-  best_BxL = of_symbol.argmax(-1)
-  behind_BxL = _next(best_BxL) if of_end is None else of_end.argmax(-1)
-  return best_BxL == symbols.ids_BxL, behind_BxL, _cross_entropy(of_symbol, symbols.ids_BxL)
+  best_BxL, goes_on_BxL = of_symbol.argmax(-1), jnp.zeros(symbols.ids_BxL.shape, bool)
+  if of_end is not None:
+    next_BxL = of_end.argmax(-1)
+    goes_on_BxL = words.starts_BxL & _previous((next_BxL != WORD_END) & ~symbols.is_ended_BxL)
+    best_BxL = jnp.where(goes_on_BxL, _previous(next_BxL), best_BxL)
+  is_right_BxL = (best_BxL == symbols.ids_BxL) & ~goes_on_BxL
+  return is_right_BxL, best_BxL, _nats(model, words, symbols, before, behind)
 
 
 def _cross_entropy(logits: Array, targets: Array) -> Array:

@@ -62,7 +62,8 @@ def ratio_loss(p_BxL: Array, b_BxL: Array, mask_BxL: Array, target: Array | floa
   """Pulls the boundary rate to 1/target (H-Net, arXiv 2507.07955, eq. 10); 1.0 when both rates equal it.
 
   p_BxL: boundary probabilities in [0, 1]; b_BxL: boundaries drawn; mask_BxL: True on real positions; target: bytes per
-  chunk, > 1. One rate over all positions of the batch. Raises ValueError if a constant target <= 1.
+  chunk, > 1. One rate over all positions that are given, of one micro-batch in training. Raises
+  ValueError if a constant target <= 1.
   """
   _check(target)
   total = jnp.maximum(jnp.sum(mask_BxL), 1)

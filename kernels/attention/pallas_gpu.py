@@ -13,10 +13,7 @@ from jax import Array
 try:
   from jax.experimental.pallas.ops.gpu.attention import BlockSizes, mha
 except ImportError as error:
-  raise ImportError(
-    f"jax {jax.__version__} has no attention in Pallas' Triton lowering any more: write implementation='xla', or "
-    'install a jax from 0.10 to 0.11.'
-  ) from error
+  raise ImportError(f'jax {jax.__version__} has no GPU attention in Pallas; those from 0.10 to 0.12 have') from error
 
 BLOCK = 64
 

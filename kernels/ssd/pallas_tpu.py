@@ -167,7 +167,8 @@ def describe(at: Layout, batch: int, length: int, heads: int, n: int, dtype: Any
 def _dot(left: Array, right: Array, contract: str = 'nn') -> Array:
   """A product in float32 of the matrices, each transposed where its letter is t."""
   axes = ((int(contract[0] == 'n'),), (int(contract[1] == 't'),))
-  precision = HIGHEST if left.dtype == F32 else None
+  # Never the default in force: at the highest, the TPU compiler takes no bfloat16.
+  precision = HIGHEST if left.dtype == F32 else jax.lax.Precision.DEFAULT
   return jax.lax.dot_general(left, right, (axes, ((), ())), precision=precision, preferred_element_type=F32)
 
 

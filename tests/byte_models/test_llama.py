@@ -160,6 +160,7 @@ def test_keys_that_are_absent_have_the_values_of_hugging_face():
     ({'num_hidden_layers': 0}, 'num_hidden_layers 0 must be a whole number of at least 1'),
     ({'vocab_size': 11.0}, 'vocab_size 11.0 must be a whole number'),
     ({'rope_theta': -1}, 'rope_theta -1 must be a number above 0'),
+    ({'max_position_embeddings': '2048'}, "max_position_embeddings '2048' must be an integer of at least 1"),
   ],
 )
 def test_a_configuration_that_is_not_computed_here_is_one_sentence(changes, sentence):

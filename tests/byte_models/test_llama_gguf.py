@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from byte_models import gguf_file, llama
+from byte_models import gguf_file, llama, spelling, token_bits
 from layers.paths import flatten
 
 gguf = pytest.importorskip('gguf', reason='reads GGUF: pip install -r requirements-gguf.txt')
@@ -88,6 +88,12 @@ def write(tensors, tmp_path):
     return path
 
   return write
+
+
+def test_nats_that_are_not_finite_are_refused(model):
+  assert np.isfinite(token_bits.nats(model, [1, 2, 3])).all()
+  with pytest.raises(ValueError, match=r'^lead\.txt: token \d has nan nats, so weights or activations hold nan'):
+    token_bits.nats(model, [1, 2, 7], name='lead.txt')  # outside the vocabulary
 
 
 def test_a_file_in_float32_is_the_model_itself(write, model):
@@ -183,6 +189,10 @@ def test_the_tokenizer_in_a_file(tmp_path):
   assert tokens('<|a|>', 'smollm') == ['<', '|', 'a', '|', '>']
   found = gguf_file.tokenizer(tmp_path / 'a.gguf')
   assert found.decode(found.encode('ab é12ab').ids) == 'ab é12ab'
+  spell = spelling.Speller(found)
+  assert spell('ab é12ab<|a|>') == found.encode('ab é12ab<|a|>').ids
+  with pytest.raises(ValueError, match="has no token for 'f' and leaves it out"):
+    spell('abf')
   for wrong in ({'model': 'llama'}, {'pre': 'qwen2'}):
     with pytest.raises(ValueError, match='only byte-level BPE'):
       gguf_file.tokenizer(write_tokenizer(tmp_path / 'b.gguf', **wrong))

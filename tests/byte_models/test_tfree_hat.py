@@ -233,7 +233,7 @@ def changed(path, value):
     ('encoder_config.hidden_act', 'gelu', "hidden_act 'gelu': only 'silu' is supported"),
     ('decoder_config.hidden_size', 32, 'decoder_config.hidden_size 32 is not 16'),
     ('decoder_config.vocab_size', 300, 'vocab_size 300'),
-    ('backbone_config.num_key_value_heads', 3, 'backbone_config: num_kv_heads 3 does not divide num_heads 4'),
+    ('backbone_config.num_key_value_heads', 3, r'backbone_config\.num_key_value_heads 3 does not divide .* 4'),
     ('max_word_size', 0, 'max_word_size 0 must be an integer of at least 1'),
     ('words', 'tiktoken', "'tiktoken' is not known"),
     ('words', 'uax29', 'looks at the character after a word'),

@@ -246,11 +246,14 @@ def naive_greedy(model, prompt, count):
 
 
 @pytest.mark.parametrize('kind', ['hat', 'megabyte'])
-def test_generation_is_a_naive_loop_and_goes_on_inside_the_last_word(kind):
+def test_generation_is_a_naive_loop_that_goes_on_inside_the_last_word_and_likeliest_says_what_it_writes(kind):
   model = talkative(tiny.build(tiny.KINDS[kind]))
   prompts = [b'', b'some wo', b'caf\xc3', b'x' * 8]
   found = generate(model, prompts, 12, temperature=0.0)
   assert found == [naive_greedy(model, prompt, 12) for prompt in prompts]
   assert all(len(row) == 12 for row in found)
+  written = b''.join(found)  # what it goes on with, so that much of it is the likeliest
+  for text in (written[:24], SENTENCE[:14] + written[24:34], b'\xfe\xff ab, \xc0a\xff caf\xc3\xa9 \xc3,ab \xff'):
+    tiny.check_likeliest(model, text.ljust(24)[:24])
   sampled = generate(model, prompts, 20, seed=3)
   assert generate(model, [b'other', b'', b'words', prompts[3]], 20, seed=3)[3] == sampled[3]

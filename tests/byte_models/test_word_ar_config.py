@@ -51,7 +51,7 @@ REFUSED = {
   'patches of no fixed size': ({'encoder': None}, r"'hat\(max_bytes=8\)': without an encoder words are patches"),
   'Mamba': ({'backbone': small(arch_layout='m2')}, r"backbone\.arch_layout 'm2': .* attention, t or T"),
   'a layout': ({'backbone': small(arch_layout='T')}, r"arch_layout 'T'"),
-  'heads': ({'encoder': small(num_heads=3)}, r'model\.encoder: num_heads 3 does not divide d_model 32'),
+  'heads': ({'encoder': small(num_heads=3)}, r'model\.encoder\.num_heads 3 does not divide d_model 32'),
   'a rotary base': ({'decoder': small(rotary_base=0.0)}, r'decoder\.rotary_base 0\.0 must be above 0'),
   'a norm': ({'decoder': small(qk_norm='all')}, r"decoder\.qk_norm 'all' is not one of"),
   'a fixed capacity': ({'fixed_capacity': [0.5]}, r'model\.fixed_capacity is not a key'),

@@ -20,12 +20,13 @@ from scipy.special import log_softmax
 import byte_models
 from byte_models.word_ar import WORD_END
 from byte_models.word_ar.layout import spelled, word_starts
+from evaluation import oracles
 from evaluation.bits_per_byte import evaluate
 from evaluation.generation import generate
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_word_ar as tiny
 from tests.byte_models.capacities import assert_same_where_chunks_fit
-from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, segment_ids, texts
+from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, texts
 from tests.text import tiny_subwords
 from text import BOS, EOS, MemoryCorpus, words
 from text.batch import Batch
@@ -107,9 +108,6 @@ def naive_nats(model, batch, row):
   return nats
 
 
-likeliest = jax.jit(lambda model, batch: model.likeliest(batch))
-
-
 @drawn(max_examples=10)
 @given(batch=BATCHES, other=ROWS_OF_TEXT, last=st.integers(0, LENGTH - 2))
 def test_causality_later_bytes_change_no_unit_before_them(model, batch, other, last):
@@ -173,22 +171,8 @@ def test_streaming_reads_the_units_that_the_parallel_form_reads(model, bytes_BxL
 )
 def test_isolation_packed_equals_padded_equals_alone(model, documents, lengths, place, rest):
   documents = [document[:length] for document, length in zip(documents, (*lengths, SHORT), strict=True)]
-  in_place = [documents[index] for index in place]
-  packed_bytes, packed_ids = rest.bytes.copy(), rest.segment_ids.copy()
-  joined = np.concatenate(in_place)
-  packed_bytes[0, : len(joined)] = joined
-  packed_ids[:1] = segment_ids([[len(document) for document in in_place]])
-  padded_bytes, padded_ids = rest.bytes.copy(), rest.segment_ids.copy()
-  for row, document in enumerate(documents):
-    padded_bytes[row, : len(document)] = document
-  padded_ids[:3] = segment_ids([[len(document)] for document in documents])
-  packed, padded = run(model, Batch(packed_bytes, packed_ids)), run(model, Batch(padded_bytes, padded_ids))
-  begin = np.cumsum([0, *map(len, in_place)])
-  for position, row in enumerate(place):
-    ours = packed.nll[0, begin[position] : begin[position] + len(documents[row])]
-    np.testing.assert_allclose(ours, padded.nll[row, : len(documents[row])], atol=TOLERANCE, rtol=0)
-  alone = run(model, Batch(documents[2][None], np.ones((1, SHORT), np.int32)))
-  np.testing.assert_allclose(alone.nll[0], padded.nll[2, :SHORT], atol=TOLERANCE, rtol=0)
+  apart = oracles.isolation(functools.partial(run, model), documents, place, rest)
+  assert apart.nats <= TOLERANCE and apart.probabilities == apart.boundaries == 0, apart
 
 
 def test_nll_is_that_of_a_naive_loop_over_words_and_stands_at_the_last_bytes_of_units(models):
@@ -249,22 +233,6 @@ def test_units_that_are_missing_are_an_error_under_tracing_and_made_eagerly(mode
   jax.tree.map(np.testing.assert_array_equal, *made)
 
 
-def test_the_likeliest_are_those_of_the_logits(model):
-  batch = marked(model, of(b'\xfe' + SENTENCE[:46], SENTENCE[20:64], b'\xfex'))
-  (of_symbol, of_end), found = jax.device_get((tiny.symbol_logits(model, batch), likeliest(model, batch)))
-  is_right, behind, nats = found
-  is_last = batch.units >= 0
-  np.testing.assert_array_equal(is_right[is_last], of_symbol.argmax(-1)[is_last] == batch.units[is_last])
-  np.testing.assert_array_equal(behind, np.where(is_last, of_end.argmax(-1), -1))
-  log_p = log_softmax(of_symbol, -1)
-  expected = np.where(is_last, -np.take_along_axis(log_p, np.maximum(batch.units, 0)[..., None], -1)[..., 0], 0)
-  np.testing.assert_allclose(nats, expected, atol=TOLERANCE)
-  for row in range(3):
-    ends = np.flatnonzero(is_last[row])
-    for begin, end in zip([0, *(ends[:-1] + 1)], ends, strict=True):
-      assert set(is_right[row, begin : end + 1]) == {is_right[row, end]}
-
-
 def talkative(model, **changes):
   """The model with logits for a few symbols only: bytes, units of several bytes, and the end of a word."""
   config = dataclasses.replace(model.config, **changes)
@@ -308,6 +276,8 @@ def test_generation_is_a_naive_loop_over_units_and_goes_on_inside_the_last_word(
   found = generate(model, prompts, 14, temperature=0.0)
   assert found == [naive_greedy(model, prompt, 14) for prompt in prompts]
   assert any(b'the' in row for row in found)
+  seen = tiny.check_likeliest(model, b''.join(found)[:24]) + tiny.check_likeliest(model, SENTENCE[4:28])
+  assert sum(seen[case] for case in seen if case[2]) > 5
   sampled = generate(model, prompts, 20, seed=3)
   assert {len(row) for row in sampled} == {20}  # the last unit is cut where it would go past the limit
   assert [row[:7] for row in sampled] == generate(model, prompts, 7, seed=3)

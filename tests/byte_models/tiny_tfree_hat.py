@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from byte_models import tfree_hat
-from tests.hnet.tiny import informative
+from evaluation.oracles import informative
 
 SCALING = {
   'rope_type': 'llama3',

@@ -1,5 +1,7 @@
 """Tiny word models of every kind, a naive loop over their words, and the symbols that decoding reads."""
 
+import collections
+import dataclasses
 import functools
 
 import jax
@@ -10,8 +12,11 @@ from scipy.special import log_softmax
 
 import byte_models
 from byte_models.word_ar import WORD_END
-from tests.hnet.tiny import informative
-from text import BOS
+from byte_models.word_ar.layout import word_starts
+from evaluation.generation import generate
+from evaluation.oracles import informative
+from text import BOS, EOS, words
+from text.batch import Batch
 
 CAP = 8
 
@@ -108,6 +113,37 @@ def symbols_of(model, document, starts, first):
 
 forward = jax.jit(lambda model, batch: model(batch))
 symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
+
+
+likeliest = jax.jit(lambda model, batch: model.likeliest(batch))
+
+
+def check_likeliest(model, text):
+  """`likeliest` says what `generate` writes after each beginning of a text, and takes a word that follows an end that
+  it would not have written for wrong.
+  """
+  batch, length = words.mark_for(Batch.of([bytes([BOS]) + text + bytes([EOS])], 64), model), len(text) + 2
+  batch = dataclasses.replace(batch, word_starts=np.asarray(word_starts(model.config, batch)))
+  is_right, written, nats = (x[0, :length] for x in jax.device_get(likeliest(model, batch)))
+  of_symbol, of_end = jax.device_get(symbol_logits(model, batch))
+  np.testing.assert_array_equal(nats, np.asarray(forward(model, batch).nll)[0, :length])
+  prefixes = [text[:size] for size in range(length - 1)]
+  generated = generate(model, prefixes, 1, temperature=0.0, stop_at_eos=False)
+  symbols = batch.bytes[0] if batch.units is None else batch.units[0]
+  table = model.unit_table or [bytes([value]) for value in range(256)]
+  certain = {end for begin, end in words_of(batch.word_starts[0, :length]) if is_certain(model, symbols, begin, end)}
+  found = collections.Counter()
+  ends = [-1, *np.flatnonzero(symbols[:length] >= 0).tolist()] if batch.units is not None else range(-1, length)
+  for begin, end in zip([end + 1 for end in ends[1:]], ends[2:], strict=False):  # of the symbols behind BOS
+    starts = batch.word_starts[0, begin]
+    ended = of_end is None or not starts or begin in certain or of_end[0, begin - 1].argmax() == WORD_END
+    best = int(of_symbol[0, begin].argmax() if ended else of_end[0, begin - 1].argmax())
+    assert set(written[begin : end + 1]) == {best}
+    assert set(is_right[begin : end + 1]) == {ended and best == symbols[end]}
+    if starts or best != model.word_end:
+      assert table[best][:1] == generated[begin - 1]
+    found[bool(starts), bool(ended), bool(is_right[begin])] += 1
+  return found
 
 
 @functools.partial(jax.jit, static_argnames='max_bytes')

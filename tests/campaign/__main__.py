@@ -24,13 +24,13 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from tests.campaign.faults import Campaign, table
 from tests.campaign.runs import Kind
-from training import command_line
+from training import command_line, config_flag
+from training import config as config_lib
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'What to train; without it, a tiny model.', lock_config=True)
+config_flag.define('What to train; without it, a tiny model.')
 _MINUTES = flags.DEFINE_float('minutes', 5.0, 'After so many, the training under way is brought to its end.')
 _FAULTS = flags.DEFINE_integer('faults', 10**9, 'The same, after so many faults.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the faults and their moments.')
@@ -40,7 +40,8 @@ _KINDS = flags.DEFINE_list('kinds', ['1/0', '2/0', '1/1'], 'Of training: process
 def main(_: list[str]) -> None:
   """Runs the campaign and prints its report; code 1 if something was found."""
   kinds, began = tuple(map(_kind, _KINDS.value)), time.monotonic()
-  config = _CONFIG.value and _CONFIG.value.to_dict()
+  config = config_flag.read()
+  config = config and config_lib.resolve(config)
   if config and not 0 < 4 * config['checkpoint']['every_steps'] <= config['num_steps']:
     raise ValueError(
       f'checkpoint.every_steps is {config["checkpoint"]["every_steps"]} of {config["num_steps"]} steps: save at least '

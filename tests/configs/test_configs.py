@@ -67,7 +67,7 @@ def lists(value):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_sequences_are_tuples_which_the_command_line_can_change(name):
+def test_sequences_are_tuples(name):
   assert not lists(config_of(name).to_dict())
 
 

@@ -13,6 +13,7 @@ class Output(NamedTuple):
   nll: jax.Array
   logits: jax.Array
   segmentations: tuple[jax.Array, ...]
+  boundary_probabilities: tuple[jax.Array, ...]
 
 
 class TwoByteModel(nnx.Module):
@@ -41,7 +42,7 @@ class TwoByteModel(nnx.Module):
     starts_BxL = (segment_BxL > 0) & ~scored_BxL
     real_BxL = segment_BxL > 0
     stages = tuple(starts_BxL | (real_BxL & (byte_BxL % divisor == 0)) for divisor in (5, 25))
-    return Output(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages)
+    return Output(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages, ())
 
   def init_cache(self, batch_size, max_bytes):
     return {'bytes': jnp.zeros((batch_size, max_bytes), jnp.uint8), 'length': jnp.zeros(batch_size, jnp.int32)}

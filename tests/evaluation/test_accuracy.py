@@ -1,17 +1,25 @@
-"""Word accuracy against a naive loop over documents, and what it asks of models with ends of words."""
+"""Word accuracy against a naive loop, and against models that know the text: these have every word right, in any script
+and with any splitter.
+"""
 
 import collections
 import dataclasses
-import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from byte_models.word_ar import WORD_END
+from byte_models.word_ar import model as word_ar
 from evaluation import accuracy as lib
+from evaluation.finite import NotFiniteError
+from layers.contract import ModelOutput
+from tests.byte_models import tiny_word_ar
 from text import MemoryCorpus, words
-from text import units as text_units
 
 
 def documents_of(model, seed, lengths=(40, 3, 1, 25)):
@@ -28,9 +36,10 @@ def documents_of(model, seed, lengths=(40, 3, 1, 25)):
 
 
 def naive(model, documents, splitter, seen):
+  """(right, probability) of each word by kind: greedy decoding from its first byte on, and a byte behind its last."""
   split, found = words.parse(splitter), collections.defaultdict(list)
   for document in documents:
-    start = 0
+    before = start = 0
     for end in split(document).tolist():
       right, probability = True, 1.0
       for at in range(start, end + 1):
@@ -39,12 +48,14 @@ def naive(model, documents, splitter, seen):
           right &= int(logits.argmax()) == document[at]
           probability *= np.exp(logits[document[at]] - np.logaddexp.reduce(logits))
         else:
-          following = int(logits.argmax())
-          right &= following == 255 or split(document[start:end] + bytes([following]))[0] == end - start
+          following, text = int(logits.argmax()), document[before:end]
+          truth = document[end] if end < len(document) else 255
+          begun = 'ª'.encode() if 0xC2 <= following <= 0xF4 else bytes([following])  # of a character: as a letter
+          right &= following in (truth, 255) or len(text) in split(text + begun).tolist()
       count = seen.get(document[start:end], 0)
       for kind in ('all', 'never' if not count else 'rare' if count < lib.RARE else 'often'):
         found[kind].append((right, probability))
-      start = end
+      before, start = start, end
   return found
 
 
@@ -66,69 +77,156 @@ def test_accuracy_equals_a_naive_loop(two_byte_model, splitter, seed):
       greedy, sampled = np.mean(items, 0)
       assert score.greedy == pytest.approx(greedy) and score.sampled == pytest.approx(sampled, rel=1e-4)
     else:
-      assert math.isnan(score.greedy)
+      assert score.greedy is None and score.sampled is None
 
 
-class Echo(nnx.Module):
-  """Knows the text, as bytes in place; says the end of a word behind every space, and only there."""
+TEXTS = {
+  'english': "The cat's 3.14 hats (don't) cost $4,000.50 — “Bob’s”, U.S.A. … fooBar 25-x\r\n\n\t a  b. c.d 3. 4",
+  'chinese': '我们在中国学习机器学习，这是一个例子。他说：“你好！”（2024年3月5日）、苹果iPhone手机',
+  'thai': 'ภาษาไทยไม่มีช่องว่างระหว่างคำ แต่มีช่องว่างระหว่างประโยค ๑๒๓',
+  'japanese': '私は日本語を勉強しています。カタカナとひらがな！東京タワーは333メートルです',
+  'emoji': 'hi 👩‍👩‍👧‍👦 ok 🇩🇪🇫🇷 👍🏽 ❤️ x😀😀y 🏳️‍🌈!',
+  'greek': 'Η γλώσσα «ελληνικά» είναι· αρχαία; ΑΒΓ άέή',
+  'russian': 'Он сказал: «Привет, мир» — и ушёл. Ёлка 25-я',
+  'combining': 'e\u0301a\u0308 n\u0303o \u0301x q\u0323\u0307 .\u0301. \u0300',
+  'arabic': 'مرحبا بالعالم، كيف حالك؟ ١٢٣ لا',
+  'devanagari': 'नमस्ते दुनिया। यह हिन्दी है १२३ क्ष',
+  'spaces': 'a\xa0b\u2007c\u202fd 5\u20442 1⁄2 a \t b',
+  'mixed': 'don’t 世界 naïve «да» 😀a\u0301 e\u0301 ไทย, x',
+}
+SPLITTERS = [f'{kind}(max_bytes={limit})' for kind in ('hat', 'whitespace', 'uax29') for limit in (1, 5, 64)]
+SPLITTERS += ['fixed(size=1)', 'fixed(size=3)', 'fixed(size=8)']
+INVALID = [b'\xe4\xb8 a\xff\xfe \xf0\x9f\x98x \xed\xa0\x80\xc0 \x80', b'', b'\xff', b'\xfe\xff']
+DOCUMENTS = [*(text.encode() for text in TEXTS.values()), *INVALID]
 
-  words = 'whitespace(max_bytes=16)'
-  word_end = 0xC0
+
+class Oracle(nnx.Module):
+  """All mass on the byte that follows in the row."""
 
   def __init__(self):
-    self.scale = nnx.Param(jnp.ones(()))
+    self.sureness = nnx.Param(jnp.float32(100.0))
+
+  def __call__(self, batch, *, context=None):
+    following_BxL = jnp.roll(jnp.asarray(batch.bytes), -1, 1)
+    return ModelOutput(jnp.zeros(batch.bytes.shape), jax.nn.one_hot(following_BxL, 256) * self.sureness[...])
+
+
+def greedy(model, documents, splitter, seq_len=64):
+  scores = lib.word_accuracy(model, MemoryCorpus(documents), splitter=splitter, seen={}, seq_len=seq_len, batch_size=4)
+  assert scores[0].words == sum(len(words.parse(splitter)(document)) for document in documents)
+  return scores[0].greedy
+
+
+@pytest.mark.parametrize('splitter', SPLITTERS)
+def test_all_mass_on_the_true_byte_is_every_word_right_in_every_script(splitter):
+  for document in DOCUMENTS:
+    if document:
+      assert greedy(Oracle(), [document], splitter) == 1.0, document
+  assert greedy(Oracle(), DOCUMENTS, splitter, seq_len=8) == 1.0  # rows cut words and characters
+
+
+PIECES = st.one_of(st.text(max_size=12).map(str.encode), st.binary(max_size=8), st.sampled_from(DOCUMENTS))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(PIECES, min_size=1, max_size=4).map(b''.join), st.sampled_from(SPLITTERS))
+def test_all_mass_on_the_truth_is_every_word_right_whatever_the_bytes(document, splitter):
+  assert greedy(Oracle(), [document + b'.'], splitter, seq_len=16) == 1.0
+
+
+class OneWrong(Oracle):
+  """The oracle, but for one byte of the document, where it says another."""
+
+  def __init__(self, place, said):
+    super().__init__()
+    self.place, self.said = place, said
+
+  def __call__(self, batch, *, context=None):
+    output = super().__call__(batch)
+    wrong = jax.nn.one_hot(self.said, 256) * 1e3
+    return dataclasses.replace(output, logits=output.logits.at[:, self.place].add(wrong))
+
+
+@pytest.mark.parametrize(
+  ('text', 'splitter', 'place', 'said', 'expected'),
+  [
+    ('ab, cd', 'uax29', 2, b';', [1, 0, 1, 1]),  # another mark ends the word, too
+    ('ab, cd', 'uax29', 2, b'c', [0, 0, 1, 1]),  # a letter goes on with it
+    ('ab, cd', 'uax29', 2, b'\xff', [1, 0, 1, 1]),  # the end of the document
+    ('ab, cd', 'uax29', 2, b'\xc3', [0, 0, 1, 1]),  # what only begins a character counts as a letter,
+    ('ab, cd', 'uax29', 3, b'\xc3', [1, 1, 0, 1]),  # which begins a word behind what is none
+    ('中国，中', 'hat', 3, b'\xe4', [1, 0, 1]),  # and behind an ideograph
+    ('中国，中', 'uax29', 6, b'\xe4', [1, 1, 0, 1]),
+    ('да нет', 'hat', 4, b'\xd0', [0, 0]),
+    ('да нет', 'hat', 11, b'\xd0', [1, 0]),  # it would go on at the end of the document
+    ('ab, cd', 'fixed(size=2)', 2, b'c', [1, 0, 1]),  # with a fixed size everything ends a word
+  ],
+)
+def test_a_byte_that_is_not_the_true_one_may_end_a_word(text, splitter, place, said, expected):
+  document = text.encode()
+  ends = words.parse(splitter)(document).tolist()
+  right = dict(zip(ends, expected, strict=True))
+  model = OneWrong(place, said[0])
+  assert greedy(model, [document], splitter) == pytest.approx(np.mean([right[end] for end in ends]))
+
+
+def knowing(model, words_, symbols, before, behind):
+  """In place of `word_ar._logits`: all mass on the true symbol, ends of words included."""
+  del before, behind
+  size = model.config.vocab_size
+  following = jnp.where(jnp.roll(words_.starts_BxL, -1, 1), WORD_END, jnp.roll(symbols.ids_BxL, -1, 1))
+  of_end = jax.nn.one_hot(following, size) if model.config.encoder else None
+  return jax.nn.one_hot(symbols.ids_BxL, size), of_end
+
+
+@pytest.mark.parametrize('branch', ['hat', 'word_pooled', 'megabyte', 'char'])
+def test_all_mass_on_the_true_symbols_is_every_word_right_with_ends_of_words_patches_and_units(branch, monkeypatch):
+  values = tiny_word_ar.branch(units='char(limit=0x3100)') if branch == 'char' else tiny_word_ar.KINDS[branch]
+  model = tiny_word_ar.build(values)
+  monkeypatch.setattr(word_ar, '_logits', knowing)
+  lib._predict.clear_cache()
+  for splitter in (model.config.words, 'hat(max_bytes=64)', 'uax29(max_bytes=5)', 'fixed(size=3)'):
+    assert greedy(model, DOCUMENTS, splitter) == 1.0, splitter
+  lib._predict.clear_cache()
+
+
+class WithEnds(Oracle):
+  """Knows the text, and would end a word before every c."""
+
+  word_end = WORD_END
 
   def likeliest(self, batch):
-    following = jnp.where(batch.bytes == 32, self.word_end, jnp.roll(batch.bytes, -1, 1))
-    return jnp.ones(batch.bytes.shape, bool), following, jnp.zeros(batch.bytes.shape)
+    is_wrong = jnp.asarray(batch.bytes) == ord('c')
+    return ~is_wrong, jnp.where(is_wrong, self.word_end, batch.bytes), jnp.zeros(batch.bytes.shape)
 
 
-def test_the_end_of_a_word_is_part_of_it():
-  documents = [b'one two three', b'four\nfive six ']
-  scores = lib.word_accuracy(Echo(), MemoryCorpus(documents), splitter=Echo.words, seen={}, seq_len=64, batch_size=2)
-  # 'four\n' is cut where the model goes on with 'f'; 'three' ends with the document
-  assert dataclasses.astuple(scores[0])[:3] == ('all', 6, pytest.approx(1.0)) and scores[-1].words == 6
-  wrong = lib.word_accuracy(
-    Echo(), MemoryCorpus(documents), splitter='fixed(size=4)', seen={}, seq_len=64, batch_size=2
-  )
-  assert wrong[0].words == 8
+def test_the_end_of_a_word_as_a_symbol_ends_one_also_where_the_model_has_none():
+  documents = [b'abcdef', b'xcyz']
+  assert greedy(WithEnds(), documents, 'fixed(size=2)') == pytest.approx(3 / 5)  # not cd and xc
+  assert greedy(WithEnds(), documents, 'hat') == 0.0
 
 
-class EchoOfUnits(nnx.Module):
-  """Knows the text but for one unit, as characters; says the end of a word behind every word of its own."""
+def test_the_probability_of_a_word_does_not_depend_on_how_much_text_stands_before_it():
+  class Constant(Oracle):
+    def likeliest(self, batch):
+      return jnp.ones(batch.bytes.shape, bool), batch.bytes, jnp.full(batch.bytes.shape, 5.3)
 
-  words, units = 'whitespace(max_bytes=16)', 'char'
-  word_end = 0xC0
-
-  def __init__(self, wrong):
-    self.scale, self.wrong = nnx.Param(jnp.ones(())), wrong
-
-  @property
-  def unit_table(self):
-    return text_units.parse(self.units).table
-
-  def likeliest(self, batch):
-    is_last = batch.units >= 0
-    is_wrong = batch.units == 256 + ord(self.wrong) - 128
-    for _ in range(3):  # it is wrong at every byte of that unit
-      is_wrong |= jnp.roll(is_wrong, -1, 1) & ~is_last
-    behind = jnp.where(jnp.roll(batch.word_starts, -1, 1), self.word_end, ord('x'))
-    return ~is_wrong, jnp.where(is_last, behind, -1), jnp.where(is_last, 0.5, 0.0)
+  for count in (1, 50_000):  # sums of float32 are wrong by a hundredth there
+    corpus = MemoryCorpus([b'ab' * count])
+    scores = lib.word_accuracy(Constant(), corpus, splitter='fixed(size=2)', seen={}, seq_len=1024, batch_size=8)
+    assert scores[0].sampled == pytest.approx(np.exp(-10.6), rel=1e-5)
 
 
-def test_every_unit_of_a_word_has_to_be_right_and_units_share_the_probability():
-  documents = ['naïve café über 日本'.encode(), 'é à'.encode()]
-  accuracy = lambda wrong, splitter: lib.word_accuracy(
-    EchoOfUnits(wrong), MemoryCorpus(documents), splitter=splitter, seen={}, seq_len=64, batch_size=2
-  )[0]
-  right = accuracy('ß', EchoOfUnits.words)
-  assert (right.words, right.greedy) == (6, 1.0)
-  sizes = [6, 5, 5, 6, 2, 1]  # units of each word: Japanese letters are bytes here
-  assert right.sampled == pytest.approx(np.mean(np.exp(-0.5 * np.array(sizes))))
-  assert accuracy('é', EchoOfUnits.words).greedy == pytest.approx(4 / 6)
-  # 'na' and 'ï' cut in two: a unit over the border is wrong on both sides, and its word does not end inside it
-  cut = accuracy('ï', 'fixed(size=3)')
-  assert cut.words == 11 and cut.greedy < accuracy('ß', 'fixed(size=3)').greedy < 1
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_model_whose_logits_are_not_finite_is_refused_with_the_document(value):
+  class Broken(Oracle):
+    def __call__(self, batch, *, context=None):
+      output = super().__call__(batch)
+      return dataclasses.replace(output, nll=jnp.where(jnp.asarray(batch.bytes) == 7, value, 0.0))
+
+  corpus = MemoryCorpus([b'fine', b'also fine', b'fin\x07 here'], 'three')
+  with pytest.raises(NotFiniteError, match=r"not finite at byte 3 of document 2 of 'three'"):
+    lib.word_accuracy(Broken(), corpus, splitter='hat', seen={}, seq_len=8, batch_size=2)
 
 
 def test_counts_are_of_words_with_the_splitter():
@@ -141,3 +239,16 @@ def test_nothing_to_score_and_unknown_splitters_are_refused(two_byte_model):
     lib.word_counts([b'a'], 'nonsense')
   with pytest.raises(ValueError, match='there are no words to score'):
     lib.word_accuracy(model, MemoryCorpus([b'']), splitter='hat', seen={}, seq_len=8, batch_size=1)
+
+
+@pytest.mark.parametrize('units', ['byte', 'char(limit=0x3000)'])
+def test_probabilities_of_words_do_not_depend_on_where_rows_cut_their_units(units):
+  model = jax.tree.map(
+    jnp.zeros_like, tiny_word_ar.build(tiny_word_ar.branch(units=units))
+  )  # every symbol is as likely as every other
+  corpus = MemoryCorpus(['naïve cafés 日本語の本'.encode(), 'ещё раз'.encode()])
+  sampled = [
+    lib.word_accuracy(model, corpus, splitter='hat(max_bytes=64)', seen={}, seq_len=seq_len, batch_size=2)[0].sampled
+    for seq_len in (3, 16, 64)
+  ]
+  assert sampled == pytest.approx([sampled[-1]] * 3, rel=1e-5)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from evaluation.bits_per_byte import evaluate, first_bytes
+from evaluation.finite import NotFiniteError
 from evaluation.segmentation import segment
 from text import MemoryCorpus
 from text.packing import evaluation_rows
@@ -49,6 +50,23 @@ def test_bits_equal_the_naive_loop_over_whole_documents(two_byte_model):
   assert (result.seq_len, result.context) == (256, 128) and result.seconds > 0
 
 
+def test_bits_at_chunks_equal_the_naive_loop_whatever_the_cuts(two_byte_model):
+  model = two_byte_model(positional=False)
+  documents = random_documents(0, 5, 1, 40, 62, 30)
+  at, behind = ([], []), ([], [])
+  for document in documents:
+    symbols = [254, *document, 255]
+    bits = [math.nan, *(nats(model, symbols, i) / math.log(2) for i in range(1, len(symbols) - 1))]
+    for stage, divisor in enumerate((5, 25)):
+      begins = [i for i in range(1, len(bits)) if symbols[i] % divisor == 0]
+      at[stage].extend(bits[i] for i in begins)
+      behind[stage].extend(bits[i + 1] for i in begins if i + 1 < len(bits))
+  for seq_len in (256, 16):
+    found = evaluate(model, MemoryCorpus(documents), seq_len=seq_len, batch_size=2).bits_at_chunks
+    for stage in (0, 1):
+      assert found[stage] == pytest.approx((np.mean(at[stage]), np.mean(behind[stage])), rel=1e-5)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=8), st.sampled_from([None, 2, 5, 15]), st.integers(0, 9))
 def test_bits_of_a_short_memory_do_not_depend_on_the_cuts(two_byte_model, lengths, context, seed):
@@ -85,7 +103,7 @@ def test_bytes_per_chunk_counts_text_once(two_byte_model):
   values = np.frombuffer(b''.join(documents), np.uint8)
   assert result.bytes_per_chunk == (112 / np.sum(values % 5 == 0), 112 / np.sum(values % 25 == 0))
   result = evaluate(two_byte_model(positional=False), MemoryCorpus([b'\x01\x02']), seq_len=16, batch_size=2)
-  assert result.bytes_per_chunk == (math.inf, math.inf)
+  assert result.bytes_per_chunk == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +131,7 @@ def test_max_bytes_takes_the_beginning_of_the_corpus(two_byte_model, max_bytes, 
   )
   whole = expected[:-1] if cut else expected
   assert result.bits_per_byte == pytest.approx(naive(model, expected)[0], rel=1e-6)
-  assert result.eos_bits == (
-    pytest.approx(naive(model, whole)[1], rel=1e-6) if whole else pytest.approx(math.nan, nan_ok=True)
-  )
+  assert result.eos_bits == (pytest.approx(naive(model, whole)[1], rel=1e-6) if whole else None)
 
 
 @pytest.mark.parametrize('length', range(1, 40))
@@ -124,7 +140,24 @@ def test_a_document_cut_anywhere_has_no_end(two_byte_model, length):
   document = random_documents(length, 60)[0]
   result = evaluate(model, MemoryCorpus([document]), seq_len=8, batch_size=2, max_bytes=length)
   assert result.bits_per_byte == pytest.approx(naive(model, [document[:length]])[0], rel=1e-6)
-  assert math.isnan(result.eos_bits)
+  assert result.eos_bits is None
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_bits_that_are_not_finite_are_refused_with_the_place(two_byte_model, value):
+  class Broken(two_byte_model):
+    def __call__(self, batch, *, context=None):
+      output, bytes_BxL = super().__call__(batch), jnp.asarray(batch.bytes)
+      return output._replace(nll=jnp.where((bytes_BxL == self.number) & batch.scored, value, output.nll))
+
+  documents = [b'a' * 40, b'b' * 10 + b'\x07', b'', b'\x07']
+  for number, place in ((7, 'byte 10 of document 1'), (255, 'the end of document 0')):
+    model = Broken(positional=False)
+    model.number = number
+    with pytest.raises(NotFiniteError, match=rf"^the model's output is not finite at {place} of 'four': its weights"):
+      evaluate(model, MemoryCorpus(documents, 'four'), seq_len=16, batch_size=2)
+  result = evaluate(model, MemoryCorpus(documents, 'four'), seq_len=16, batch_size=2, max_bytes=3)  # no end, no nan
+  assert result.text_bytes == 3 and result.eos_bits is None
 
 
 def test_one_compilation_serves_every_batch_and_every_model_of_a_kind(two_byte_model, monkeypatch):

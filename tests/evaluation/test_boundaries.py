@@ -1,13 +1,16 @@
 import itertools
-import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.bits_per_byte import evaluate
 from evaluation.boundaries import _random, _score, boundary_scores, unit_starts
+from evaluation.finite import NotFiniteError
 from evaluation.segmentation import segment
+from text import MemoryCorpus
 
 
 def mask(length, at):
@@ -26,7 +29,7 @@ def naive(chunks, units):
     spans = [set(itertools.pairwise([*sorted(starts), 'end'])) for starts in (chunk, unit)]
     counts += [len(chunk & unit) - 1, len(chunk) - 1, len(unit) - 1, len(spans[0] & spans[1]), len(chunk), len(unit)]
   hits, predicted, true, exact, chunks, units = counts
-  ratio = lambda a, b: a / b if b else math.nan
+  ratio = lambda a, b: a / b if b else None
   return [
     ratio(hits, predicted),
     ratio(hits, true),
@@ -54,8 +57,26 @@ def test_scores_equal_sets_of_spans(pairs):
   for side in joined:
     side[first] = True
   got = _score('x', *joined, np.array(first))
-  np.testing.assert_allclose(values(got), naive(chunks, units), atol=1e-12)
+  assert values(got) == [share if share is None else pytest.approx(share) for share in naive(chunks, units)]
   assert got.bytes_per_chunk == len(joined[0]) / joined[0].sum()
+
+
+def test_boundaries_of_nan_are_refused_with_the_document(two_byte_model):
+  class Broken(two_byte_model):
+    def __call__(self, batch, *, context=None):
+      is_bad = jnp.asarray(batch.bytes) == 7
+      return super().__call__(batch)._replace(boundary_probabilities=(jnp.where(is_bad, jnp.nan, 0.5),))
+
+  documents = [b'good', b'', b'two words\x07']
+  model, starts = Broken(positional=False), [np.ones(len(document), bool) for document in documents]
+  assert len(boundary_scores(model, documents[:1], starts[:1], seq_len=8, batch_size=2)) == 5
+  for score in (boundary_scores, evaluate):
+    texts = (documents, starts) if score is boundary_scores else (MemoryCorpus(documents),)
+    with pytest.raises(NotFiniteError, match=r'not finite at byte 9 of document 2 of the text: .* another checkpoint'):
+      score(model, *texts, seq_len=8, batch_size=2)
+  with pytest.raises(NotFiniteError, match=r'boundary probabilities are not finite at byte 9 of text 2: '):
+    segment(model, documents)
+  assert len(segment(model, documents[:2])) == 2
 
 
 def test_random_boundaries_score_what_is_expected_of_them():

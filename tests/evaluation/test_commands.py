@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 import byte_models
 import hnet
@@ -18,11 +19,11 @@ from evaluation import (
   compressed_bits_per_byte,
   evaluate,
   generate,
+  report,
   segment,
   show_chunks,
   unit_starts,
 )
-from evaluation.report import as_json
 from text import MemoryCorpus, gold, open_corpus
 from text.prepare import prepare
 
@@ -33,7 +34,8 @@ WITH_TWO_BYTE_MODEL = """
 import json, runpy, sys, training
 model = runpy.run_path('tests/evaluation/conftest.py')['TwoByteModel'](positional=True)
 source = json.loads(sys.argv[1]) if sys.argv[1].startswith('[') else sys.argv[1]
-config = {'seq_len': 32, 'batch_size': 4, 'data': {'source': source, 'validation': ''}, 'eval': {'seq_len': 0}}
+validation = source if isinstance(source, str) else [name for name, _ in source]
+config = {'seq_len': 32, 'batch_size': 4, 'data': {'source': source, 'validation': validation}, 'eval': {'seq_len': 0}}
 training.load = lambda workdir, step: training.Loaded(model, config, 7)
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name='__main__')
@@ -68,7 +70,7 @@ def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, tw
   (scores,) = written['sources']
   expected = evaluate(two_byte_model(positional=True), MemoryCorpus(DOCUMENTS), seq_len=32, batch_size=4)
   assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-6)
-  assert scores['bytes_per_chunk'] == [x if math.isfinite(x) else None for x in expected.bytes_per_chunk]
+  assert scores['bytes_per_chunk'] == list(expected.bytes_per_chunk)
   assert scores['text_bytes'] == sum(map(len, DOCUMENTS)) and written['step'] == 7 and scores['source'] == source
   assert scores['baselines'].items() >= compressed_bits_per_byte(DOCUMENTS).items()
   orders = [scores['baselines'][f'Markov model of order {order}'] for order in (1, 2, 3)]
@@ -78,6 +80,35 @@ def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, tw
   for words in (f'{expected.bits_per_byte:.4f}', 'gzip -9', 'xz -9', 'order 3', 'stage 1', chunks, 'bytes 0 to 6 of 6'):
     assert words in shown
   assert not list(tmp_path.glob('.*partial'))
+  size = sum(map(len, DOCUMENTS))
+  assert scores['overlap'] == {'documents': 3, 'of': 3, 'bytes': size, 'is_complete': True}
+  assert scores['text'] == f'{source}: 3 documents, {size:,} bytes' and f'(step 7) on {scores["text"]}\n' in shown
+  assert f'3 of 3 validation documents ({size} bytes) stand in the training text\n' in shown
+
+
+def test_other_files_are_scored_whole_and_training_files_in_their_held_out_part(tmp_path):
+  for folder in ('trained', 'other'):
+    (tmp_path / folder).mkdir()
+    for number in range(40):
+      (tmp_path / folder / f'{number}.txt').write_text(f'{folder} text of number {number}. ' * 2)
+  trained, other = (f'files:{tmp_path}/{folder}/*.txt' for folder in ('trained', 'other'))
+  sources = (f'--source={trained}', f'--source={other}')
+  options = ('--show_documents=0', '--markov_mb=0.001', f'--workdir={tmp_path}')
+  done = run('-c', WITH_TWO_BYTE_MODEL, trained, 'eval.py', *options, *sources)
+  assert done.returncode == 0, done.stderr
+  held_out, whole = json.loads((tmp_path / 'eval.json').read_text())['sources']
+  kept = open_corpus(trained, 'validation')
+  assert held_out['documents'] == len(kept) < 40 and whole['documents'] == 40
+  assert f'{trained} (validation): {len(kept)} of 40 documents, ' in done.stdout.decode()
+  assert held_out['overlap']['documents'] == whole['overlap']['documents'] == 0
+  assert 'stand in the training text' not in done.stdout.decode()
+
+
+def test_eval_refuses_held_out_text_that_a_run_does_not_have(source, tmp_path):
+  with_validation = WITH_TWO_BYTE_MODEL.replace("'validation': validation", "'validation': ''")
+  done = run('-c', with_validation, source, 'eval.py', f'--workdir={tmp_path}')
+  assert done.returncode == 1 and b"error: data.validation is '', the held-out part of each source" in done.stderr
+  assert not (tmp_path / 'eval.json').exists()
 
 
 def test_a_mixture_is_scored_source_by_source_with_limits_that_show(source, tmp_path):
@@ -128,7 +159,7 @@ def test_gold_units_are_compared_with_the_chunks(source, tmp_path, two_byte_mode
     batch_size=4,
   )
   assert scores['documents'] == 2 and scores['text_bytes'] == 17
-  assert scores['boundaries'] == as_json({'x': [dataclasses.asdict(score) for score in expected]})['x']
+  assert scores['boundaries'] == [report.values(score) for score in expected]
   done = run('-c', WITH_TWO_BYTE_MODEL, source, 'eval.py', *options, HNET_CORPORA=str(tmp_path / 'nowhere'))
   assert done.returncode == 1 and 'python -m text.corpora fetch chinese_words' in done.stderr.decode()
 
@@ -174,6 +205,12 @@ def test_official_weights_work_in_place_of_a_work_directory(source, tmp_path):
   done = run('generate.py', official, '--prompt=ab', '--max_bytes=8', '--temperature=0')
   assert done.returncode == 0, done.stderr
   assert done.stdout.decode() == f'ab{generate(model, [b"ab"], 8, temperature=0)[0].decode("utf-8", "replace")}\n'
+
+  leaves = load_file(weights / 'model.safetensors')
+  save_file({name: np.full_like(leaf, np.nan) for name, leaf in leaves.items()}, weights / 'model.safetensors')
+  done = run('generate.py', official, '--prompt=ab', '--max_bytes=8')
+  assert (done.returncode, done.stdout) == (1, b'ab\n')
+  assert "the model's logits are not finite after 0 bytes" in done.stderr.decode()
 
   for option, word in (('--seq_len=64', '--source is missing'), ('--step=3', 'step 3 does not apply')):
     done = run('eval.py', official, option)

@@ -1,13 +1,16 @@
 import collections
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import generation
+from evaluation.finite import NotFiniteError
 from evaluation.generation import decode_utf8, generate, nucleus_mask, sample, stream
 
 PROMPTS = [b'', b'abc', b'\xfe\xff\x00', bytes(range(200)), b'x' * 127, b'y' * 128]
@@ -87,18 +90,94 @@ def test_one_dispatch_is_under_way_while_another_is_read_and_none_past_the_last(
   assert starts == dispatches
 
 
-def test_a_tiny_temperature_is_greedy(two_byte_model):
+def test_the_limit_of_every_sampling_option_is_the_likeliest_byte(two_byte_model):
   model = two_byte_model(positional=True)
   greedy = generate(model, PROMPTS, 20, temperature=0)
-  for temperature in (1e-6, 1e-38, 1e-300):
-    assert generate(model, PROMPTS, 20, temperature=temperature) == greedy
+  limits = [(1e-6, 1.0), (1.2e-38, 1.0), (1e-38, 0.5), (1e-45, 1.0), (1e-300, 1.0)]
+  limits += [(1.0, 1e-6), (1.0, 1.2e-38), (1.0, 1e-39), (1.0, 1e-45), (1e300, 5e-324), (1e-45, 1e-45)]
+  for temperature, top_p in limits:
+    assert generate(model, PROMPTS, 20, temperature=temperature, top_p=top_p) == greedy, (temperature, top_p)
+
+
+def test_the_other_limits_leave_nothing_out(two_byte_model):
+  model = two_byte_model(positional=True)
+  plain = generate(model, PROMPTS, 20, seed=3)
+  for top_p in (1 - 1e-16, 1 - 1e-9):
+    assert generate(model, PROMPTS, 20, seed=3, top_p=top_p) == plain
+  hot = [generate(model, [b'a'], 400, temperature=t, stop_at_eos=False)[0] for t in (1e30, 3.5e38, 1e300)]
+  assert all(len(set(row)) > 150 for row in hot)  # of 256, all as likely
+
+
+class Broken(nnx.Module):
+  """Another model, whose logits behind a byte `at` are `logits`."""
+
+  def __init__(self, inner, at, logits):
+    self.inner, self.at, self.logits = inner, at, nnx.Param(jnp.array(logits, jnp.float32))
+
+  def init_cache(self, batch_size, max_bytes):
+    return self.inner.init_cache(batch_size, max_bytes)
+
+  def prefill(self, bytes_BxP, lengths_B, cache):
+    last = jnp.take_along_axis(bytes_BxP, jnp.asarray(lengths_B)[:, None] - 1, 1)[:, 0]
+    return self._broken(last, *self.inner.prefill(bytes_BxP, lengths_B, cache))
+
+  def step(self, byte_B, cache):
+    return self._broken(byte_B, *self.inner.step(byte_B, cache))
+
+  def _broken(self, byte_B, logits_BxV, cache):
+    return jnp.where((byte_B == self.at)[:, None], self.logits[...], logits_BxV), cache
+
+
+NOT_FINITE = {
+  'all are nan': np.full(256, np.nan),
+  'one is nan': np.where(np.arange(256) == 7, np.nan, 0.0),
+  'one is inf': np.where(np.arange(256) == 7, np.inf, 0.0),
+  'none is possible': np.full(256, -np.inf),
+}
+
+
+@pytest.mark.parametrize('case', NOT_FINITE)
+def test_logits_that_leave_no_choice_end_the_text_with_a_sentence(two_byte_model, case):
+  inner = two_byte_model(positional=True)
+  whole = generate(inner, PROMPTS, 60, temperature=0, stop_at_eos=False)
+  model = Broken(inner, whole[1][40], NOT_FINITE[case])
+  good = min(row.index(model.at) + 1 if model.at in row else 60 for row in whole)
+  bad = [row for row in range(len(whole)) if model.at in whole[row][: good + generation.STEPS]]
+  assert 1 < good <= 41
+  pieces, text = [b''] * len(PROMPTS), stream(model, PROMPTS, 60, temperature=0, stop_at_eos=False)
+  with pytest.raises(
+    NotFiniteError, match=r'not finite after \d+ bytes that continue prompt \d+, so .*: its weights'
+  ) as error:
+    for new in text:
+      pieces = [piece + more for piece, more in zip(pieces, new, strict=True)]
+  after, row = map(int, re.findall(r'\d+', str(error.value))[:2])
+  assert row in bad and len(pieces[row]) == after and pieces[row][-1] == model.at
+  for piece, expected in zip(pieces, whole, strict=True):
+    assert expected.startswith(piece) and model.at not in piece[:-1]
+  with pytest.raises(NotFiniteError, match='after 0 bytes that continue prompt 1,'):
+    generate(model, [b'', b'x' + bytes([model.at])], 4, seed=1, top_p=0.5)
+
+
+def test_what_is_impossible_is_not_drawn_and_a_row_that_is_done_may_break(two_byte_model):
+  inner = two_byte_model(positional=True)
+  impossible = np.where(np.arange(256) % 2, -np.inf, 0.0)
+  model = Broken(inner, 97, impossible)
+  for options in ({}, {'top_p': 0.3}, {'temperature': 1e300}, {'temperature': 1e-45}):
+    (row,) = generate(model, [b'a' * 5], 1, seed=2, stop_at_eos=False, **options)
+    assert row[0] % 2 == 0
+  first = generate(inner, [b'b'], 1, temperature=0, stop_at_eos=False)[0][0]
+  model = Broken(inner, first, NOT_FINITE['all are nan'])
+  assert generate(model, [b'b'], 1, temperature=0, stop_at_eos=False) == [bytes([first])]
 
 
 nucleus = jax.jit(nucleus_mask)
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=12), st.floats(0.001, 1.0))
+@given(
+  st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=12),
+  st.floats(0.001, 1.0) | st.sampled_from([1e-39, 1e-30]),
+)
 def test_the_nucleus_is_the_smallest_likeliest_set_that_reaches_top_p(logits, top_p):
   logits = np.array(logits, np.float32)
   kept = np.asarray(nucleus(logits[None], top_p))[0]

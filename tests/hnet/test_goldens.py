@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 import hnet
 from hnet import official
 from kernels import choice
+from kernels.interpreted import KERNELS, interpret
 from layers import weights
 from layers.paths import flatten
 from tests.goldens import GOLDENS
-from tests.kernels.common import KERNELS, interpret_kernels
 from text.batch import Batch
 
 NAMES = ('iso_T2_swa', 'iso_m3', 'stage1_basic', 'stage2_brief')
@@ -41,7 +41,7 @@ def implementation(request, monkeypatch):
     platform = choice.PLATFORM[request.param]
     monkeypatch.setattr(choice, 'platform', lambda: platform)
     monkeypatch.setitem(choice.DEFAULTS, platform, tuple(KERNELS))
-    interpret_kernels(request.param, monkeypatch.setattr)
+    interpret(request.param, monkeypatch.setattr)
   return request.param
 
 

@@ -1,12 +1,9 @@
 """Tiny H-Nets: configuration branches, and models whose routers and residuals already do something."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 import hnet
-from layers.paths import path_name
+from evaluation.oracles import informative
 
 ONE_STAGE = ['m1', ['T1'], 'm1']
 TWO_STAGE = ['t1', ['m1', ['T1'], 't1'], 'm1']  # both kinds of block outside and inside
@@ -36,14 +33,3 @@ def build(layout, **changes):
   """An informative model of `branch`."""
   config = hnet.parse(branch(layout, **changes))
   return informative(hnet.build(config, rngs=nnx.Rngs(0)))
-
-
-def informative(model, seed=0):
-  """The model with noise on every parameter: a fresh one has routers and residuals that do nothing yet."""
-  rng = np.random.default_rng(seed)
-
-  def shake(path, leaf):
-    deviation = 0.1 if leaf.ndim < 2 or path_name(path).endswith(('bias', 'scale')) else leaf.shape[-2] ** -0.5
-    return jnp.asarray(np.asarray(leaf) + np.float32(deviation) * rng.standard_normal(leaf.shape, np.float32))
-
-  return jax.tree_util.tree_map_with_path(shake, model)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 
 import jax
 import jax.numpy as jnp
@@ -282,6 +283,17 @@ def test_a_missing_plugin_or_one_of_another_version_is_refused(monkeypatch):
     aot.mesh('h100')
   versions(jax.__version__)
   assert gpu_compiler.problem() is None
+
+
+@pytest.mark.parametrize(('version', 'by_the_library'), [((0, 10, 2), False), ((0, 11, 0), True), ((0, 12, 0), True)])
+def test_since_jax_0_11_products_without_a_gpu_are_those_of_the_library(version, by_the_library, monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '--one=1')
+  monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '3')
+  monkeypatch.setattr(jax, '__version_info__', version)
+  gpu_compiler.prepare()
+  flags = os.environ['XLA_FLAGS'].split()
+  assert flags[:2] == ['--one=1', '--xla_gpu_autotune_level=0']
+  assert ('--xla_gpu_enable_triton_gemm=false' in flags) == by_the_library
 
 
 @pytest.mark.skipif(gpu_compiler.problem() is not None, reason=f'{gpu_compiler.problem()}')

@@ -11,9 +11,10 @@ from kernels.chunk import chunk
 from kernels.dechunk import dechunk
 from kernels.route import route
 from kernels.ssd import ssd
-from tests.kernels.common import boundaries, interpret_kernels
+from kernels.interpreted import interpret
+from tests.kernels.common import boundaries
 
-interpret_kernels('pallas_tpu')
+interpret('pallas_tpu')
 rng = np.random.default_rng(0)
 normal = lambda *shape: rng.standard_normal(shape, np.float32)
 mask, ids, p = boundaries('drawn', rows=4, length=16)

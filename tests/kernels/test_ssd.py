@@ -153,6 +153,18 @@ def test_it_lowers_for_a_tpu_at_the_released_widths(heads, dtype):
   assert lowered.as_text().count('tpu_custom_call') == 2
 
 
+def test_products_of_bfloat16_stay_so_where_the_highest_precision_is_the_default():
+  x, b = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((1, 256, 8, 64), (1, 256, 128)))
+  dt, a = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 256, 8), (8,)))
+  run = lambda x, dt, a, b, c: jnp.sum(pallas_tpu.ssd(x, dt, a, b, c, jnp.ones((1, 256), jnp.int32))[1])
+
+  def traced(precision):
+    with jax.default_matmul_precision(precision):
+      return str(jax.make_jaxpr(jax.grad(lambda *arrays: run(*arrays), (0, 1, 2, 3, 4)))(x, dt, a, b, b))
+
+  assert traced('highest') == traced('default')  # at the highest, the TPU compiler refuses it
+
+
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_every_array_moves_once_and_no_decays_are_kept(dtype):
   at = pallas_tpu.layout(64, 64, 128)

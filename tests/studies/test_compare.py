@@ -3,7 +3,7 @@ import json
 import pytest
 
 import training
-from studies import compare, speed
+from studies import compare, kept, speed
 from training.config import resolve
 
 TEXT = [b'The cat sat on the mat. ' * 4, b'A dog lay by the door of the house. ' * 3, b'Where is the cat? ' * 5]
@@ -57,6 +57,61 @@ def test_the_page_has_scores_speeds_and_the_way_there_and_the_second_call_measur
   assert run(trained, monkeypatch, '--', '--config.seed=0')[1] == page
 
 
+def test_what_was_measured_on_something_else_is_measured_again(trained, monkeypatch, tmp_path):
+  run(trained, monkeypatch, '--no_speed')
+  path = trained / 'tiny' / 'scores.json'
+  whole = json.loads(path.read_text())
+  scored = []
+  evaluate = compare.evaluation.evaluate
+  monkeypatch.setattr(compare.evaluation, 'evaluate', lambda *args, **kw: scored.append(1) or evaluate(*args, **kw))
+  assert compare.score(trained / 'tiny', compare.WORDS) == whole and not scored
+  for key in ('step', 'weights', 'text', 'seen', 'seq_len', 'scoring', 'code', 'words'):
+    changed = json.loads(json.dumps(whole))
+    changed['measured'][key] = 'another'
+    path.write_text(json.dumps(changed))
+    assert compare.score(trained / 'tiny', compare.WORDS) == whole | {'seconds': scored.pop() and _seconds(path)}, key
+  path.write_text('{"step": 2, "words": "hat(max_bytes=64)", "bits_per_byte": 1.0}')  # of earlier code
+  assert compare.score(trained / 'tiny', compare.WORDS)['bits_per_byte'] == whole['bits_per_byte']
+
+
+def _seconds(path):
+  return json.loads(path.read_text())['seconds']
+
+
+def test_scores_of_different_text_are_not_put_in_one_table_and_other_differences_get_a_column(trained):
+  found = compare.score(trained / 'tiny', compare.WORDS)
+  same, differing = compare.conditions({'a': found, 'b': found})
+  assert not differing and f'{found["text_bytes"]:,} bytes' in same and 'rows scored 32' in same
+  same, differing = compare.conditions({'a': found, 'b': found | {'seq_len': 64, 'trained_bytes': 5}})
+  assert differing == ('trained_bytes', 'seq_len') and 'rows' not in same
+  assert '| rows scored |' in compare.table({'a': found}, {}, differing)
+  with pytest.raises(ValueError, match='a was scored on .* and b on .* give them the same data.validation'):
+    compare.conditions({'a': found, 'b': found | {'fingerprint': 'another'}})
+
+
+def test_validation_on_other_amounts_of_text_is_said_beside_the_curves(trained, tmp_path):
+  assert compare.curves({'a': trained / 'tiny'}).startswith(
+    f'Validation while training, on {sum(map(len, TEXT)):,} bytes:'
+  )
+  (tmp_path / 'b').mkdir()
+  (tmp_path / 'b' / 'config.json').write_text((trained / 'tiny' / 'config.json').read_text())
+  (tmp_path / 'b' / 'metrics.jsonl').write_text('{"step": 2, "validation_bpb": 1.5, "validation_bytes": 7.0}\n')
+  page = compare.curves({'a': trained / 'tiny', 'b': tmp_path / 'b'})
+  assert 'cannot be compared' in page and '7' in page.splitlines()[0]
+
+
+def test_a_digest_of_code_changes_with_any_source_file(tmp_path, monkeypatch):
+  monkeypatch.setattr(kept, 'HOME', tmp_path)
+  (tmp_path / 'layers').mkdir()
+  digests = set()
+  for content in ('a = 1\n', 'a = 2\n'):
+    (tmp_path / 'layers' / 'a.py').write_text(content)
+    kept.code.cache_clear()
+    digests.add(kept.code('layers'))
+  kept.code.cache_clear()
+  assert len(digests) == 2
+
+
 def test_speeds_count_text(trained, monkeypatch):
   monkeypatch.setattr(speed, 'STEPS', 1)
   monkeypatch.setattr(speed, 'DECODED', 16)
@@ -93,8 +148,9 @@ def test_the_models_of_a_comparison_cost_the_same(monkeypatch):
   from training import flops
 
   reference = flops.forward_flops(quickstart.get_config())
-  for name in compare.MODELS:
-    size = config.MODELS[name][1]
-    found = flops.forward_flops(config.get_config(name), None if size is None else [size])
+  assert {*compare.MODELS} <= config.MODELS.keys()
+  for name, (_, size) in config.MODELS.items():
+    resized = config.get_config(name)
+    found = flops.forward_flops(resized, None if size is None else [size])
     assert found == pytest.approx(reference, rel=flops.TOLERANCE)
-    resolve(config.get_config(name))
+    resolve(resized)

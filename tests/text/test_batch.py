@@ -1,5 +1,7 @@
 """Batch: what is in it, and which positions count."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -37,6 +39,21 @@ def test_masks_under_jit_equal_those_on_the_host():
   scored, ends = jax.jit(lambda b: (b.scored, b.ends))(batch)
   np.testing.assert_array_equal(scored, SCORED)
   np.testing.assert_array_equal(ends, ENDS)
+
+
+def test_begins_and_ends_of_documents_are_what_the_host_says_and_else_go_by_value():
+  batch = Batch.of([b'\xfea\xff', b'\xfe\xfe\xff\xff', b'ab'])
+  np.testing.assert_array_equal(np.argwhere(batch.bos), [[0, 0], [1, 0]])
+  np.testing.assert_array_equal(np.argwhere(batch.eos), [[0, 2], [1, 3]])
+  raw = dataclasses.replace(batch, specials=np.zeros(batch.bytes.shape, bool))
+  assert not raw.bos.any() and not raw.eos.any()
+  raw.specials[1, 3] = True
+  for found in (raw, jax.jit(lambda batch: batch)(raw)):
+    np.testing.assert_array_equal(np.argwhere(found.eos), [[1, 3]])
+  begun = Batch.begun([b'', b'a\xff', b'\xfe'], 4)
+  np.testing.assert_array_equal(begun.bytes, [[254, 0, 0, 0], [254, 97, 255, 0], [254, 254, 0, 0]])
+  np.testing.assert_array_equal(np.argwhere(begun.bos), [[0, 0], [1, 0], [2, 0]])
+  assert not begun.eos.any()
 
 
 def test_one_column_has_no_scored_position_and_ends_everywhere():

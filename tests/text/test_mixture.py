@@ -1,5 +1,6 @@
 """Mixtures: shares of rows, random access, what a checkpoint keeps of the text, and the sentence for bad weights."""
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 import text
 from text import MemoryCorpus, Mixture
-from text.mixture import BLOCK, MixedRows, differences, parse_sources
+from text.mixture import BLOCK, MixedRows, differences, is_reordered, parse_sources
 from text.packing import RowStream, materialise
 
 CORPORA = [
@@ -33,13 +34,15 @@ def test_every_block_has_the_shares_and_every_corpus_its_own_rows_in_order(weigh
 
 def test_rows_are_those_of_the_corpora_and_their_order_depends_on_the_seed():
   mixture = Mixture(CORPORA[:2], (3.0, 1.0))
-  rows, streams = MixedRows(mixture, 16, 5), [RowStream(corpus.lengths, 16, 5) for corpus in CORPORA]
+  rows = MixedRows(mixture, 16, 5)
+  streams = [RowStream(corpus.lengths, 16, 5, number=number) for number, corpus in enumerate(CORPORA)]
   first = BLOCK - 100  # over the end of a block
   batch = rows.batch(first, 200)
   for row, (owner, own_row) in enumerate(zip(*rows.locate(np.arange(first, first + 200)), strict=True)):
     expected = materialise(CORPORA[owner], streams[owner].pieces(np.array([own_row])), 1, 16)
     np.testing.assert_array_equal(batch.bytes[row], expected.bytes[0])
     np.testing.assert_array_equal(batch.segment_ids[row], expected.segment_ids[0])
+    np.testing.assert_array_equal(batch.specials[row], expected.specials[0])
   owners = lambda seed: MixedRows(mixture, 16, seed).locate(np.arange(100))[0].tolist()
   assert owners(0) != owners(1) and owners(2) == owners(2)
 
@@ -60,6 +63,44 @@ def test_a_mixture_of_one_is_its_corpus():
     next(text.pipeline(source, batch_size=4, seq_len=16, seed=0)) for source in (CORPORA[0], Mixture(CORPORA[:1]))
   )
   np.testing.assert_array_equal(alone.bytes, mixed.bytes)
+
+
+def test_a_corpus_alone_has_the_order_that_it_always_had():
+  digest = hashlib.sha256()
+  for batch in itertools.islice(text.pipeline(Mixture(CORPORA[:1]), batch_size=4, seq_len=16, seed=7), 60):
+    digest.update(batch.bytes.tobytes() + batch.segment_ids.tobytes())
+  assert digest.hexdigest()[:16] == 'bd0a75cbc2b2fcad'  # runs resume where they were
+
+
+def test_texts_of_equal_sizes_do_not_run_in_step():
+  # A text and its noise, or translations of each other: in the same order, the same documents would meet in a batch.
+  sizes = [20 + number % 7 for number in range(3000)]
+  pair = Mixture([MemoryCorpus([letter * size for size in sizes]) for letter in (b'a', b'b')], (1.0, 1.0))
+  rows = MixedRows(pair, 64, 0)
+  places = [{}, {}]  # of each corpus: document -> row of the mixture
+  for first in range(0, 2000, 100):
+    owners, own_rows = rows.locate(np.arange(first, first + 100))
+    for row, (owner, own_row) in enumerate(zip(owners.tolist(), own_rows.tolist(), strict=True), first):
+      for document in rows._streams[owner].pieces(np.array([own_row])).document.tolist():
+        places[owner].setdefault(document, row)
+  distances = [abs(places[0][document] - places[1][document]) for document in places[0].keys() & places[1].keys()]
+  assert len(distances) > 2000 and np.median(distances) > 300  # of independent orders: 0.29 of 2,000
+  assert [entry['order'] for entry in pair.identity()] == [0, 1]
+
+
+def test_shares_are_of_positions():
+  short, long = MemoryCorpus([b's'] * 20_000), MemoryCorpus([b'l' * 200] * 600)
+  batch = MixedRows(Mixture([short, long], (1.0, 1.0)), 32, 0).batch(0, BLOCK)
+  of_short, of_long = (int((batch.bytes == ord(letter)).sum()) for letter in 'sl')
+  assert (batch.segment_ids > 0).mean() > 0.99
+  assert of_short / of_long == pytest.approx((1 / 3) / (200 / 202), rel=0.05)  # the rest is BOS and EOS
+
+
+def test_a_mixture_of_one_order_is_told_from_one_of_several():
+  new = Mixture(CORPORA[:2], (1.0, 1.0)).identity()
+  old = [{key: value for key, value in entry.items() if key != 'order'} for entry in new]
+  assert differences(old, new) == [] and is_reordered(old, new)
+  assert not is_reordered(new, new) and not is_reordered(old[:1], new[:1])
 
 
 def test_config_values_become_sources_with_weights():

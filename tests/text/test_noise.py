@@ -130,10 +130,13 @@ def test_word_noise_leaves_white_space_where_it_is(spec):
     assert [sorted(word) for word in got.split()] == [sorted(word) for word in text.split()]
 
 
-def test_permuting_moves_a_fifth_of_long_words():
-  text = ''.join(chr(0x4E00 + i) for i in range(5000))
-  moved = np.mean([a != b for a, b in zip(noisy('permute_in_words', text), text, strict=True)])
-  assert moved == pytest.approx(0.19, abs=0.02)  # a tenth chosen, each with a partner, few of them twice
+@pytest.mark.parametrize('size', [2, 5, 40])
+@pytest.mark.parametrize(('rate', 'share'), [(0.1, 0.098), (0.2, 0.182)])
+def test_permuting_moves_about_its_rate_of_the_characters_of_words(size, rate, share):
+  words = [''.join(chr(0x4E00 + (start + i) % 20_000) for i in range(size)) for start in range(0, 40_000, size)]
+  got = noisy(f'permute_in_words(rate={rate})', ' '.join(words)).split(' ')
+  moved = [a != b for new, word in zip(got, words, strict=True) for a, b in zip(new, word, strict=True)]
+  assert np.mean(moved) == pytest.approx(share, abs=0.01)
 
 
 def test_replacing_draws_from_the_document():

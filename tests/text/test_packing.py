@@ -47,7 +47,7 @@ def check_rows(corpus, plan, seq_len):
   batch = packing.materialise(corpus, pieces, len(plan), seq_len)
   scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, len(plan), seq_len)
   for row, pieces in enumerate(rows):
-    expected, segment_ids, scored, is_eos = [], [], [], []
+    expected, segment_ids, scored, is_bos, is_eos = [], [], [], [], []
     assert pieces
     for segment, piece in enumerate(pieces, 1):
       document = symbols(corpus[piece.document])
@@ -56,6 +56,7 @@ def check_rows(corpus, plan, seq_len):
       expected += document[piece.start : piece.stop]  # so the first symbol is the one before the first scored one
       segment_ids += [segment] * (piece.stop - piece.start)
       scored += [symbol >= piece.first_scored for symbol in range(piece.start, piece.stop)]
+      is_bos += [symbol == 0 for symbol in range(piece.start, piece.stop)]
       is_eos += [symbol == len(document) - 1 for symbol in range(piece.start, piece.stop)]
       counts[piece.document][piece.first_scored : piece.stop] += 1
     used = len(expected)
@@ -64,6 +65,8 @@ def check_rows(corpus, plan, seq_len):
     np.testing.assert_array_equal(batch.segment_ids[row], np.pad(segment_ids, (0, seq_len - used)))
     np.testing.assert_array_equal(scored_BxL[row], np.pad(scored, (0, seq_len - used)))
     np.testing.assert_array_equal(is_eos_BxL[row], np.pad(is_eos, (0, seq_len - used)))
+    np.testing.assert_array_equal(batch.eos[row], np.pad(is_eos, (0, seq_len - used)))
+    np.testing.assert_array_equal(batch.bos[row], np.pad(is_bos, (0, seq_len - used)))
   for count in counts:
     np.testing.assert_array_equal(count, [0] + [1] * (len(count) - 1))
   return batch, scored_BxL

@@ -28,7 +28,7 @@ def take(number, **kwargs):
 
 
 def rows_of(batches):
-  return np.concatenate([np.stack([batch.bytes, batch.segment_ids], -1) for batch in batches])
+  return np.concatenate([np.stack([batch.bytes, batch.segment_ids, batch.specials], -1) for batch in batches])
 
 
 @pytest.fixture(scope='module')

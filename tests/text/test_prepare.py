@@ -294,3 +294,19 @@ def test_the_command_ends_on_an_error_with_the_sentence_alone(tmp_path):
   result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
   assert result.returncode == 1 and result.stdout == ''
   assert result.stderr.startswith('error: data glob') and result.stderr.count('\n') == 1
+
+
+def test_the_command_says_what_it_passes_over(tmp_path, capsys):
+  (tmp_path / 'a.jsonl').write_text('{"text": "one"}\n\n{"text": "x", "text": "two"}\n\n')
+  (tmp_path / 'b.jsonl').write_text('')
+  (tmp_path / 'c.ndjson').symlink_to('a.jsonl')
+  source = f'--source=files:{tmp_path}/*.*json*#text'
+  main([source, f'--out={tmp_path}/data', '--validation=0', '--test=0', '--processes=1'])
+  said = capsys.readouterr().out
+  assert f'further names of files read already passed over: 1 (the first: {tmp_path}/c.ndjson)\n' in said
+  assert f'empty lines passed over: 2 (the first: {tmp_path}/a.jsonl:2)\n' in said
+  assert (
+    f"lines that give the field 'text' twice, of which the last counts: 1 (the first: {tmp_path}/a.jsonl:3)" in said
+  )
+  assert f'files without a record passed over: 1 (the first: {tmp_path}/b.jsonl)\n' in said
+  assert list(open_prepared(tmp_path / 'data', 'train')) == [b'one', b'two']

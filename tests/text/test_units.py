@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 import text
 from tests.text.tiny_subwords import TEXT, WORDS, write
@@ -108,6 +108,19 @@ def test_another_numbering_of_bytes_and_special_tokens_do_not_matter(file, tmp_p
   for word in (b'the towns', b'<|end|>', '日本語'.encode(), b'<s>'):
     assert b''.join(spelling.table[index] for index in spelling(word)) == word
   assert len(spelling('日本語'.encode())) < 9
+
+
+def test_what_a_file_enables_beside_its_merges_changes_no_unit(file, tmp_path):
+  theirs = Tokenizer.from_file(str(file))
+  theirs.enable_truncation(2)
+  theirs.enable_padding(length=50, pad_id=0, pad_token='!')
+  theirs.add_special_tokens(['the', 'cat'])
+  theirs.add_tokens([AddedToken(' sat', lstrip=True, rstrip=True)])
+  theirs.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(True)])
+  theirs.save(str(tmp_path / 'theirs.json'))
+  ours, same = units.parse(f'subword(file={file})'), units.parse(f'subword(file={tmp_path / "theirs.json"})')
+  for word in (b'the towns cat sat  the', b' sat', 'ภาษาไทย'.encode(), b'\xff the'):
+    assert [same.table[index] for index in same(word)] == [ours.table[index] for index in ours(word)]
 
 
 ROWS = st.lists(st.lists(WORDS.filter(len).map(lambda word: word[:24]), min_size=1, max_size=3), min_size=1, max_size=3)
@@ -225,6 +238,25 @@ def test_a_file_that_does_not_say_what_spells_a_word_is_one_sentence(name, file,
   with pytest.raises(ValueError, match=sentence) as error:
     units.parse(f'subword(file={path})')
   assert 'damaged.json' in str(error.value)
+
+
+@given(st.text(st.characters(exclude_characters='\0'), min_size=1).filter(str.strip), st.from_regex(r'\A[0-9a-f]*\Z'))
+def test_any_file_and_its_digest_come_back_from_a_specification(file, digest):
+  assert units.file_of(units.in_file(file, digest)) == (file, digest)
+  assert units.file_of('byte') is units.file_of('char(limit=0x80)') is None
+
+
+@pytest.mark.parametrize('name', ['a,b.json', 'a = (b).json', ' a.json', 'a"b".json', '日本,語.json'])
+def test_a_file_may_have_any_name(name, file, tmp_path):
+  (tmp_path / name).write_bytes(file.read_bytes())
+  found = units.parse(units.in_file(tmp_path / name, ''))
+  assert units.parse(found.name).table == found.table and units.file_of(found.name)[0] == str(tmp_path / name)
+
+
+@pytest.mark.parametrize('spec', ['subword(file="a\\q.json")', 'subword(file="a.json,digest=0)', 'subword(file="a"b)'])
+def test_quotes_that_do_not_close_are_a_sentence(spec):
+  with pytest.raises((ValueError, OSError), match=r'cannot be read|there is no file|has no argument'):
+    units.parse(spec)
 
 
 def test_a_file_that_is_missing_or_another_is_one_sentence(file, tmp_path):

@@ -1,5 +1,6 @@
 """Words: the published rule, any bytes, the cap, prefixes that never change, marks in batches."""
 
+import dataclasses
 import itertools
 import pickle
 
@@ -13,8 +14,10 @@ from unicode_segmentation_rs import split_word_bounds
 
 import text
 from tests.text import tiny_subwords
-from text import units, words
+from text import words
 from text.corpus import MemoryCorpus
+from text.packing import RowStream
+from text.rows import training_batch
 
 KINDS = ['hat', 'whitespace', 'uax29', 'fixed']
 PIECES = [
@@ -233,6 +236,8 @@ def test_a_stream_closes_the_words_of_the_whole_text(kind, document, limit, data
   assert closed == expected[: len(closed)]
   if kind != 'uax29':
     assert closed == expected[:-1]
+  assert closed + stream.close() == expected == split.words(document)
+  assert stream.close() == [] and stream.open == b''
 
 
 def test_a_stream_knows_a_word_as_soon_as_the_next_one_begins():
@@ -316,6 +321,16 @@ def test_marks_equal_a_loop_over_segments(kind, rows):
   assert batch.word_starts.dtype == bool and batch.bytes is bytes_BxL and batch.segment_ids is segment_ids_BxL
 
 
+def test_the_values_of_bos_and_eos_in_text_that_a_row_cuts_are_marked_as_text():
+  rows = text.Batch.of([b'\xfeab\xff', b'ab\xff'])
+  for specials, expected in (([[0], []], [[0, 1], [0]]), ([[], [2]], [[0], [0, 2]])):
+    is_special = np.zeros(rows.bytes.shape, bool)
+    for row, places in enumerate(specials):
+      is_special[row, places] = True
+    starts = words.mark(dataclasses.replace(rows, specials=is_special), 'whitespace').word_starts
+    assert [np.flatnonzero(row).tolist() for row in starts] == expected
+
+
 def test_device_batches_are_marked_too_but_not_while_they_are_traced():
   batch = text.Batch.of([b'\xfeab cd\xff', b'x'])
   assert words.mark(batch, None) is batch
@@ -327,17 +342,15 @@ def test_device_batches_are_marked_too_but_not_while_they_are_traced():
 
 def test_the_pipeline_marks_words_and_units_in_processes_as_in_a_thread(tmp_path):
   corpus = MemoryCorpus([f'Some words, {index} of them; more…'.encode() for index in range(20)])
-  taken, subwords = [], f'subword(file={tiny_subwords.write(tmp_path / "subwords.json")})'
-  asked = {'words': 'hat(max_bytes=4)', 'units': subwords}
-  for workers in (0, 2):
-    rows = text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, workers=workers, **asked)
-    taken.append(list(itertools.islice(rows, 6)))
-    rows.close()
-  for batch, other in zip(*taken, strict=True):
-    np.testing.assert_array_equal(batch.word_starts, words.mark(batch, 'hat(max_bytes=4)').word_starts)
-    np.testing.assert_array_equal(batch.word_starts, other.word_starts)
-    np.testing.assert_array_equal(batch.units, units.mark(batch, subwords).units)
-    np.testing.assert_array_equal(batch.units, other.units)
+  subwords = f'subword(file={tiny_subwords.write(tmp_path / "subwords.json")})'
+  stream = RowStream(corpus.lengths, 32, 0)
+  for asked, workers in itertools.product(({'words': 'hat(max_bytes=4)'}, {'words': 'hat', 'units': subwords}), (0, 2)):
+    batches = text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, workers=workers, **asked)
+    for first, batch in enumerate(itertools.islice(batches, 6)):
+      expected = training_batch(corpus, stream.pieces(np.arange(2 * first, 2 * first + 2)), 2, 32, **asked)
+      np.testing.assert_array_equal(batch.word_starts, expected.word_starts)
+      np.testing.assert_array_equal(batch.units, expected.units)
+    batches.close()
   assert next(text.pipeline(corpus, batch_size=2, seq_len=32, seed=0)).word_starts is None
   with pytest.raises(ValueError, match="splitter 'bpe' is not known"):
     text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, words='bpe')

@@ -6,7 +6,8 @@ import random
 import jax
 import pytest
 
-from tests.training import tiny
+import training
+from tests.training import runs, tiny
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -40,6 +41,14 @@ def source(tmp_path_factory) -> str:
     text = ' '.join(chance.choices(words, k=chance.randrange(30, 200)))
     (directory / f'{number}.txt').write_text(text)
   return f'files:{directory}/*.txt'
+
+
+@pytest.fixture(scope='session')
+def stopped(source, tmp_path_factory):
+  """The work directory of a run with checkpoints of steps 5 and 10, the latter with a score: change copies only."""
+  workdir = tmp_path_factory.mktemp('stopped')
+  training.train(runs.thorough(tiny.get_config(source).to_dict()) | {'num_steps': 10}, workdir)
+  return workdir
 
 
 @pytest.fixture

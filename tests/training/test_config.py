@@ -36,6 +36,11 @@ def test_a_missing_key_is_named_in_full(make_config):
     ('data.source', '', "data.source must be a source of text or a list of (source, weight), got ''"),
     ('data.source', (('a', 1.0), ('b', -1.0)), "data source 'b' has the weight -1.0: weights are finite numbers"),
     ('data.source', ('a', 'b'), 'a data source is a string or a list of (source, weight)'),
+    (
+      'data.source',
+      'files:a/*.txt@all',
+      "data.validation is '', the held-out part of each source, but 'files:a/*.txt@all'",
+    ),
     ('data.validation', ('a', 'a'), "data.validation must be '', a source of text or a list of different ones"),
     ('optimizer.groups', {'a': {'multiplier': 0.1}}, 'missing config key optimizer.groups.a.pattern'),
     ('optimizer.groups', {'a': {'pattern': 'b('}}, "optimizer.groups.a.pattern 'b(' is not a regular expression"),

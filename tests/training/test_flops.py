@@ -23,6 +23,23 @@ def test_the_cost_is_that_of_the_reference(name, factor):
   assert {key for key in matched if matched[key] != flops.config_lib.resolve(original)[key]} == {'model'}
 
 
+WITHOUT_MLP = {'quickstart': (('m2', ('m2',), 'm2'), 32), 'quickstart_transformer': (('t2',), 8)}
+WITHOUT_MLP['quickstart_mamba'] = ('m5',), 32
+
+
+@pytest.mark.parametrize('name', WITHOUT_MLP)
+def test_a_backbone_without_mlp_changes_its_width_where_layers_are_too_coarse(name):
+  original, (layout, multiple) = config(name), WITHOUT_MLP[name]
+  original.model.arch_layout = layout
+  one, two = (flops.forward_flops(flops._resized(flops.config_lib.resolve(original), depth)) for depth in (1, 2))
+  for reference, changes in ((two, False), ((one + two) / 2, True)):
+    matched = flops.match(original, reference)
+    assert abs(flops.forward_flops(matched) / reference - 1) < flops.TOLERANCE
+    *outer, width = matched['model']['d_model']
+    assert (width != original.model.d_model[-1]) == changes and width % multiple == 0
+    assert outer == list(original.model.d_model[:-1])
+
+
 def test_a_model_that_costs_as_much_already_stays_as_it_is():
   same = flops.match(config('quickstart_hat'), config('quickstart_hat'))
   assert same == flops.config_lib.resolve(config('quickstart_hat'))

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -16,8 +17,10 @@ import byte_models
 import hnet
 import training
 from evaluation import bits_per_byte
-from tests.training import comparison, tiny
-from training import checkpoint
+from tests.text import tiny_subwords
+from tests.training import comparison, runs, tiny
+from text import units
+from training import checkpoint, config_flag
 from training import workdir as workdir_lib
 from training.state import flatten
 
@@ -26,21 +29,12 @@ from training.state import flatten
 def whole(source, tmp_path_factory):
   """The work directory of an undisturbed run with everything on: average, accumulation, dropout."""
   workdir = tmp_path_factory.mktemp('whole')
-  training.train(thorough(tiny.get_config(source).to_dict()), workdir)
+  training.train(runs.thorough(tiny.get_config(source).to_dict()), workdir)
   return workdir
-
-
-def thorough(config):
-  config['optimizer'] |= {'ema': 0.9, 'accumulate': 2}
-  return config
 
 
 def lines(workdir):
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-
-
-def steps(workdir):
-  return checkpoint.all_steps(workdir / 'checkpoints')
 
 
 def stop_after(step, monkeypatch, action):
@@ -67,12 +61,12 @@ def interrupted(config, workdir, monkeypatch):
 
 
 def test_a_run_leaves_config_metrics_checkpoints_and_a_model(whole, make_config):
-  assert json.loads((whole / 'config.json').read_text()) == json.loads(json.dumps(thorough(make_config())))
+  assert json.loads((whole / 'config.json').read_text()) == json.loads(json.dumps(runs.thorough(make_config())))
   assert [line['step'] for line in lines(whole)] == list(range(1, 21))
   assert 4 < lines(whole)[-1]['validation_bpb'] < lines(whole)[9]['validation_bpb'] < 8
   for name in ('loss', 'bpb', 'gradient_norm', 'learning_rate', 'bytes_per_second', 'model_flops_utilization'):
     assert lines(whole)[-1][name] > 0
-  assert steps(whole) == [15, 20] and list((whole / 'tensorboard').glob('events.out.tfevents.*'))
+  assert runs.steps(whole) == [15, 20] and list((whole / 'tensorboard').glob('events.out.tfevents.*'))
   loaded = training.load(whole)
   assert (loaded.step, loaded.config['model']['family']) == (20, 'tiny') and isinstance(loaded.model, tiny.Tiny)
   assert training.load(whole, 'best').step == 20 and training.load(whole, 15).step == 15
@@ -91,9 +85,9 @@ def test_a_loaded_model_has_the_averaged_parameters_and_scores_what_training_sai
 def test_a_run_stopped_by_a_signal_goes_on_bit_exactly_and_logs_each_step_once(
   whole, make_config, tmp_path, monkeypatch
 ):
-  config = thorough(make_config())
+  config = runs.thorough(make_config())
   interrupted(config, tmp_path, monkeypatch)
-  assert steps(tmp_path)[-1] == 11 and len(lines(tmp_path)) == 11
+  assert runs.steps(tmp_path)[-1] == 11 and len(lines(tmp_path)) == 11
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 12, "loss": 1.0}\n{"step": 13, "lo')  # what a kill leaves behind
   training.train(config, tmp_path)
@@ -119,82 +113,30 @@ def test_a_run_in_a_hurry_is_killed_by_the_second_signal(make_config, tmp_path, 
     signal.signal(signal.SIGINT, before)
 
 
-def largest_file(path):
-  return max((file for file in path.rglob('*') if file.is_file()), key=lambda file: file.stat().st_size)
+def test_a_closed_terminal_saves_however_often_it_says_so(make_config, tmp_path, monkeypatch):
+  def hang_up():
+    for _ in range(2):  # the terminal, and its shell
+      os.kill(os.getpid(), signal.SIGHUP)
+      time.sleep(0.1)
 
-
-def flip_a_bit(path, items=('params', 'ema')):
-  for item in items:
-    file = largest_file(path / item)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 16
-    file.write_bytes(data)
-
-
-DAMAGE = {
-  'a flipped bit': flip_a_bit,
-  'a short file': lambda path: os.truncate(largest_file(path / 'ema'), 100),
-  'no manifest': lambda path: (path / 'ema' / 'manifest.ocdbt').unlink(),
-  'no record': lambda path: (path / 'record' / 'metadata').unlink(),
-  'another record': lambda path: (path / 'record' / 'metadata').write_text('{"step": 11}'),
-  'nothing at all': lambda path: [file.unlink() for file in path.rglob('*') if file.is_file()],
-}
-
-
-@pytest.fixture(scope='module')
-def stopped(source, tmp_path_factory):
-  """A run with checkpoints of steps 5 and 10, the latter with a score."""
-  workdir = tmp_path_factory.mktemp('stopped')
-  training.train(thorough(tiny.get_config(source).to_dict()) | {'num_steps': 10}, workdir)
-  return workdir
-
-
-@pytest.mark.parametrize('damage', DAMAGE)
-def test_the_newest_whole_checkpoint_is_used_and_said(damage, stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
-  DAMAGE[damage](workdir / 'checkpoints' / '10')
-  loaded = training.load(workdir)
-  said = capsys.readouterr().out
-  assert loaded.step == 5 and said.count('\n') == 1 and 'checkpoints/10 is damaged' in said and 'step 5 is used' in said
-  with pytest.raises(ValueError, match='checkpoints/10 is damaged'):
-    training.load(workdir, 10)
-
-
-DAMAGE_TO_STATE = {
-  'no record': DAMAGE['no record'],
-  'a flipped bit of a moment': lambda path: flip_a_bit(path, ['optimizer']),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGE_TO_STATE)
-def test_training_goes_on_from_the_newest_whole_checkpoint(damage, stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
-  DAMAGE_TO_STATE[damage](workdir / 'checkpoints' / '10')
-  config = json.loads((workdir / 'config.json').read_text())
-  training.train(config, workdir)
-  assert 'checkpoints/10 is damaged' in (said := capsys.readouterr().out) and 'training goes on from step 5' in said
-  assert steps(workdir) == [5, 10] and (workdir / 'checkpoints' / '10.damaged').is_dir()
-  assert comparison.differences(stopped, workdir, 10) == []
-
-
-def test_a_directory_without_a_whole_checkpoint_is_an_error(stopped, tmp_path):
-  workdir = copy_of(stopped, tmp_path)
-  for step in steps(workdir):
-    flip_a_bit(workdir / 'checkpoints' / str(step))
-  before = sorted(workdir.rglob('*'))
-  with pytest.raises(ValueError, match=r'no checkpoint in .* is whole'):
-    training.train(json.loads((workdir / 'config.json').read_text()), workdir)
-  assert sorted(workdir.rglob('*')) == before
-
-
-def copy_of(workdir, target) -> pathlib.Path:
-  return pathlib.Path(shutil.copytree(workdir, target / 'copy'))
+  stop_after(10, monkeypatch, hang_up)
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  try:
+    with pytest.raises(training.Interrupted, match=r'^SIGHUP: stopped after step 11, which is saved in ') as stopped:
+      training.train(make_config(), tmp_path)
+    assert stopped.value.signal_number == signal.SIGHUP and runs.steps(tmp_path)[-1] == 11
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    training.train(make_config(), tmp_path)
+    assert runs.steps(tmp_path)[-1] == 20 and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_a_changed_model_is_refused_and_nothing_is_touched(stopped, make_config):
   before = {path: path.stat().st_mtime_ns for path in stopped.rglob('*')}
   with pytest.raises(ValueError, match=r'was trained with another config \(model\.width: 8 -> 16\)'):
-    training.train(thorough(make_config(**{'model.width': 16})) | {'num_steps': 10}, stopped)
+    training.train(runs.thorough(make_config(**{'model.width': 16})) | {'num_steps': 10}, stopped)
   assert {path: path.stat().st_mtime_ns for path in stopped.rglob('*')} == before
 
 
@@ -225,20 +167,24 @@ def test_the_same_text_in_another_place_is_the_same_and_another_share_is_not(sou
 
 
 def test_what_a_kill_left_half_written_is_said_and_cleared_away(stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
+  workdir = runs.copy_of(stopped, tmp_path)
   half = workdir / 'checkpoints' / '12.orbax-checkpoint-tmp'
   half.mkdir()
   training.train(json.loads((workdir / 'config.json').read_text()) | {'num_steps': 12}, workdir)
   said = capsys.readouterr().out
   assert f'{half} was being written when the run was stopped' in said and 'goes on from step 10 of 12' in said
-  assert steps(workdir) == [10, 12] and not half.exists()
+  assert runs.steps(workdir) == [10, 12] and not half.exists()
 
 
 def test_a_run_can_be_extended_but_not_shortened(stopped, tmp_path, capsys):
-  workdir = copy_of(stopped, tmp_path)
+  workdir = runs.copy_of(stopped, tmp_path)
   config = json.loads((workdir / 'config.json').read_text())
   assert training.train(config, workdir)['validation_bpb'] == lines(stopped)[-1]['validation_bpb']
-  assert 'has been trained to step 10 already' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  source = config['data']['source']
+  assert 'has been trained to step 10 already' in said
+  assert f'trains on {source} (train): 5' in said and f'validates on {source} (validation): ' in said
+  assert said.count(' of 60 documents, ') == 2 and 'stand in the training text' not in said
   with pytest.raises(ValueError, match=r'num_steps is 9, but .* has been trained to step 10 already'):
     training.train(config | {'num_steps': 9}, workdir)
   training.train(config | {'num_steps': 12}, workdir)
@@ -294,19 +240,21 @@ def test_a_full_disk_harms_no_earlier_checkpoint_and_training_goes_on(
   limit = lambda size: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
   def fill():
-    while steps(tmp_path) != [5]:  # that checkpoint was begun before the disk was full
+    while runs.steps(tmp_path) != [5]:  # that checkpoint was begun before the disk was full
       time.sleep(0.01)
     limit(3000)()
 
   stop_after(10, monkeypatch, fill)
   stop_after(20, monkeypatch, limit(soft))
   try:
-    training.train(thorough(make_config(**{'checkpoint.keep_latest': 9})), tmp_path)
+    training.train(runs.thorough(make_config(**{'checkpoint.keep_latest': 9})), tmp_path)
   finally:
     limit(soft)()
   said = capsys.readouterr().out
   assert 'the checkpoint of step 10 could not be written' in said and 'metrics cannot be written' in said
-  assert 10 not in steps(tmp_path) and {5, 20} <= set(steps(tmp_path)) and training.load(tmp_path, 5).step == 5
+  assert (
+    10 not in runs.steps(tmp_path) and {5, 20} <= set(runs.steps(tmp_path)) and training.load(tmp_path, 5).step == 5
+  )
   assert comparison.differences(whole, tmp_path, 20) == []
 
 
@@ -326,7 +274,28 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(make_config, tmp_path, mo
   scored = lambda *args, **kwargs: dataclasses.replace(evaluate(*args, **kwargs), bits_per_byte=next(scores))
   monkeypatch.setattr(bits_per_byte, 'evaluate', scored)
   training.train(make_config(num_steps=30, **{'checkpoint.keep_latest': 1}), tmp_path)
-  assert steps(tmp_path) == [10, 30] and training.load(tmp_path, 'best').step == 10
+  assert runs.steps(tmp_path) == [10, 30] and training.load(tmp_path, 'best').step == 10
+
+
+def test_a_validation_that_is_not_finite_is_left_out_and_said_and_training_goes_on(
+  source, make_config, tmp_path, capsys
+):
+  (tmp_path / 'bad.txt').write_bytes(b'the cat \x07 sat')
+  good, bad = source, f'files:{tmp_path}/bad.txt@all'
+  config = make_config(num_steps=10, **{'data.validation': [good, bad], 'model.poison_byte': 7})
+  values = training.train(config, tmp_path / 'two')
+  said = capsys.readouterr().out
+  assert re.search(r'step 10: no validation score: .* document 0 of .*bad.txt', said)
+  for found in (values, lines(tmp_path / 'two')[-1]):
+    scores = {name for name in found if name.startswith('validation')}
+    assert {f'validation_bpb/{good}', f'validation_eos_bits/{good}'} <= scores
+    assert 'validation_bpb' not in scores and not any(name.endswith(bad) for name in scores)
+  with pytest.raises(ValueError, match=r'no checkpoint in .* has a validation score'):
+    training.load(tmp_path / 'two', 'best')
+  values = training.train(
+    make_config(num_steps=10, **{'data.validation': bad, 'model.poison_byte': 7}), tmp_path / 'one'
+  )
+  assert not any(name.startswith('validation') for name in values) and runs.steps(tmp_path / 'one') == [5, 10]
 
 
 def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):
@@ -342,6 +311,84 @@ def test_best_needs_a_score_and_a_step_must_exist(whole, tmp_path):
     training.load(tmp_path / 'checkpoints')
   with pytest.raises(FileNotFoundError, match='is not a work directory: there is no such directory'):
     training.load(tmp_path / 'nothing')
+
+
+def test_what_the_command_line_can_set_trains(source, make_config, tmp_path):
+  config, second = make_config(), f'noise:upper_case:{source}'
+  entries = [f"data.source=(('{source}', 3.0), ('{second}', 1.0))", f"data.validation=('{second}',)", 'num_steps=1']
+  entries += ['optimizer.lr_multipliers=paper', 'eval.seq_len=16', 'optimizer.groups.head.pattern=^head']
+  config_flag.change(config, entries)
+  training.train(config, tmp_path)
+  saved = json.loads((tmp_path / 'config.json').read_text())
+  assert saved['data']['source'] == [[source, 3.0], [second, 1.0]] and saved['data']['validation'] == [second]
+  assert saved['eval']['seq_len'] == 16 and saved['optimizer']['groups'] == {'head': {'pattern': '^head'}}
+
+
+@pytest.fixture(scope='module')
+def of_subwords(source, tmp_path_factory):
+  """A run of subwords from sub.json of the directory around it, stopped at step 10; its config as a user writes it."""
+  directory = tmp_path_factory.mktemp('subwords')
+  tiny_subwords.write(directory / 'sub.json', vocabulary=300)
+  config = tiny.get_config(source).to_dict() | {'num_steps': 10}
+  config['model'] |= {'words': 'whitespace(max_bytes=16)', 'units': 'subword(file=sub.json)'}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(directory)
+    training.train(config, 'a,b=1')
+  return directory, config
+
+
+def test_a_work_directory_holds_the_file_of_its_units_wherever_both_are(of_subwords, tmp_path, monkeypatch, capsys):
+  directory, config = of_subwords
+  content = (directory / 'sub.json').read_bytes()
+  assert (directory / 'a,b=1' / 'units.json').read_bytes() == content and not list(directory.glob('**/*partial*'))
+  workdir = pathlib.Path(shutil.copytree(directory / 'a,b=1', tmp_path / 'moved, away'))
+  monkeypatch.chdir(tmp_path)
+  loaded = training.load('moved, away')
+  monkeypatch.chdir('/')
+  for spec in (loaded.config['model']['units'], loaded.model.units):
+    assert units.file_of(spec) == (str(workdir / 'units.json'), units.digest_of(content))
+  assert len(units.parse(loaded.model.units).table) == 300
+  # The same command goes on without the file, and where another directory has it.
+  training.train(config | {'num_steps': 11}, workdir)
+  assert f"'sub.json' is no longer what it was: its copy {workdir}/units.json is used" in capsys.readouterr().out
+  (tmp_path / 'elsewhere.json').write_bytes(content)
+  moved = f'subword(file={tmp_path}/elsewhere.json)', units.in_file('nothing.json', units.digest_of(content))
+  for step, spec in enumerate(moved, 12):
+    model = config['model'] | {'units': spec}
+    training.train(config | {'num_steps': step, 'model': model}, workdir)
+  assert training.load(workdir).step == 13 and (workdir / 'units.json').read_bytes() == content
+  # A next run takes parameters, and the file, from there.
+  model = config['model'] | {'units': loaded.model.units}
+  training.train(config | {'num_steps': 1, 'model': model, 'init_from': str(workdir)}, tmp_path / 'next')
+  assert (tmp_path / 'next' / 'units.json').read_bytes() == content
+
+
+def test_other_units_are_refused(of_subwords, tmp_path):
+  directory, config = of_subwords
+  workdir, other = shutil.copytree(directory / 'a,b=1', tmp_path / 'run'), tmp_path / 'other.json'
+  other.write_bytes((directory / 'sub.json').read_bytes() + b'\n')
+  changed = config | {'model': config['model'] | {'units': f'subword(file={other})'}}
+  with pytest.raises(ValueError, match=r"another config \(model\.units: 'subword\(file=units\.json,digest="):
+    training.train(changed | {'num_steps': 12}, workdir)
+  with pytest.raises(ValueError, match=r'init_from .* has the units subword\(digest=.* and the model'):
+    training.train(changed | {'init_from': str(workdir)}, tmp_path / 'next')
+  assert not (tmp_path / 'next').exists()
+
+
+def test_a_run_of_an_earlier_version_reads_the_file_where_it_is(of_subwords, tmp_path, monkeypatch):
+  directory, config = of_subwords
+  workdir = pathlib.Path(shutil.copytree(directory / 'a,b=1', tmp_path / 'run'))
+  (workdir / 'units.json').unlink()
+  for spec in ('subword(file=sub.json)', f'subword(file={directory}/sub.json)'):
+    saved = json.loads((workdir / 'config.json').read_text())
+    saved['model']['units'] = spec
+    (workdir / 'config.json').write_text(json.dumps(saved))
+    monkeypatch.chdir(directory)
+    assert training.load(workdir).step == 10
+  monkeypatch.chdir(tmp_path)
+  assert training.load(workdir).step == 10
+  training.train(config | {'model': config['model'] | {'units': spec}, 'num_steps': 11}, workdir)  # and keeps it now
+  assert (workdir / 'units.json').read_bytes() == (directory / 'sub.json').read_bytes()
 
 
 @pytest.mark.parametrize('workers', [0, 1])

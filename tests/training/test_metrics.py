@@ -8,6 +8,7 @@ import rich.console
 from tensorboardX.proto import event_pb2
 
 from training import flops
+from training import step as step_lib
 from training.metrics import Display, Meter, MetricsWriter, duration, summary_line
 
 
@@ -36,6 +37,17 @@ def test_tensorboard_has_what_is_finite_also_after_a_quick_restart(tmp_path):
     writer.write(step, {'loss': 0.5 * step, 'bpb': float('nan')})
     writer.close()
   assert list(events(tmp_path / 'tensorboard')) == [(1, 'loss', 0.5), (2, 'loss', 1.0)]
+
+
+def test_metrics_without_a_value_are_in_no_file_and_no_line(tmp_path):
+  values = step_lib.read({'loss': 1.0, 'bpb': 0.0, 'text_bytes': 0.0, 'eos_nats': 2.0, 'ends': 3.0, 'bytes': 4.0})
+  assert values == {'loss': 1.0, 'eos_nats': 2.0, 'bytes': 4.0}
+  writer = MetricsWriter(tmp_path, 0, print)
+  writer.write(1, values)
+  writer.close()
+  assert json.loads((tmp_path / 'metrics.jsonl').read_text()) == {'step': 1, **values}
+  assert {name for _, name, _ in events(tmp_path / 'tensorboard')} == values.keys()
+  assert 'bpb' not in summary_line(1, 2, values, 1.0)
 
 
 def test_a_new_writer_drops_what_is_after_its_step(tmp_path):

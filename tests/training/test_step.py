@@ -12,7 +12,7 @@ from text import words
 from training import config as config_lib
 from training import description, sharding, state
 from training.optimizer import make_optimizer, parameter_groups
-from training.step import NORM_DECAY, NORM_STEPS, make_step, split_rows
+from training.step import NORM_DECAY, NORM_STEPS, make_step, read
 
 
 def take_steps(config, batch, num_steps, start=lambda state: state):
@@ -37,7 +37,7 @@ def take_steps(config, batch, num_steps, start=lambda state: state):
     train_state = start(jax.jit(create)())
     for _ in range(num_steps):
       train_state, metrics = step(train_state, sharding.put_batch(batch, mesh))
-      taken.append((train_state, {name: float(value) for name, value in metrics.items()}))
+      taken.append((train_state, read(metrics)))
   return taken
 
 
@@ -63,12 +63,6 @@ def test_accumulated_micro_batches_equal_the_whole_batch(make_config, accumulate
     np.testing.assert_allclose(moments[1][path], moments[0][path], rtol=1e-4, atol=1e-9, err_msg=path)
 
 
-def test_micro_batches_take_an_equal_share_of_every_rows_in_order(make_config):
-  mesh = sharding.make_mesh(config_lib.parse(make_config()))
-  rows = jnp.arange(8)[:, None]
-  np.testing.assert_array_equal(split_rows(rows, 4, mesh)[..., 0], [[0, 1], [2, 3], [4, 5], [6, 7]])
-
-
 def test_the_loss_is_nats_per_scored_position_plus_weighted_auxiliary_losses(make_config):
   _, plain = first_step(make_config(**{'model.dropout': 0.0, 'loss_weights.ratio': 0.0}), ragged_batch())
   _, heavy = first_step(make_config(**{'model.dropout': 0.0, 'loss_weights.ratio': 3.0}), ragged_batch())
@@ -80,9 +74,34 @@ def test_the_loss_is_nats_per_scored_position_plus_weighted_auxiliary_losses(mak
   assert nats / scored == pytest.approx(plain['loss'], rel=1e-5)
 
 
-def test_a_batch_without_an_end_has_no_score_for_ends(make_config):
-  _, metrics = first_step(make_config(), text.Batch.of([b'abcdef'] * 8))
-  assert np.isnan(metrics['eos_nats']) and np.isfinite(metrics['bpb'])
+def test_means_of_nothing_are_left_out(make_config):
+  words_of = make_config(**{'model.words': 'whitespace'})
+  _, metrics = first_step(words_of, words.mark(text.Batch.of([b'abcdef'] * 8), 'whitespace'))
+  assert 'eos_nats' not in metrics and 'bytes_per_word' not in metrics and metrics['bpb'] > 0
+  _, metrics = first_step(words_of, words.mark(text.Batch.of([bytes([text.BOS, text.EOS])] * 8), 'whitespace'))
+  assert 'bpb' not in metrics and 'bytes_per_word' not in metrics and metrics['eos_nats'] > 0
+  assert not metrics.keys() & {'text_bytes', 'ends', 'words'}
+
+
+def test_no_metric_of_a_healthy_step_is_made_of_nan_or_inf(make_config):
+  config = make_config(**{'model.words': 'whitespace', 'optimizer.skip_norm': 10.0, 'optimizer.ema': 0.9})
+  batch = words.mark(text.Batch.of([b'abc', bytes([text.BOS, text.EOS]), b'', b'', b'', b'', b'', b'']), 'whitespace')
+  with jax.debug_nans(True), jax.debug_infs(True):
+    take_steps(config, batch, 2)
+
+
+def test_a_byte_255_before_a_cut_is_text_and_no_end(make_config):
+  config, rows = make_config(**{'loss_weights.ratio': 0.0}), text.Batch.of([b'abc\xff', b'\xfe\xff\xff'] * 4)
+  cut = dataclasses.replace(rows, specials=np.zeros(rows.bytes.shape, bool))
+  _, metrics = first_step(config, cut)
+  assert 'eos_nats' not in metrics and metrics['bpb'] * np.log(2) == pytest.approx(metrics['loss'], rel=1e-6)
+  ended = cut.specials.copy()
+  ended[0, 3] = True
+  _, with_one = first_step(config, dataclasses.replace(rows, specials=ended))
+  scored = np.sum(rows.scored)
+  assert with_one['loss'] == metrics['loss'] and with_one['bpb'] != metrics['bpb']
+  nats = with_one['bpb'] * np.log(2) * (scored - 1) + with_one['eos_nats']
+  assert nats / scored == pytest.approx(metrics['loss'], rel=1e-6)
 
 
 @pytest.mark.parametrize('accumulate', [1, 4])

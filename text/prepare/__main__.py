@@ -14,11 +14,12 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 
-from text import command_line, prepared
+from text import command_line, paths, prepared
 from text.corpus import Group
 from text.prepare.assignment import ByHash, ByPosition
 from text.prepare.display import Display
 from text.prepare.preparation import SHARD_BYTES, prepare
+from text.remarks import collected
 from text.sources import document_groups
 
 
@@ -39,12 +40,13 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--notes', help='kept in the metadata')
   parser.add_argument('--verify', metavar='DIR', help='only compares a prepared directory with its checksums')
   flags = parser.parse_args(arguments)
-  if flags.verify:
-    metadata = prepared.verify(flags.verify)
+  if flags.verify is not None:
+    metadata = prepared.verify(paths.of(flags.verify, '--verify'))
     print(f"'{flags.verify}': every file is as recorded ({metadata['documents']:,} documents)")
     return
-  if not flags.source or not flags.out:
+  if not flags.source or flags.out is None:
     raise ValueError('--source and --out are needed: `python -m text.prepare --help` lists the flags')
+  out = paths.of(flags.out, '--out', text=True)
   shares = {key: value for key in ('validation', 'test') if (value := getattr(flags, key)) is not None}
   rule = (ByPosition if flags.split == 'position' else ByHash)(**shares) if shares or flags.split else None
   sources = {split: getattr(flags, f'{split}_source') for split in ('validation', 'test')}
@@ -52,20 +54,23 @@ def main(arguments: list[str]) -> None:
     raise ValueError(
       '--split, --validation and --test divide --source: leave them out where a split has its own source'
     )
-  groups, source = document_groups(flags.source), flags.source
-  if any(sources.values()) or rule is not None:
-    groups = _all_of(groups)
-  if any(sources.values()):
-    groups = {'train': groups}
-    for split, its_source in sources.items():
-      if its_source:
-        groups[split] = _all_of(document_groups(its_source))
-        source += f' {split}={its_source}'
+  with collected() as remarks:
+    groups, source = document_groups(flags.source), flags.source
+    if any(sources.values()) or rule is not None:
+      groups = _all_of(groups)
+    if any(sources.values()):
+      groups = {'train': groups}
+      for split, its_source in sources.items():
+        if its_source:
+          groups[split] = _all_of(document_groups(its_source))
+          source += f' {split}={its_source}'
   metadata = {'licence': flags.license, 'notes': flags.notes}
   with Display() as display:
+    for said in remarks.sentences():
+      display.report(said)
     prepare(
       groups,
-      flags.out,
+      out,
       source=source,
       name=flags.name,
       splits=rule,

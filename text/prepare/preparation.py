@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from text import prepared
+from text import paths, prepared
 from text.corpus import Group
 from text.prepare import shards
 from text.prepare.assignment import SPLITS, ByHash, ByPosition
@@ -21,6 +21,7 @@ from text.prepare.shards import PARTIAL, Scan, Task
 from text.prepare.tasks import cut_digests, divide, make_tasks
 from text.prepare.workers import Workers
 from text.prepare.writer import finish
+from text.remarks import Remarks
 
 SHARD_BYTES = 64_000_000
 # Keys of corpus.json: what was asked for, and what came out.
@@ -58,10 +59,10 @@ def prepare(
   Raises, with one sentence, ValueError for arguments and documents, OSError for files. Where `out` is complete with the
   same source and settings nothing is done (whether the source changed since is not known); another one is refused.
   """
+  out = paths.of(out, 'out', text=True).absolute()
   request = _request(groups, out, source, name, splits, metadata, shard_bytes)
   if processes < 1:
     raise ValueError(f'processes={processes} must be at least 1')
-  out = Path(out).absolute()
   with _locked(out):
     if (complete := _begin(out, request)) is not None:
       report(f"'{out}' is complete: nothing to do")
@@ -92,7 +93,7 @@ def _request(groups, out, source, name, splits, metadata, shard_bytes) -> dict[s
     rule = (splits or ByHash()).describe()
   if shard_bytes < 1:
     raise ValueError(f'shard_bytes={shard_bytes} must be at least 1')
-  parts = Path(out).absolute().parts
+  parts = out.parts
   version = parts[-1] if re.fullmatch(r'\d+\.\d+\.\d+', parts[-1]) else None
   if name is None:
     name = parts[-2 if version else -1]
@@ -193,6 +194,12 @@ def _scan(out: Path, groups: list[Group], workers: Workers, report, progress) ->
     documents, size = documents + more_documents, size + more_bytes
     progress('reading', documents, size, done, len(missing))
   scans = [shards.read_scan(path) for path in paths]
+  passed_over = Remarks()
+  for part in scans:
+    for what, (count, first) in part.remarks.found.items():
+      passed_over.add(what, first, count)
+  for said in passed_over.sentences():
+    report(said)
   if not scans:
     return Scan(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, shards.DIGEST), np.uint8))
   names = ('counts', 'lengths_N', 'digests_Nx32')

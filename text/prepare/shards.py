@@ -18,6 +18,7 @@ import numpy as np
 
 from text import array_record
 from text.corpus import Group
+from text.remarks import Remarks, collected
 
 PARTIAL = '.partial'  # in the directory that is being prepared
 DIGEST = 32  # bytes of a SHA-256
@@ -25,11 +26,14 @@ DIGEST = 32  # bytes of a SHA-256
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-  """What is known of the documents of some groups. counts: [G] documents per group; lengths_N; digests_Nx32 uint8."""
+  """What is known of the documents of some groups. counts: [G] documents per group; lengths_N; digests_Nx32 uint8.
+  remarks: on what was passed over.
+  """
 
   counts: np.ndarray
   lengths_N: np.ndarray
   digests_Nx32: np.ndarray
+  remarks: Remarks = dataclasses.field(default_factory=Remarks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +74,26 @@ def scan(job: tuple[Path, list[Group]]) -> tuple[int, int]:
   """Keeps length and SHA-256 of every document of some groups on disk; returns the numbers of documents and bytes."""
   directory, groups = job
   counts, lengths, digests = [], [], bytearray()
-  for group in groups:
-    before = len(lengths)
-    for document in group:
-      if len(document) > array_record.LONGEST_DOCUMENT:
-        raise ValueError(
-          f"document {len(lengths) - before} of '{group.key}' has {len(document)} bytes, a record at most "
-          f'{array_record.LONGEST_DOCUMENT}: cut it into several documents'
-        )
-      lengths.append(len(document))
-      digests += hashlib.sha256(document).digest()
-    counts.append(len(lengths) - before)
+  with collected() as remarks:
+    for group in groups:
+      before = len(lengths)
+      for document in group:
+        if len(document) > array_record.LONGEST_DOCUMENT:
+          raise ValueError(
+            f"document {len(lengths) - before} of '{group.key}' has {len(document)} bytes, a record at most "
+            f'{array_record.LONGEST_DOCUMENT}: cut it into several documents'
+          )
+        lengths.append(len(document))
+        digests += hashlib.sha256(document).digest()
+      counts.append(len(lengths) - before)
   path = scan_path(directory, groups)
   with written(path) as file:
     np.savez(
-      file, counts=np.array(counts), lengths=np.array(lengths, np.int64), digests=np.frombuffer(digests, np.uint8)
+      file,
+      counts=np.array(counts),
+      lengths=np.array(lengths, np.int64),
+      digests=np.frombuffer(digests, np.uint8),
+      remarks=np.array(json.dumps(remarks.found)),
     )
   return len(lengths), sum(lengths)
 
@@ -92,7 +101,9 @@ def scan(job: tuple[Path, list[Group]]) -> tuple[int, int]:
 def read_scan(path: Path) -> Scan:
   """What `scan` kept."""
   with np.load(path) as arrays:
-    return Scan(arrays['counts'], arrays['lengths'], arrays['digests'].reshape(-1, DIGEST))
+    found = json.loads(str(arrays['remarks'])) if 'remarks' in arrays else {}
+    remarks = Remarks({what: tuple(counted) for what, counted in found.items()})
+    return Scan(arrays['counts'], arrays['lengths'], arrays['digests'].reshape(-1, DIGEST), remarks)
 
 
 # --- second pass

@@ -65,6 +65,11 @@ def _describe(out: Path, split: str, files: list[Shard]) -> dict[str, Any]:
   return {**totals, 'fingerprint': fingerprint.hexdigest(), 'index': index, 'shards': descriptions}
 
 
+def _escaped(text: str) -> str:
+  """With escapes for what is not UTF-8, as in the names of files; a protocol buffer takes no other text."""
+  return text.encode(errors='backslashreplace').decode()
+
+
 def _write_tfds_metadata(out: Path, metadata: dict[str, Any]) -> None:
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import dataset_info, file_adapters, naming
@@ -81,8 +86,8 @@ def _write_tfds_metadata(out: Path, metadata: dict[str, Any]) -> None:
   info = dataset_info.DatasetInfo(
     builder=identity,
     features=tfds.features.FeaturesDict({'text': tfds.features.Text()}),
-    description=metadata['source'],
-    license=metadata.get('licence'),
+    description=_escaped(metadata['source']),
+    license=_escaped(metadata.get('licence') or '') or None,
   )
   info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
   template = naming.ShardedFileTemplate(data_dir=out, dataset_name=name, filetype_suffix='array_record')

@@ -12,13 +12,16 @@ only then are older ones removed. A checkpoint is whole if it can be read and al
 from training.checkpoint.reading import (
   METRIC,
   DamagedCheckpoint,
+  RemovedCheckpoint,
   all_steps,
   best_step,
   damage,
   half_written,
   load_params,
+  of_first,
   read_record,
   restore,
+  sums_of,
 )
 from training.checkpoint.writing import Checkpoints, roll_back
 
@@ -26,12 +29,15 @@ __all__ = [
   'METRIC',
   'Checkpoints',
   'DamagedCheckpoint',
+  'RemovedCheckpoint',
   'all_steps',
   'best_step',
   'damage',
   'half_written',
   'load_params',
+  'of_first',
   'read_record',
   'restore',
   'roll_back',
+  'sums_of',
 ]

@@ -4,20 +4,19 @@ DIR: a work directory, or the directory `checkpoints` in it. A line for each ste
 it was saved. Ends with code 0 if all are whole, and 1 if one is damaged or there is none.
 """
 
-import argparse
-import pathlib
 import sys
 
+from text import command_line, paths
 from training import checkpoint
 from training.workdir import CHECKPOINTS
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
   """`verify DIR`: a line for each step, and code 1 if one is damaged."""
-  parser = argparse.ArgumentParser(prog='python -m training.checkpoint', description='Checkpoints of a run.')
+  parser = command_line.Parser(prog='python -m training.checkpoint', description='Checkpoints of a run.')
   verify = parser.add_subparsers(required=True).add_parser('verify', help='read all of them and say which are whole')
-  verify.add_argument('directory', type=pathlib.Path, help='a work directory, or its checkpoints')
-  directory = parser.parse_args().directory
+  verify.add_argument('directory', metavar='DIR', help='a work directory, or its checkpoints')
+  directory = paths.of(parser.parse_args(arguments).directory, 'DIR', text=True)
   directory = directory / CHECKPOINTS if (directory / CHECKPOINTS).is_dir() else directory
   steps, damaged = checkpoint.all_steps(directory), 0
   if not steps:
@@ -25,7 +24,7 @@ def main() -> None:
   for step in steps:
     try:
       found = checkpoint.damage(directory, step)
-    except FileNotFoundError:
+    except FileNotFoundError:  # its run goes on
       found = []
     if not (directory / str(step)).is_dir():
       print(f'step {step}: removed by its run meanwhile')
@@ -39,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  command_line.run(main)

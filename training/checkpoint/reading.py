@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from training.state import COUNTERS, Flat, TrainState, flatten, rebuild
 
 METRIC = 'validation_bpb'
 REMOVED = '.removed'  # suffix of a step on its way out
+_REMOVED = 'removed: '  # before what a process tells of a step that is no longer there
 FREE_BYTES, BYTES_OF_A_BYTE = 100_000_000, 200  # an array may be as large as this and so many times the step's files
 
 
@@ -27,11 +29,22 @@ class DamagedCheckpoint(ValueError):
   """A checkpoint that cannot be read, or whose content is not what was saved."""
 
 
+class RemovedCheckpoint(FileNotFoundError):
+  """A checkpoint that is not there, or no longer: its run removed it, perhaps while it was read."""
+
+
 def all_steps(directory: pathlib.Path) -> list[int]:
-  """The steps saved in a directory, ascending; none where there is no directory."""
+  """The steps saved in a directory, ascending; none where there is no directory.
+
+  A run may save and remove steps meanwhile: where all that were listed are gone, newer ones are there by now.
+  """
   if not directory.is_dir():
     return []
-  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+  listed = None
+  while listed != (listed := [path for path in directory.iterdir() if path.name.isdecimal()]):
+    if found := sorted(int(path.name) for path in listed if path.is_dir()):
+      return found
+  return []
 
 
 def half_written(directory: pathlib.Path) -> list[str]:
@@ -45,19 +58,37 @@ def records(directory: pathlib.Path) -> dict[int, dict[str, Any]]:
   """{step: record} of the saved steps whose record can be read, ascending."""
   found = {}
   for step in all_steps(directory):
-    with contextlib.suppress(DamagedCheckpoint):
+    with contextlib.suppress(DamagedCheckpoint, RemovedCheckpoint):
       found[step] = read_record(directory, step)
   return found
 
 
-def scores(directory: pathlib.Path) -> dict[int, float]:
-  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read."""
-  return {step: record[METRIC] for step, record in records(directory).items() if record[METRIC] is not None}
+def scores(directory: pathlib.Path) -> list[dict[int, float]]:
+  """{step: validation bits per byte} of the saved steps that were evaluated and whose record can be read, apart for
+  those that were measured on other text, bytes or rows; those like the newest are the last.
+  """
+  alike: dict[str, dict[int, float]] = {}
+  for step, record in records(directory).items():
+    if record[METRIC] is not None and math.isfinite(record[METRIC]):
+      measured = json.dumps(record.get('measured'), sort_keys=True)  # earlier records do not say
+      alike[measured] = alike.pop(measured, {}) | {step: record[METRIC]}
+  return list(alike.values())
 
 
-def best_step(directory: pathlib.Path) -> int:
-  """The saved step with the lowest validation bits per byte; raises ValueError if none was evaluated."""
-  found = scores(directory)
+def best_step(directory: pathlib.Path, report: Callable[[str], None] = print) -> int:
+  """The saved step with the lowest validation bits per byte of those that were measured as the newest was; a sentence
+  to `report` names the others. Raises ValueError if none was evaluated.
+  """
+  groups, steps = [], None
+  while not groups and steps != (steps := all_steps(directory)):  # its run may have removed those that were there
+    groups = scores(directory)
+  *others, found = groups or [{}]
+  if others:
+    named = ', '.join(str(step) for step in sorted(step for group in others for step in group))
+    report(
+      f'steps {named} in {directory} were validated on other text, bytes or rows than step {max(found)}: they are not '
+      'among those of which the best is taken'
+    )
   if not found:
     raise ValueError(
       f'no checkpoint in {directory} has a validation score: name a step instead of best ({_have(directory)})'
@@ -66,16 +97,18 @@ def best_step(directory: pathlib.Path) -> int:
 
 
 def read_record(directory: pathlib.Path, step: int) -> dict[str, Any]:
-  """The JSON of a step. Raises FileNotFoundError if there is no such step, DamagedCheckpoint if it is not whole."""
+  """The JSON of a step. Raises RemovedCheckpoint if there is no such step, DamagedCheckpoint if it is not whole."""
   path = directory / str(step)
   if not path.is_dir():
-    raise FileNotFoundError(f'there is no checkpoint of step {step} in {directory} ({_have(directory)})')
+    raise RemovedCheckpoint(f'there is no checkpoint of step {step} in {directory} ({_have(directory)})')
   try:
     record = json.loads(record_path(directory, step).read_bytes())
     # Earlier records have one digest for each item, and their own among them.
     seal = record['digests'].pop('record') if 'digests' in record else record.pop('checksum')
     whole = seal == _checksum(record) and record['step'] == step and _has_sums(record)
   except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    if not path.is_dir():
+      raise _removed(path) from None
     raise _damaged(path, f'its record cannot be read: {reason(error)}') from None
   if not whole:
     raise _damaged(path, 'its record is not what was saved')
@@ -119,7 +152,7 @@ def restore(
   """(state, record) of one step, on the devices of `mesh`; in every process of a job, or in none of them. Raises as
   `read_record` does, and ValueError if the step is of another model.
   """
-  record, flats = _restore_items(directory, step, items_of(abstract), mesh)
+  record, flats = _restore_items(directory, step, lambda record: items_of(abstract), mesh)
   places = sharding.shardings(abstract, mesh)
   counters = {
     name: jax.device_put(jnp.asarray(record.get(name, 0), getattr(abstract, name).dtype), getattr(places, name))
@@ -131,8 +164,9 @@ def restore(
 
 def load_params(directory: pathlib.Path, step: int, abstract: Flat, mesh: jax.sharding.Mesh) -> Flat:
   """The parameters to evaluate with: the average if the run keeps one, else the last. Raises as `restore` does."""
-  name = 'ema' if 'ema' in sums_of(read_record(directory, step)) else 'params'
-  return _restore_items(directory, step, {name: abstract}, mesh)[1][name]
+  choose = lambda record: {'ema' if 'ema' in sums_of(record) else 'params': abstract}
+  (params,) = _restore_items(directory, step, choose, mesh)[1].values()
+  return params
 
 
 def damage(directory: pathlib.Path, step: int) -> list[str]:
@@ -168,26 +202,36 @@ def from_all(text: str) -> list[str]:
   return [text for text in gathered if text]
 
 
+def of_first(text: str) -> str:
+  """The text, which is not empty, of the first process; all processes call it in step."""
+  return from_all(text)[0]
+
+
 def reason(error: object) -> str:
   """A failure in one short line; TensorStore's fill a page, and end with the system's error number."""
   system_error = re.search(r"os_error_code='(\d+)'", str(error))
   return os.strerror(int(system_error.group(1))) if system_error else _short(error)
 
 
-def _restore_items(directory, step, items: Mapping[str, Flat], mesh) -> tuple[dict[str, Any], dict[str, Flat]]:
-  """(record, the items' arrays, checked). All processes of a job come to the same end."""
-  path, problem, record, flats = directory / str(step), '', {}, {}
+def _restore_items(
+  directory: pathlib.Path, step: int, choose: Callable[[dict], Mapping[str, Flat]], mesh: jax.sharding.Mesh
+) -> tuple[dict[str, Any], dict[str, Flat]]:
+  """(record, the items' arrays, checked). choose: names of items and their arrays, by the record. All processes of a
+  job come to the same end.
+  """
+  path, problem, record, flats = directory / str(step), None, {}, {}
+  began = _identity(path)
   try:
     record = read_record(directory, step)
-    for name, abstract in items.items():
+    for name, abstract in choose(record).items():
       _refuse_others(path, name, abstract, sums_of(record).get(name))
       flats[name] = array_store.place(path / name, abstract, sharding.shardings(dict(abstract), mesh))
   except array_store.OtherArray as error:
     raise ValueError(f'checkpoint {path} is of another model: {error}') from None
   except array_store.Unreadable as error:
-    problem = str(_damaged(path, (damage(directory, step) or [reason(error)])[0]))
-  except DamagedCheckpoint as error:
-    problem = str(error)
+    problem = _problem(directory, step, began, error)
+  except (DamagedCheckpoint, RemovedCheckpoint) as error:
+    problem = error
   _raise_in_all(problem)
   found = []
   for name, flat in flats.items():
@@ -195,14 +239,36 @@ def _restore_items(directory, step, items: Mapping[str, Flat], mesh) -> tuple[di
     found += _differences(name, array_store.checksums(flat, isinstance(expected, int)), expected)
   # Of an array that all hold whole, each process has read, and checked, a copy of its own.
   also = f', nor are {len(found) - 1} others' if len(found) > 1 else ''
-  _raise_in_all(str(_damaged(path, found[0] + also)) if found else '')
+  was_removed = found and _identity(path) != began
+  _raise_in_all(_removed(path) if was_removed else _damaged(path, found[0] + also) if found else None)
   return record, flats
 
 
-def _raise_in_all(problem: str) -> None:
-  """Raises DamagedCheckpoint in all processes if one has a problem."""
-  if problems := from_all(problem):
-    raise DamagedCheckpoint(problems[0])
+def _problem(directory: pathlib.Path, step: int, began: tuple | None, error: Exception) -> OSError | ValueError:
+  """What to call an array that cannot be read: its run may have removed the step, or written another in its place."""
+  path = directory / str(step)
+  try:
+    found = damage(directory, step) if _identity(path) == began else []
+  except OSError:
+    found = []
+  return _removed(path) if _identity(path) != began else _damaged(path, (found or [reason(error)])[0])
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int, int] | None:
+  """Tells a directory from another one of the same name."""
+  try:
+    status = os.stat(path)
+  except OSError:
+    return None
+  return status.st_dev, status.st_ino, status.st_ctime_ns  # a number is given again when its directory is gone
+
+
+def _raise_in_all(problem: Exception | None) -> None:
+  """Raises the problem that a process has in all of them."""
+  removed = '' if isinstance(problem, DamagedCheckpoint) else _REMOVED
+  if problems := from_all('' if problem is None else f'{removed}{problem}'):
+    kind = RemovedCheckpoint if problems[0].startswith(_REMOVED) else DamagedCheckpoint
+    raise kind(problems[0].removeprefix(_REMOVED))
 
 
 def _refuse_others(path: pathlib.Path, name: str, abstract: Flat, sums: dict[str, int] | int | None) -> None:
@@ -248,6 +314,10 @@ def _checksum(record: Mapping[str, Any]) -> int:
 
 def _damaged(path: pathlib.Path, why: object) -> DamagedCheckpoint:
   return DamagedCheckpoint(f'checkpoint {path} is damaged ({_short(why)})')
+
+
+def _removed(path: pathlib.Path) -> RemovedCheckpoint:
+  return RemovedCheckpoint(f'checkpoint {path} was removed by its run while it was read ({_have(path.parent)})')
 
 
 def _short(text: object) -> str:

@@ -66,11 +66,12 @@ class Checkpoints:
       aside = _set_aside(self._directory / str(step))
       self._report(f'{error}; it was moved to {aside} and training goes on from step {found}')
 
-  def save(self, state: TrainState, position: Mapping[str, Any], metric: float | None) -> None:
+  def save(self, state: TrainState, position: Mapping[str, Any], metric: float | None, measured: Any = None) -> None:
     """Begins to write a step: waits for the step before, copies the arrays to the host, leaves the rest to a thread.
 
-    position: JSON data that `restore_newest` gives back. metric: validation bits per byte of this step if known. A
-    step that is already saved is not written again. What fails is reported; earlier checkpoints stay as they are.
+    position: JSON data that `restore_newest` gives back. metric: validation bits per byte of this step if known, and
+    measured, JSON data: on what. A step that is already saved is not written again. What fails is reported; earlier
+    checkpoints stay as they are.
     """
     step = int(state.step)
     if step == self._saved:
@@ -79,6 +80,7 @@ class Checkpoints:
     items = reading.items_of(state)
     record = {name: jax.device_get(getattr(state, name)).item() for name in COUNTERS} | {
       METRIC: metric,
+      'measured': measured,
       'position': dict(position),
       'checksums': {name: array_store.checksums(flat) for name, flat in items.items()},
     }
@@ -122,9 +124,9 @@ class Checkpoints:
       self._clear()  # a full disk needs the space
     return False
 
-  def finish(self, state: TrainState, position: Mapping[str, Any], metric: float | None) -> None:
+  def finish(self, state: TrainState, position: Mapping[str, Any], metric: float | None, measured: Any = None) -> None:
     """Saves the run's last state and waits for it. Raises OSError if it could not be written."""
-    self.save(state, position, metric)
+    self.save(state, position, metric, measured)
     self.wait()
     if self._saved != int(state.step):
       kept = all_steps(self._directory)
@@ -161,9 +163,10 @@ class Checkpoints:
 
   def _remove_old(self, newest: int) -> None:
     latest, best = self._keep
-    steps, scores = all_steps(self._directory), reading.scores(self._directory)
+    steps, alike = all_steps(self._directory), reading.scores(self._directory)
     good = [step for step, record in reading.records(self._directory).items() if _is_good(record)]
-    keep = {newest, *steps[-latest:], *good[-1:], *sorted(scores, key=scores.get)[:best]}
+    best_of_each = (step for scores in alike for step in sorted(scores, key=scores.get)[:best])
+    keep = {newest, *steps[-latest:], *good[-1:], *best_of_each}
     for step in steps:
       if step not in keep:
         with contextlib.suppress(OSError):  # what cannot be removed now may go after the next save

@@ -9,7 +9,6 @@ import random
 import re
 
 from absl import flags
-from ml_collections import config_flags
 
 import byte_models
 import hnet
@@ -20,7 +19,7 @@ from tests.fuzz.running import Target
 from tests.fuzz.sandbox import Refused
 from text import command_line as text_command_line
 from text import mixture, noise, sources, subwords, synthetic, units, words
-from training import command_line
+from training import command_line, config_flag
 from training import config as config_lib
 
 _CONFIGS = (
@@ -104,14 +103,14 @@ def _run_overrides(case: pathlib.Path) -> None:
   values, errors = flags.FlagValues(), io.StringIO()
 
   def call(argv):
+    config_flag.define('The experiment.', values)
     try:
-      config = config_flags.DEFINE_config_dict(
-        'config', _config('quickstart'), flag_values=values, lock_config=True, sys_argv=argv
-      )
-      values(argv)
+      values(config_flag.rewritten(argv, values))
     except flags.Error as error:  # absl prints it, with the usage
       raise Refused(text_command_line.sentence(error)) from None
-    byte_models.parse(config_lib.parse(config.value).model)
+    config = _config('quickstart')
+    config_flag.change(config, config_flag.changes(values))
+    byte_models.parse(config_lib.parse(config).model)
 
   try:
     with contextlib.redirect_stderr(errors):

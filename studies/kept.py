@@ -1,0 +1,55 @@
+"""Results that a study keeps for its next call, each with what it was measured on: another text, step, machine or code
+is measured again.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from evaluation import report
+
+HOME = pathlib.Path(__file__).parent.parent
+MODELS = ('byte_models', 'hnet', 'kernels', 'layers')  # packages that decide what a model computes, and how fast
+
+
+@functools.cache
+def code(*packages: str) -> str:
+  """SHA-256 over the source of packages: path and content of every .py file, 16 hex digits."""
+  digest = hashlib.sha256()
+  for package in packages:
+    for path in sorted((HOME / package).rglob('*.py')):
+      digest.update(f'{path.relative_to(HOME).as_posix()}\n'.encode() + path.read_bytes())
+  return digest.hexdigest()[:16]
+
+
+def machine() -> dict[str, Any]:
+  """What speeds are of, as JSON data."""
+  return {
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'cores': os.cpu_count(),
+    'host': platform.node(),
+    'jax': jax.__version__,
+  }
+
+
+def read(path: pathlib.Path, measured: Mapping[str, Any]) -> dict[str, Any] | None:
+  """What `write` kept in a file, if it was measured on exactly this."""
+  try:
+    found = json.loads(path.read_bytes())
+  except (FileNotFoundError, ValueError):
+    return None
+  return found if isinstance(found, dict) and found.get('measured') == json.loads(json.dumps(measured)) else None
+
+
+def write(path: pathlib.Path, measured: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+  """Keeps a result with what it was measured on; returns it as `read` does. Raises OSError."""
+  report.write_json(path, report.as_json({**found, 'measured': measured}))
+  return json.loads(path.read_bytes())
