@@ -1,4 +1,4 @@
-"""Whether the cost of a trained model's step follows its chunks: time against the FLOPs of the capacity that it runs at.
+"""Whether the cost of a trained model's step follows its chunks: time against FLOPs at the capacity that it runs at.
 
   python train.py --config=configs/quickstart.py --workdir=runs/target_6 --config.model.ratio_targets='(6.0,)'
   python train.py --config=configs/quickstart.py --workdir=runs/target_2 --config.model.ratio_targets='(2.0,)'

@@ -6,10 +6,10 @@
 
 The model is that of benchmarks/train_step.py with one thing changed at a time, its parameters fresh, the text held-out
 documents one behind the other. Each point runs in a process of its own and prints bytes a second (median over steps),
-the chunks' bytes and how far they fill the smallest capacity that holds them, forward FLOPs a byte by the model's own count, the share of the
-matmul peak that these make, memory, and the seconds to compile. Memory is what XLA plans for the step (arguments,
-results and temporaries), and the process's own peak beside it. What cannot be run for want of memory is a row that says
-so.
+the chunks' bytes and how far they fill the smallest capacity that holds them, forward FLOPs a byte by the model's own
+count, the share of the matmul peak that these make, memory, and the seconds to compile. Memory is what XLA plans for
+the step (arguments, results and temporaries), and the process's own peak beside it. What cannot be run for want of
+memory is a row that says so.
 """
 
 import copy

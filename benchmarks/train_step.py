@@ -9,7 +9,8 @@ Prints bytes a second (medians over turns), the ratio to the better of PyTorch w
 share of the machine's matmul peak, as each library reaches it on 4096 x 256 x 768 (float32). --weights is a directory
 of official weights (`hnet.save_pretrained`), whose boundaries on real text decide how many chunks there are; without it
 the model is fresh. Both sides compute the loss of the same rows; they must agree to 1e-4. The last line says what XLA
-counts in our step: how long its products take at the peak, and its traffic at the speed of large copies. Operations run one after the other, so the two overlap only within a product.
+counts in our step: how long its products take at the peak, and its traffic at the speed of large copies. Operations run
+one after the other, so the two overlap only within a product.
 """
 
 import importlib.util
