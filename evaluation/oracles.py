@@ -6,6 +6,7 @@ tests/test_contract.py holds every family to them on drawn text, benchmarks/devi
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,17 +55,21 @@ class Subject:
     """The parallel form, as numpy."""
     return jax.device_get(self.forward(self.model, self.marked(batch)))
 
-  def _decode(self, model: Any, prompts: Batch, prompt_B: jax.Array, symbols_BxN: jax.Array) -> jax.Array:
-    """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]."""
+  def _decode(
+    self, model: Any, prompts: Batch, prompt_B: jax.Array, symbols_BxN: jax.Array, starts_BxN: jax.Array
+  ) -> jax.Array:
+    """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]. starts: where words begin."""
+    is_marked = len(inspect.signature(model.step).parameters) == 3
     cache = model.init_cache(len(symbols_BxN), self.length)
     words = () if prompts.word_starts is None else (prompts.word_starts,)
     first, cache = model.prefill(prompts.bytes, prompt_B, cache, *words)
 
-    def step(cache, symbol_B):
-      logits, cache = model.step(symbol_B, cache)
+    def step(cache, symbol):
+      symbol_B, starts_B = symbol
+      logits, cache = model.step(symbol_B, cache, *[starts_B] * is_marked)
       return cache, logits
 
-    _, rest = jax.lax.scan(step, cache, symbols_BxN.T)
+    _, rest = jax.lax.scan(step, cache, (symbols_BxN.T, starts_BxN.T))
     return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
 
   def steps(self, batch: Batch, output: ModelOutput, prompts: Sequence[int]) -> list[tuple[np.ndarray, ...]]:
@@ -134,9 +139,11 @@ def streaming(subject: Subject, bytes_BxL: np.ndarray, prompts: Sequence[int], r
   output = subject(batch)
   steps = subject.steps(batch, output, prompts)
   symbols = np.zeros((len(steps), subject.num_steps), np.uint8)
-  for r, (symbol, _, _) in enumerate(steps):
+  starts = np.zeros(symbols.shape, bool)
+  for r, (symbol, at, _) in enumerate(steps):
     symbols[r, : len(symbol)] = symbol
-  arguments = jax.tree.map(lambda rows: rows[:, : subject.prompt], batch), np.array(prompts), symbols
+    starts[r, : len(symbol)] = batch.word_starts is not None and batch.word_starts[r, at]
+  arguments = jax.tree.map(lambda rows: rows[:, : subject.prompt], batch), np.array(prompts), symbols, starts
   streamed = np.asarray(subject.decode(subject.model, *arguments))
   found = Apart()
   for r, (symbol, at, expected) in enumerate(steps):

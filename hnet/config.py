@@ -60,6 +60,7 @@ class HNetConfig:
   ssm_cfg: tuple[tuple[str, Any], ...]
   attn_cfg: tuple[tuple[str, Any], ...]
   stages: tuple[StageConfig, ...]
+  words: str | None = None  # the splitter whose marks a boundary reads
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   dtype: str = 'float32'
   family: str = 'hnet'
@@ -90,6 +91,7 @@ _OPTIONAL = {
   'ssm_cfg': {},
   'attn_cfg': {},
   'chunking': 'hnet',
+  'words': None,
   'post_norm': True,
   'ratio_targets': None,
   'ratio_scope': 'global',
@@ -102,7 +104,7 @@ _OPTIONAL = {
 }
 _MOST_STAGES = 16
 _REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
-_ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
+_ONLY_WITH_CHUNKS = ('chunking', 'words', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
 _MOVED = ('boundary', 'unpool', 'combine', 'widen')
 
 
@@ -142,9 +144,16 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=stages,
+    words=_words(values['words']),
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
     dtype=values['dtype'],
   )
+
+
+def _words(spec: str | None) -> str | None:
+  from text import words  # the splitters' libraries are needed only here
+
+  return spec and words.parse(spec).name
 
 
 def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...], stack: Any) -> tuple:
@@ -161,7 +170,8 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
-    sizes, deviation = Sizes(widths[index], widths[min(index + 1, cuts)]), 0.02 * additions**-0.5
+    blocks = sum(count for _, count in parse_layout(of_stage[-1]))
+    sizes, deviation = Sizes(widths[index], widths[min(index + 1, cuts)], blocks), 0.02 * additions**-0.5
     if index == cuts:
       stages.append(StageConfig(sizes, deviation, main=stack(of_stage[0], index)))
     else:

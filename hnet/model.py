@@ -13,7 +13,7 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
-from layers import contract
+from layers import contract, segments
 from layers.capacity import FRESH
 from layers.chunks import Level
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
@@ -26,6 +26,8 @@ class HNet(nnx.Module):
 
   def __init__(self, config: HNetConfig, *, rngs: nnx.Rngs):
     self.config = config
+    if config.words:
+      self.words = config.words
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
     width = config.d_model[0]
     self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (config.vocab_size, width)))
@@ -36,16 +38,21 @@ class HNet(nnx.Module):
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
     bytes_BxL = jnp.asarray(batch.bytes)
-    level = Level.of_bytes(jnp.asarray(batch.segment_ids), {'bytes': bytes_BxL})
+    level = Level.of_bytes(jnp.asarray(batch.segment_ids), _marks(bytes_BxL, batch.word_starts))
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
     aux_losses, metrics = self._losses(decisions, logits, context)
+    # A document's first byte begins a chunk of every stage, with or without a vector inside for it.
+    is_first = any(stage.pool.make.reads == 'before' for stage in self.config.stages[:-1]) & level.valid
+    is_first &= segments.starts(level.segment_ids_BxC)
     return ModelOutput(
       nll=next_byte_nll(logits, batch),
       logits=logits,
-      segmentations=tuple(d.level.to_bytes(d.cut.emit) for d in decisions),
-      boundary_probabilities=tuple(d.level.to_bytes(jnp.where(d.level.valid, d.cut.p, 0.0)) for d in decisions),
+      segmentations=tuple(d.segments.outer.to_bytes(d.cut.emit) | is_first for d in decisions),
+      boundary_probabilities=tuple(
+        d.segments.outer.to_bytes(jnp.where(d.segments.outer.valid, d.cut.p, 0.0)) for d in decisions
+      ),
       needed=tuple(d.segments.needed for d in decisions),
       aux_losses=aux_losses,
       metrics=metrics,
@@ -62,16 +69,16 @@ class HNet(nnx.Module):
   def _losses(self, decisions: Sequence[stage_lib.Decision], logits_BxLxV: Array, context: Context) -> tuple:
     losses, metrics = {}, {}
     for index, (decision, stage) in enumerate(zip(decisions, self.config.stages, strict=False)):
-      drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.level.count_B)
+      drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.segments.outer.count_B)
       metrics[f'boundary_rate_{index}'] = drawn / jnp.maximum(slots, 1)
-      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(decisions[0].level.count_B) / jnp.maximum(drawn, 1)
+      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(decisions[0].segments.outer.count_B) / jnp.maximum(drawn, 1)
       inner = decision.segments.inner
       metrics[f'fill_{index}'] = jnp.mean(inner.count_B) / inner.segment_ids_BxC.shape[1]
       if stage.limit is not None:
         metrics[f'dropped_boundaries_{index}'] = decision.segments.dropped
       for part in stage.losses:
         loss = part.loss()
-        value = loss(decision.cut, decision.level, logits_BxLxV, context)
+        value = loss(decision.cut, decision.segments.outer, logits_BxLxV, context)
         losses[loss.name] = losses.get(loss.name, 0.0) + value
         metrics[f'{loss.name}_loss_{index}'] = jax.lax.stop_gradient(value)
     return losses, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
@@ -81,20 +88,22 @@ class HNet(nnx.Module):
     return self.backbone.init_cache(batch_size, max_bytes)
 
   def prefill(
-    self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache
+    self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache, word_starts_BxP: Array | None = None
   ) -> tuple[Array, stage_lib.StageCache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
     bytes_BxP = jnp.asarray(bytes_BxP)
     segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-    level = Level.of_bytes(segment_ids, {'bytes': bytes_BxP})
+    level = Level.of_bytes(segment_ids, _marks(bytes_BxP, word_starts_BxP))
     x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, cache)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
     return self._head(last), cache
 
-  def step(self, byte_B: Array, cache: stage_lib.StageCache) -> tuple[Array, stage_lib.StageCache]:
+  def step(
+    self, byte_B: Array, cache: stage_lib.StageCache, word_starts_B: Array | None = None
+  ) -> tuple[Array, stage_lib.StageCache]:
     """Reads one byte a row; logits [B, V] are for the next."""
     active_B = jnp.ones(byte_B.shape, bool)
-    x, cache = self.backbone.step(self._embed(byte_B), {'bytes': byte_B}, active_B, cache)
+    x, cache = self.backbone.step(self._embed(byte_B), _marks(byte_B, word_starts_B), active_B, cache)
     return self._head(x), cache
 
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
@@ -147,6 +156,10 @@ class HNet(nnx.Module):
   def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
     """Forward FLOPs a byte by component for documents of `length` bytes; see `hnet.flops`."""
     return flops_lib.flops_per_byte(self.config, length, bytes_per_chunk)
+
+
+def _marks(bytes_: Array, word_starts: Array | None) -> dict[str, Array]:
+  return {'bytes': bytes_} if word_starts is None else {'bytes': bytes_, 'words': jnp.asarray(word_starts)}
 
 
 def paper_lr_multipliers(config: HNetConfig, bytes_per_token: float = 4.6) -> tuple[float, ...]:

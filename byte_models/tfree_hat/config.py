@@ -6,35 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers import checks
+from layers.cross import CrossConfig
 from layers.rotary import RotaryScaling
 from layers.stack import StackConfig
 
 SPECIAL = '<|begin_of_text|>'
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossConfig:
-  """Cross attention from queries of width_q to keys and values of width_kv; qk_norm as in AttentionConfig."""
-
-  width_q: int
-  width_kv: int
-  num_heads: int
-  num_kv_heads: int
-  head: int
-  qk_norm: str
-  norm_epsilon: float
-  rotary_base: float
-  rotary_scaling: RotaryScaling | None
-
-  @property
-  def inner(self) -> int:
-    """Width of all query heads together."""
-    return self.num_heads * self.head
-
-  @property
-  def shared(self) -> int:
-    """Width of all key heads together."""
-    return self.num_kv_heads * self.head
 
 
 @dataclasses.dataclass(frozen=True)

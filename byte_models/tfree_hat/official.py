@@ -10,9 +10,10 @@ import numpy as np
 from flax import nnx
 
 from byte_models import llama_weights
-from byte_models.tfree_hat.config import CrossConfig, TFreeHATConfig
+from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.model import TFreeHAT
 from layers import weights
+from layers.cross import CrossConfig
 from layers.paths import flatten, rebuild
 from layers.stack import parse_layout
 from layers.weights import Part, linear

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import HIGHEST, Cut, Sizes
+from hnet.parts.base import HIGHEST, Cut, Sizes, free
 from kernels.route import route
 from layers import segments
 from layers.chunks import Level
@@ -23,7 +23,7 @@ class Cosine(nnx.Module):
   """
 
   OPTIONS = {}
-  lookahead, differentiable, learned = 0, True, True
+  lookahead, differentiable, learned, emits = 0, True, True, 'starts'
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
@@ -61,22 +61,18 @@ class Cosine(nnx.Module):
     """Learned."""
 
   @staticmethod
-  def flops(sizes: Sizes) -> float:
+  def flops(sizes: Sizes, slots: float, chunks: float) -> float:
     """Two projections."""
-    return 4.0 * sizes.width**2
+    del chunks
+    return 4.0 * slots * sizes.width**2
 
 
 class _Rule(nnx.Module):
   """A boundary without parameters: p is 1 or 0."""
 
   OPTIONS = {}
-  lookahead, differentiable, learned = 0, False, False
-
-  @staticmethod
-  def flops(sizes: Sizes) -> float:
-    """Nothing that counts."""
-    del sizes
-    return 0.0
+  lookahead, differentiable, learned, emits = 0, False, False, 'starts'
+  flops = free
 
 
 def _by_rule(emit: Array) -> Cut:
@@ -154,6 +150,53 @@ class SpaceLike(_Rule):
   def chunk_size() -> float:
     """6.0 bytes, as the paper reports."""
     return 6.0
+
+
+class Mark(_Rule):
+  """A chunk at every slot whose byte has the mark `name`, such as 'words', where words begin (text/words.py).
+
+  Of a rule that needs more than the bytes up to its own to know its marks, the bits are no code length: where it ends
+  words inside a character, T-Free-HAT's late decisions are in byte_models/tfree_hat.
+  """
+
+  OPTIONS = {'name': ''}
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, name: str):
+    del sizes, rngs
+    self.name = name
+
+  def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
+    """ValueError for a level without the mark."""
+    del e_BxCxD, context
+    return _by_rule((self._of(level.marks) | segments.starts(level.segment_ids_BxC)) & level.valid)
+
+  def init_cache(self, batch_size: int) -> Array:
+    """Nothing seen yet."""
+    return jnp.zeros(batch_size, bool)
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
+    """Whether a slot was seen."""
+    del e_BxCxD, cut
+    return level.count_B > 0
+
+  def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
+    """One slot; ValueError without the mark."""
+    del e_BxD
+    return _by_rule((self._of(marks) | ~cache) & active_B), cache | active_B
+
+  def _of(self, marks: dict[str, Array]) -> Array:
+    if self.name not in marks:
+      raise ValueError(
+        f'boundary mark(name={self.name}) reads the mark {self.name!r} of every byte, and there is {", ".join(marks)} '
+        'only: give the marks with the bytes, in prefill and in every step, too.'
+      )
+    return marks[self.name].astype(bool)
+
+  @staticmethod
+  def chunk_size(name: str) -> None:
+    """The text decides; ValueError without a name."""
+    if not name:
+      raise ValueError("boundary mark(name=) has no name: write which mark starts a chunk, such as 'mark(words)'.")
 
 
 def space_like(byte: Array) -> Array:

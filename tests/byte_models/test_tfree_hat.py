@@ -144,7 +144,7 @@ def test_decoding_goes_on_after_bytes_that_are_not_text():
 def test_a_batch_without_words_is_split_eagerly_and_refused_under_tracing():
   model = abstract(branch())
   batch = Batch.of([b'one two three'])
-  np.testing.assert_array_equal(model.locate(batch).starts_BxL, mark(batch, model.words).word_starts)
+  np.testing.assert_array_equal(model.locate(batch).starts_BxC, mark(batch, model.words).word_starts)
   with pytest.raises(ValueError, match=r'word_starts is missing under jax.jit.*hat\(max_bytes=8\)'):
     jax.eval_shape(lambda model, batch: model(batch), model, batch)
 
