@@ -150,10 +150,20 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   )
 
 
-def _words(spec: str | None) -> str | None:
+def _words(spec: Any) -> str | None:
   from text import words  # the splitters' libraries are needed only here
 
-  return spec and words.parse(spec).name
+  if spec is None:
+    return None
+  if not isinstance(spec, str):
+    raise ValueError(f"model.words {spec!r:.80} must be a splitter, such as 'fixed(size=8)'.")
+  splitter = words.parse(spec)
+  if splitter.kind != 'fixed':
+    raise ValueError(
+      f"model.words '{splitter.name}': whether a byte begins a word depends on later bytes of its character, which its "
+      "mark would tell the loss: use 'fixed(size=N)' here, or the families tfree_hat and word_ar, which wait for them."
+    )
+  return splitter.name
 
 
 def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...], stack: Any) -> tuple:

@@ -191,6 +191,16 @@ class Guide(nnx.Module):
     return self.out(repeated(v, q_like).reshape(*p.shape[:-1], -1))
 
 
+def pool_flops(config: CrossConfig, slots: float, chunks: float) -> float:
+  """Forward FLOPs of a LatentPool; sums over the slots of a chunk are not counted."""
+  return 4.0 * slots * (config.width_kv * config.shared + config.inner) + 2.0 * chunks * config.inner * config.width_q
+
+
+def guide_flops(config: CrossConfig, chunks: float) -> float:
+  """Forward FLOPs of a Guide."""
+  return 2.0 * chunks * (config.width_kv * config.shared + config.inner * config.width_q)
+
+
 def guided(guides: Sequence[Guide], p: Array) -> Array:
   """What vectors of chunks add in every guided layer: [..., E] -> [..., G, D]."""
   return jnp.stack([guide(p) for guide in guides], -2)

@@ -12,7 +12,7 @@ from byte_models.tfree_hat.decoder import Decoder
 from byte_models.tfree_hat.words import Words, locate, marked
 from layers import contract, segments, stack
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
-from layers.cross import LatentPool, guided, inject
+from layers.cross import LatentPool, guide_flops, guided, inject, pool_flops
 from layers.linear import Linear, RMSNorm, normal
 from layers.stack import Stack, height
 from text import BOS, EOS
@@ -163,13 +163,12 @@ class TFreeHAT(nnx.Module):
     sizes = (config.bytes_per_word,) if bytes_per_chunk is None else tuple(bytes_per_chunk)
     if len(sizes) != 1 or sizes[0] < 1:
       raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1: the bytes of a word.')
-    rate, pool, guide = 1.0 / sizes[0], config.pool, config.guide
-    per_guide = 2 * (guide.width_kv * guide.shared + guide.inner * guide.width_q)
+    rate = 1.0 / sizes[0]
     return {
       'encoder': stack.flops(config.encoder, 1.0, length),
-      'pool': 4.0 * (pool.width_kv * pool.shared + pool.inner) + rate * 2 * pool.inner * pool.width_q,
+      'pool': pool_flops(config.pool, 1.0, rate),
       'main': stack.flops(config.main, rate, length * rate),
-      'guides': rate * config.guided_layers * per_guide,
+      'guides': config.guided_layers * guide_flops(config.guide, rate),
       'decoder': stack.flops(config.decoder, 1.0, length),
       'lm_head': 2.0 * 256 * config.decoder.width,
     }

@@ -11,7 +11,7 @@ from hnet.parts.base import Cut, Sizes, free
 from kernels.chunk import chunk
 from layers import checks
 from layers.chunks import Segments
-from layers.cross import CrossConfig, LatentPool, OpenChunk
+from layers.cross import CrossConfig, LatentPool, OpenChunk, pool_flops
 
 
 class First(nnx.Module):
@@ -81,13 +81,14 @@ class Latent(LatentPool):
   OPTIONS = {'heads': 8, 'kv_heads': 0, 'qk_norm': 'none', 'rotary_base': 10000.0, 'epsilon': 1e-5}
   reads = 'before'
 
-  def __init__(
-    self, sizes: Sizes, *, rngs: nnx.Rngs, heads: int, kv_heads: int, qk_norm: str, rotary_base: float, epsilon: float
-  ):
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **options: float | str):
+    super().__init__(self._config(sizes, **options), output_deviation=0.02, rngs=rngs)
+
+  @staticmethod
+  def _config(sizes: Sizes, heads: int, kv_heads: int, qk_norm: str, rotary_base: float, epsilon: float) -> CrossConfig:
     checks.one_of(qk_norm, ('none', 'head', 'full'), 'pool latent: qk_norm')
     more = {'qk_norm': qk_norm.replace('none', ''), 'rotary_base': rotary_base, 'norm_epsilon': epsilon}
-    config = CrossConfig.of_heads('pool latent', sizes.inner, sizes.width, heads, kv_heads, **more)
-    super().__init__(config, output_deviation=0.02, rngs=rngs)
+    return CrossConfig.of_heads('pool latent', sizes.inner, sizes.width, heads, kv_heads, **more)
 
   def __call__(self, e_BxCxD: Array, cut: Cut, segments: Segments) -> Array:
     """Each slot is read by the chunk that starts next."""
@@ -116,9 +117,7 @@ class Latent(LatentPool):
     chunk = self.read(e_BxD, cache.slot_B, chunk_B, active_B, self.begin_where(starts_B, cache.open))
     return g_BxE, starts_B, LatentCache(cache.slot_B + active_B, chunk_B, chunk)
 
-  @staticmethod
-  def flops(sizes: Sizes, slots: float, chunks: float, *, heads: int, kv_heads: int, **options: float | str) -> float:
-    """Keys and values of every slot, scores, sums, and a projection a chunk."""
-    del options
-    shared = sizes.inner // heads * (kv_heads or heads)
-    return 4.0 * slots * (sizes.width * shared + sizes.inner) + 2.0 * chunks * sizes.inner**2
+  @classmethod
+  def flops(cls, sizes: Sizes, slots: float, chunks: float, **options: float | str) -> float:
+    """Keys and values of every slot, and a projection a chunk."""
+    return pool_flops(cls._config(sizes, **options), slots, chunks)

@@ -12,7 +12,7 @@ from hnet.parts.base import Cut, Sizes, free
 from kernels.dechunk import CLAMP, dechunk
 from layers import checks
 from layers.chunks import Segments, pick
-from layers.cross import CrossConfig, Guide, guided, inject
+from layers.cross import CrossConfig, Guide, guide_flops, guided, inject
 from layers.linear import normal
 from layers.stack import Inject
 
@@ -122,8 +122,8 @@ class Cross(nnx.Module):
   OPTIONS = {'heads': 8, 'kv_heads': 0, 'layers': 0, 'epsilon': 1e-5}
   injects = True
 
-  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, heads: int, kv_heads: int, layers: int, epsilon: float):
-    config = CrossConfig.of_heads('unpool cross', sizes.width, sizes.inner, heads, kv_heads, norm_epsilon=epsilon)
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, layers: int, **options: float):
+    config = self._config(sizes, **options)
     if checks.integer(layers, 'unpool cross: layers', 0) > sizes.blocks:
       raise ValueError(f'unpool cross: layers={layers}, but the decoder has {sizes.blocks} blocks.')
     self.first_E = nnx.Param(normal(0.02)(rngs.params(), (sizes.inner,)))
@@ -159,14 +159,15 @@ class Cross(nnx.Module):
     added_BxGxD = jax.lax.cond(jnp.any(cut.emit), renew, lambda added: added, cache)
     return inject(added_BxGxD.astype(z_BxE.dtype)), added_BxGxD
 
-  @staticmethod
-  def flops(
-    sizes: Sizes, slots: float, chunks: float, *, heads: int, kv_heads: int, layers: int, epsilon: float
-  ) -> float:
+  @classmethod
+  def flops(cls, sizes: Sizes, slots: float, chunks: float, layers: int, **options: float) -> float:
     """Two projections a chunk and layer."""
-    del slots, epsilon
-    shared = sizes.width // heads * (kv_heads or heads)
-    return 2.0 * chunks * (layers or sizes.blocks) * (sizes.inner * shared + sizes.width**2)
+    del slots
+    return (layers or sizes.blocks) * guide_flops(cls._config(sizes, **options), chunks)
+
+  @staticmethod
+  def _config(sizes: Sizes, heads: int, kv_heads: int, epsilon: float) -> CrossConfig:
+    return CrossConfig.of_heads('unpool cross', sizes.width, sizes.inner, heads, kv_heads, norm_epsilon=epsilon)
 
   def _first(self, rows: int, dtype: jnp.dtype) -> Array:
     return jnp.broadcast_to(self.first_E[...].astype(dtype), (rows, self.first_E.shape[0]))
