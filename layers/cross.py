@@ -4,6 +4,7 @@ L: slots of the level, D wide; S: chunks of a row, E wide; G: guided layers.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -45,6 +46,9 @@ class CrossConfig:
       raise ValueError(f'{what}: heads={heads} does not divide the {width_q} channels into heads of an even size.')
     if heads % shared:
       raise ValueError(f'{what}: kv_heads={kv_heads} does not divide heads={heads}.')
+    for name, value in more.items():
+      if isinstance(value, float) and not 0 < value < math.inf:
+        raise ValueError(f'{what}: {name}={value} must be a positive number.')
     return CrossConfig(width_q, width_kv, heads, shared, width_q // heads, **more)
 
   @property

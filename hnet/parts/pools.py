@@ -69,7 +69,7 @@ class LatentCache:
 class Latent(LatentPool):
   """A latent query's attention to the slots before a chunk, back to where the chunk before starts (T-Free-HAT).
 
-  heads share the channels inside; kv_heads: 0 = heads; qk_norm: 'none', 'head' or 'full'; epsilon: of that norm.
+  heads share the channels inside; kv_heads: 0 = heads; qk_norm: 'none', 'head' or 'full'; norm_epsilon: of that norm.
 
   What starts at e_k gets what was read in [e_{k-1}, e_k). Where words start at e, that is word k - 1: T-Free-HAT has a
   slot for it, w = k - 1, and delivers the output one word later, to the same slots. The emission at a document's first
@@ -78,16 +78,18 @@ class Latent(LatentPool):
   Not equal: T-Free-HAT's last word of a document has a slot, whose output nothing reads; here it has no chunk.
   """
 
-  OPTIONS = {'heads': 8, 'kv_heads': 0, 'qk_norm': 'none', 'rotary_base': 10000.0, 'epsilon': 1e-5}
+  OPTIONS = {'heads': 8, 'kv_heads': 0, 'qk_norm': 'none', 'rotary_base': 10000.0, 'norm_epsilon': 1e-5}
   reads = 'before'
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **options: float | str):
     super().__init__(self._config(sizes, **options), output_deviation=0.02, rngs=rngs)
 
   @staticmethod
-  def _config(sizes: Sizes, heads: int, kv_heads: int, qk_norm: str, rotary_base: float, epsilon: float) -> CrossConfig:
+  def _config(
+    sizes: Sizes, heads: int, kv_heads: int, qk_norm: str, rotary_base: float, norm_epsilon: float
+  ) -> CrossConfig:
     checks.one_of(qk_norm, ('none', 'head', 'full'), 'pool latent: qk_norm')
-    more = {'qk_norm': qk_norm.replace('none', ''), 'rotary_base': rotary_base, 'norm_epsilon': epsilon}
+    more = {'qk_norm': qk_norm.replace('none', ''), 'rotary_base': rotary_base, 'norm_epsilon': norm_epsilon}
     return CrossConfig.of_heads('pool latent', sizes.inner, sizes.width, heads, kv_heads, **more)
 
   def __call__(self, e_BxCxD: Array, cut: Cut, segments: Segments) -> Array:

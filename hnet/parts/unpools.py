@@ -119,7 +119,7 @@ class Cross(nnx.Module):
   its document's first chunk attends to a learned vector. heads share the channels of the stage; kv_heads: 0 = heads.
   """
 
-  OPTIONS = {'heads': 8, 'kv_heads': 0, 'layers': 0, 'epsilon': 1e-5}
+  OPTIONS = {'heads': 8, 'kv_heads': 0, 'layers': 0, 'norm_epsilon': 1e-5}
   injects = True
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, layers: int, **options: float):
@@ -166,8 +166,8 @@ class Cross(nnx.Module):
     return (layers or sizes.blocks) * guide_flops(cls._config(sizes, **options), chunks)
 
   @staticmethod
-  def _config(sizes: Sizes, heads: int, kv_heads: int, epsilon: float) -> CrossConfig:
-    return CrossConfig.of_heads('unpool cross', sizes.width, sizes.inner, heads, kv_heads, norm_epsilon=epsilon)
+  def _config(sizes: Sizes, heads: int, kv_heads: int, norm_epsilon: float) -> CrossConfig:
+    return CrossConfig.of_heads('unpool cross', sizes.width, sizes.inner, heads, kv_heads, norm_epsilon=norm_epsilon)
 
   def _first(self, rows: int, dtype: jnp.dtype) -> Array:
     return jnp.broadcast_to(self.first_E[...].astype(dtype), (rows, self.first_E.shape[0]))

@@ -140,6 +140,8 @@ def test_the_ladder_says_what_to_do_without_it():
     ({'pool': 'latent(heads=0)'}, 'pool latent: heads 0 must be an integer of at least 1'),
     ({'pool': 'latent(heads=4,kv_heads=3)'}, 'pool latent: kv_heads=3 does not divide heads=4'),
     ({'pool': 'latent(qk_norm=both)'}, "pool latent: qk_norm 'both' is not one of none, head, full"),
+    ({'pool': 'latent(rotary_base=nan)'}, 'pool latent: rotary_base=nan must be a positive number'),
+    ({'unpool': 'cross(norm_epsilon=0)'}, 'unpool cross: norm_epsilon=0.0 must be a positive number'),
     ({'unpool': 'cross(heads=5)'}, 'unpool cross: heads=5 does not divide the 32 channels'),
     ({'unpool': 'cross(layers=2)'}, 'unpool cross: layers=2, but the decoder has 1 blocks'),
     ({'unpool': 'cross', 'combine': 'ste'}, "unpool cross.* adds to the decoder's blocks, .* use combine through, or"),
