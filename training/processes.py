@@ -103,6 +103,11 @@ def progress() -> None:
     _roll_call.progress()
 
 
+def gather_failures(failure: str) -> str:
+  """`RollCall.gather_failures`: without a device, so that a thread may wait for the other processes meanwhile."""
+  return failure if _roll_call is None else _roll_call.gather_failures(failure)
+
+
 def is_main() -> bool:
   """Whether this process writes what is written once."""
   return jax.process_index() == 0
@@ -112,6 +117,8 @@ def check_equal(what: str, value: Any, remedy: str) -> None:
   """Raises ValueError if JSON data is not the same in all processes; all call it at the same places of the program."""
   if jax.process_count() == 1:
     return
+  if _roll_call is None:
+    raise ValueError('several processes train within `with training.processes.taking_part(): …` only, as in train.py')
   digest = np.uint32(zlib.crc32(json.dumps(value, sort_keys=True).encode()))
   digests = multihost_utils.process_allgather(digest)
   if (other := np.flatnonzero(digests != digests[0])).size:
