@@ -224,8 +224,8 @@ def training(name: str, context: Context, other: bool = False, ladder: bool = Fa
       jax.block_until_ready(metrics)
       seconds.append((time.perf_counter() - began) / STEPS)
   taken, size = statistics.median(seconds), tree['batch_size'] * tree['seq_len']
-  dropped = sum(float(value) for key, value in metrics.items() if key.startswith('dropped_boundaries'))
-  chunks = [float(value) for key, value in sorted(metrics.items()) if key.startswith('bytes_per_chunk')]
+  dropped = sum(float(stage.get('dropped_boundaries', 0)) for stage in metrics['stages'])
+  chunks = [float(stage['bytes_per_chunk']) for stage in metrics['stages']]
   work = sum(trainer.model.flops_per_byte(tree['seq_len'], chunks or None).values())
   row = {
     'what': f'{name}, a step, {forms if other else "as chosen"}',

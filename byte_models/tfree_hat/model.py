@@ -52,10 +52,12 @@ class TFreeHAT(nnx.Module):
       segmentations=(words.starts_BxL,),
       boundary_probabilities=(words.starts_BxL.astype(jnp.float32),),
       needed=(words.needed,),
-      metrics={
-        'bytes_per_chunk_0': (jnp.sum(words.valid_BxL) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
-        'fill_0': (jnp.mean(count_B) / words.level.segment_ids_BxC.shape[1]).astype(jnp.float32),
-      },
+      stage_metrics=(
+        {
+          'bytes_per_chunk': (jnp.sum(words.valid_BxL) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
+          'fill': (jnp.mean(count_B) / words.level.segment_ids_BxC.shape[1]).astype(jnp.float32),
+        },
+      ),
     )
 
   def locate(self, batch: Batch, capacity: int | None = None) -> Words:

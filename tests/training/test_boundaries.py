@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from hnet.losses import TargetSchedule
+from hnet.parts.losses import TargetSchedule
 from training import boundaries, description
 from training import config as config_lib
 from training.state import flatten
@@ -25,7 +25,7 @@ def watch(make_config, weight=0.03, **branch):
 
 def told(watch, rates):
   """Every sentence of a run that has these rates, one a step."""
-  return [said for step, rate in enumerate(rates, 1) for said in watch.look(step, {'boundary_rate_0': rate})]
+  return [said for step, rate in enumerate(rates, 1) for said in watch.look(step, [{'boundary_rate': rate}])]
 
 
 def test_a_router_that_swings_and_settles_is_not_reported(make_config):
@@ -63,7 +63,7 @@ def test_a_target_that_moves_is_followed_and_a_rule_has_none(make_config):
   rates = [1 / float(schedule(step / 1000)) for step in range(1, 900)]
   assert told(watch(make_config, ratio_targets=[{'start': 2.0, 'end': 8.0}]), rates) == []
   assert told(watch(make_config, ratio_targets=[8.0]), [0.5] * 300)
-  assert told(watch(make_config, boundary='space'), [0.0] * 500) == []
+  assert told(watch(make_config, chunking='hnet_space'), [0.0] * 500) == []
 
 
 def test_the_advice_names_parameters_that_there_are(make_config):

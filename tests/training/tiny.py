@@ -33,7 +33,10 @@ class Tiny(nnx.Module):
     self.inner = nnx.List([nnx.Linear(2 * config.width, config.width, rngs=rngs)])
     self.head = nnx.Linear(config.width, 256, rngs=rngs)
 
-  def __call__(self, batch, *, context=EVAL):
+  def level_sizes(self, fresh=False):
+    return ()
+
+  def __call__(self, batch, *, context=EVAL, capacities=None):
     x = self.embeddings(jnp.asarray(batch.bytes, jnp.int32))
     before = jnp.where(batch.scored[..., None], jnp.roll(x, 1, axis=1), 0.0)
     x = jnp.tanh(self.inner[0](jnp.concatenate([x, before], -1)))
@@ -49,7 +52,13 @@ class Tiny(nnx.Module):
     starts = batch.bytes == ord(' ') if self.words is None else batch.word_starts & True  # an error where it is None
     aux = jnp.mean(jnp.square(x))
     return ModelOutput(
-      nll, logits, (starts,), (starts * 1.0,), {'ratio': aux}, {'bytes_per_chunk_0': jnp.float32(4.0), 'activity': aux}
+      nll,
+      logits,
+      (starts,),
+      (starts * 1.0,),
+      aux_losses={'ratio': aux},
+      metrics={'activity': aux},
+      stage_metrics=({'bytes_per_chunk': jnp.float32(4.0)},),
     )
 
   def stage_of(self, path):
