@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,14 @@ class Batch:
   def eos(self) -> jax.Array | np.ndarray:
     """[B, L] bool: where documents end, behind their last byte."""
     return (self.bytes == text.EOS) & (self.ends if self.specials is None else self.specials)
+
+  def text_and_ends(self, scored: jax.Array | np.ndarray | None = None) -> tuple[Any, Any]:
+    """Two [B, L] bool: where a byte of text stands and where a document ends, of the scored positions or of these.
+
+    Bits per byte are those of the first; ends of documents are told apart from a raw byte 255 as in `eos`.
+    """
+    scored, eos = self.scored if scored is None else scored, self.eos
+    return scored & ~eos, scored & eos
 
   @property
   def _same(self):

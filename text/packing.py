@@ -220,7 +220,8 @@ def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batc
   ends_B = np.append(pieces_before_B[1:], len(sizes))
   segment_ids = np.repeat(np.insert(segment, ends_B, 0), np.insert(sizes, ends_B, seq_len - used_B)).astype(np.int32)
 
-  bos, eos = begin[pieces.start == 0], (begin + sizes)[_has_eos(corpus, pieces)] - 1
+  has_eos = pieces.stop == corpus.lengths[pieces.document] + 2
+  bos, eos = begin[pieces.start == 0], (begin + sizes)[has_eos] - 1
   is_text = segment_ids != 0
   is_text[bos] = is_text[eos] = False
   first, last = np.maximum(pieces.start - 1, 0), np.minimum(pieces.stop - 1, corpus.lengths[pieces.document])
@@ -233,20 +234,16 @@ def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batc
   return Batch(symbols, segment_ids, specials=specials)
 
 
-def scoring(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
-  """(scored, is_eos), both [B, L] bool, of the rows that `materialise` makes.
-
-  scored: the positions to count, all of batch.scored but for the repeated context of evaluation rows. is_eos: by
-  position in the document, so a byte 255 of raw text is not taken for an EOS.
+def scored(pieces: Pieces, rows: int, seq_len: int) -> np.ndarray:
+  """The positions to count of the rows that `materialise` makes, [B, L] bool: all of batch.scored but for the repeated
+  context of evaluation rows.
   """
   begin = _begin(pieces, seq_len)
-  end = begin + pieces.stop - pieces.start
-  change, is_eos = np.zeros(rows * seq_len + 1, np.int8), np.zeros(rows * seq_len, bool)
+  change = np.zeros(rows * seq_len + 1, np.int8)
   change[begin + pieces.first_scored - pieces.start] += 1
-  change[end] -= 1  # never where another piece begins to be scored: its first symbol is context
-  is_eos[end[_has_eos(corpus, pieces)] - 1] = True
-  scored = np.cumsum(change[:-1], dtype=np.int8).astype(bool)
-  return scored.reshape(rows, seq_len), is_eos.reshape(rows, seq_len)
+  # Never where another piece begins to be scored: its first symbol is context.
+  change[begin + pieces.stop - pieces.start] -= 1
+  return np.cumsum(change[:-1], dtype=np.int8).astype(bool).reshape(rows, seq_len)
 
 
 def _begin(pieces: Pieces, seq_len: int) -> np.ndarray:
@@ -254,7 +251,3 @@ def _begin(pieces: Pieces, seq_len: int) -> np.ndarray:
   ends = np.cumsum(pieces.stop - pieces.start)
   before = np.append(0, ends)[np.searchsorted(pieces.row, pieces.row)]  # in the rows above
   return np.append(0, ends[:-1]) - before + pieces.row * seq_len
-
-
-def _has_eos(corpus: Corpus, pieces: Pieces) -> np.ndarray:
-  return pieces.stop == corpus.lengths[pieces.document] + 2

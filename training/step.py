@@ -147,8 +147,7 @@ def split_rows(batch: Any, pieces: int, mesh: jax.sharding.Mesh) -> Any:
 
 def _count(batch, nll_BxL) -> dict[str, jax.Array]:
   """Sums over a batch, apart for text bytes and ends of documents."""
-  eos_BxL = batch.scored & batch.eos
-  text_BxL = batch.scored & ~eos_BxL
+  text_BxL, eos_BxL = batch.text_and_ends()
   words = {} if batch.word_starts is None else {'words': jnp.sum(batch.word_starts & text_BxL, dtype=jnp.float32)}
   return words | {
     'text_nats': jnp.sum(nll_BxL * text_BxL),
