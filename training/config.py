@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import text
+from kernels.mesh import AXES
 
 # May differ when a run goes on in its old work directory: they do not change what a step computes, except
 # `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
@@ -84,10 +85,11 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-  """shape: devices along each axis, one of them may be -1 = all that are left; axes: their names."""
+  """shape: devices along the axes data, fsdp and tensor, one of them may be -1 = all that are left; without the last
+  axes, these have one device.
+  """
 
   shape: tuple[int, ...]
-  axes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,11 +152,25 @@ def resolve(config: Any) -> dict[str, Any]:
   """
   plain = config.to_dict() if hasattr(config, 'to_dict') else config
   try:
-    return json.loads(json.dumps(plain, allow_nan=False))
+    return _without_axes(json.loads(json.dumps(plain, allow_nan=False)))
   except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(
       f'the config holds a value that JSON cannot save ({error}); use numbers, strings, lists, dicts or None'
     ) from None
+
+
+def _without_axes(tree: Any) -> Any:
+  """Configs of an earlier version name the axes of the mesh, which are always the same."""
+  mesh = tree.get('mesh') if isinstance(tree, Mapping) else None
+  if not isinstance(mesh, Mapping) or 'axes' not in mesh:
+    return tree
+  axes, shape = mesh['axes'], mesh.get('shape')
+  if not isinstance(shape, list) or axes != list(AXES)[: len(shape)]:
+    raise ValueError(
+      f'config key mesh.axes {axes!r}: mesh.shape gives devices along {", ".join(AXES)} in this order; leave mesh.axes '
+      'out'
+    )
+  return {**tree, 'mesh': {key: value for key, value in mesh.items() if key != 'axes'}}
 
 
 def parse(config: Any) -> Config:

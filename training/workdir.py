@@ -87,7 +87,7 @@ def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(f'{workdir} is not a work directory: {reason}') from None
   if 'model' not in config:
     raise ValueError(f'{path} is not the config of a training run: it has no key model')
-  return config
+  return config_lib.resolve(config)
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

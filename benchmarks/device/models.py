@@ -100,7 +100,7 @@ TRAINING = {
     'accumulate': 1,
     'ema': 0.0,
   },
-  'mesh': {'shape': [1], 'axes': ['data']},
+  'mesh': {'shape': [1]},
   'checkpoint': {'every_steps': 0, 'keep_latest': 1, 'keep_best': 0},
   'eval': {'every_steps': 0, 'max_bytes': 0},
   'log': {'every_steps': 1},

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.choice import choose, over_rows
+from kernels.choice import choose
 from kernels.chunk import at_starts, chunk_index, positions, slots
+from kernels.mesh import over_rows
 
 CLAMP = 1e-4  # probabilities stay within [1e-4, 1 - 1e-4], as in the official code; the first chunk's 1 is clamped too
 

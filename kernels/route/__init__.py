@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.choice import choose, over_rows
+from kernels.choice import choose
+from kernels.mesh import over_rows
 
 FLOOR = 1e-24  # of squared norms: PyTorch's F.normalize floors the norm at 1e-12
 

@@ -117,7 +117,7 @@ def get_config(source: str = 'python_docs') -> ml_collections.ConfigDict:
         'accumulate': 1,
         'ema': 0.0,
       },
-      'mesh': {'shape': (-1,), 'axes': ('data',)},
+      'mesh': {'shape': (-1,)},
       'checkpoint': {'every_steps': 5, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0},
       'eval': {'every_steps': 10, 'max_bytes': 2000},
       'log': {'every_steps': 1},
