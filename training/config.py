@@ -258,7 +258,7 @@ def _check(config: Config) -> None:
   try:
     texts = text.Texts.of(config.data.source, config.data.validation)
   except ValueError as error:
-    raise ValueError(f'config key data.source: {error}') from None
+    raise ValueError(f'config key {error}') from None
   texts.check()
   schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
   if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
@@ -286,19 +286,12 @@ def _are_multipliers(value: Any) -> bool:
   return value is None or value == 'paper'
 
 
-def _are_sources(value: Any) -> bool:
-  if isinstance(value, Sequence) and not isinstance(value, str):
-    return all(isinstance(item, str) and item for item in value) and len(set(value)) == len(value)
-  return isinstance(value, str)
-
-
 _RULES = (
   ('seed', lambda v: 0 <= v < 2**32, 'between 0 and 2**32 - 1'),
   ('num_steps', lambda v: v >= 1, 'at least 1'),
   ('batch_size', lambda v: v >= 1, 'at least 1'),
   ('seq_len', lambda v: v >= 2, 'at least 2 (the first byte of a row is only context)'),
   ('data.source', bool, 'a source of text or a list of (source, weight)'),
-  ('data.validation', _are_sources, "'', a source of text or a list of different ones"),
   ('data.workers', lambda v: v >= 0, '0 (load in this process) or more'),
   ('data.prefetch', lambda v: v >= 1, 'at least 1'),
   ('optimizer.name', lambda v: v == 'adamw', "'adamw'"),

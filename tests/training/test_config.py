@@ -48,7 +48,9 @@ def test_a_missing_key_is_named_in_full(make_config):
       'files:a/*.txt@all',
       "data.validation is '', the held-out part of each source, but 'files:a/*.txt@all'",
     ),
-    ('data.validation', ('a', 'a'), "data.validation must be '', a source of text or a list of different ones"),
+    ('data.validation', ('a', 'a'), "config key data.validation must be '', a source of text or a list of different"),
+    ('data.validation', ('a', ''), "config key data.validation must be '', a source of text or a list of different"),
+    ('data.validation', 0, "config key data.validation must be '', a source of text or a list of different"),
     ('optimizer.groups', {'a': {'multiplier': 0.1}}, 'missing config key optimizer.groups.a.pattern'),
     ('optimizer.groups', {'a': {'pattern': 'b('}}, "optimizer.groups.a.pattern 'b(' is not a regular expression"),
     (
