@@ -246,8 +246,6 @@ def _read_gguf(path: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaC
 
 
 def _read_directory(directory: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaConfig, dict[str, Any]]:
-  directory = weights.directory(directory)
-  config = weights.read_config(directory / weights.CONFIG, lambda values: parse(values, **options))
+  _, config, tensors = weights.read(directory, lambda values: parse(values, **options))
   # old files keep the rotary frequencies, which follow from the configuration
-  tensors = weights.read_tensors(directory).items()
-  return config, {name: tensor for name, tensor in tensors if not name.endswith('.rotary_emb.inv_freq')}
+  return config, {name: tensor for name, tensor in tensors.items() if not name.endswith('.rotary_emb.inv_freq')}
