@@ -173,7 +173,10 @@ class OneNat(nnx.Module):
   def __init__(self, spelling):
     self.scale, self.units = nnx.Param(jnp.ones(())), spelling
 
-  def __call__(self, batch):
+  def level_sizes(self, fresh=False):
+    return ()
+
+  def __call__(self, batch, *, capacities=None):
     nll = jnp.where(batch.scored & (batch.units >= 0), self.scale[...], 0)
     return byte_models.ModelOutput(nll, segmentations=(batch.word_starts,))
 

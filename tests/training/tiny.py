@@ -51,15 +51,8 @@ class Tiny(nnx.Module):
       nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
     starts = batch.bytes == ord(' ') if self.words is None else batch.word_starts & True  # an error where it is None
     aux = jnp.mean(jnp.square(x))
-    return ModelOutput(
-      nll,
-      logits,
-      (starts,),
-      (starts * 1.0,),
-      aux_losses={'ratio': aux},
-      metrics={'activity': aux},
-      stage_metrics=({'bytes_per_chunk': jnp.float32(4.0)},),
-    )
+    metrics, of_stage = {'activity': aux}, {'bytes_per_chunk': jnp.float32(4.0)}
+    return ModelOutput(nll, logits, (starts,), (starts * 1.0,), (), {'ratio': aux}, metrics, (of_stage,))
 
   def stage_of(self, path):
     return int(path.startswith('inner.'))
