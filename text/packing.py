@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-import text
-from text.batch import Batch
+from text.batch import BOS, EOS, Batch
 from text.corpus import Corpus
 
 PART = 2**22  # documents, and rows, of a part; about half a gigabyte while it is planned
@@ -228,7 +227,7 @@ def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batc
   raw = map(corpus.read, pieces.document.tolist(), first.tolist(), last.tolist())
   symbols = np.zeros(rows * seq_len, np.uint8)
   symbols[is_text] = np.frombuffer(b''.join(raw), np.uint8)
-  symbols[bos], symbols[eos] = text.BOS, text.EOS
+  symbols[bos], symbols[eos] = BOS, EOS
   specials = (segment_ids != 0) & ~is_text
   symbols, segment_ids, specials = (x.reshape(rows, seq_len) for x in (symbols, segment_ids, specials))
   return Batch(symbols, segment_ids, specials=specials)

@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 
-import text
 from text import units as units_lib
 from text import words as words_lib
-from text.batch import Batch
+from text.batch import BOS, EOS, Batch
 from text.corpus import Corpus
 from text.packing import Pieces, evaluation_rows, materialise, scored
 
@@ -225,9 +224,9 @@ def _marked(
       border_U = np.where(begin_U < first_scored, first_scored, stop)
       units[offset + (np.minimum(end_U, border_U) - 1)[here_U]] = marks.ids_U[here_U]
       if not start:
-        units[offset] = text.BOS
+        units[offset] = BOS
       if has_eos:
-        units[offset + stop - 1] = text.EOS
+        units[offset + stop - 1] = EOS
   shape = batch.bytes.shape
   return dataclasses.replace(batch, word_starts=starts.reshape(shape), units=units.reshape(shape) if spelling else None)
 
