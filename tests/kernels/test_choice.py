@@ -106,7 +106,7 @@ def test_attention_alone_may_be_gone(without):
 def test_a_call_that_asks_for_a_kernel_that_is_gone_computes_the_same(without):
   without(TRITON)
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 7, 8))
-  run = lambda name: jax.jit(lambda q, k: route(q, k, jnp.ones((1, 7), jnp.int32), implementation=name).p_BxL)
+  run = lambda name: jax.jit(lambda q, k: route(q, k, jnp.ones((1, 7), jnp.int32), implementation=name))
   with mesh_of('gpu'), pytest.warns(UserWarning, match='since jax') as said:
     texts = [run(name).trace(q, k).lower(lowering_platforms=('cuda',)).as_text() for name in ('pallas_gpu', 'xla')]
   assert texts[0] == texts[1] and said[0].filename == __file__
