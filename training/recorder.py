@@ -11,7 +11,7 @@ from training import config as config_lib
 from training import flops
 from training import metrics as metrics_lib
 from training import step as step_lib
-from training.boundaries import BoundaryWatch
+from training.boundary_watch import BoundaryWatch
 
 
 class Diverged(RuntimeError):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from kernels import aot, apart, cases, gpu, gpu_compiler
+from kernels import aot, cases, gpu, gpu_compiler, in_subprocess
 from kernels.chunk import pallas_gpu as chunk_gpu
 from kernels.chunk import positions, slots
 from kernels.chunk import reference as chunk_reference
@@ -296,5 +296,5 @@ def test_since_jax_0_11_products_without_a_gpu_are_those_of_the_library(version,
 @pytest.mark.skipif(gpu_compiler.problem() is not None, reason=f'{gpu_compiler.problem()}')
 @pytest.mark.parametrize('operation', tuple(FORMS))
 def test_it_compiles_for_an_h100(operation):
-  ok, text = apart.compile_apart('h100', cases.Case(operation, 1024, 'bfloat16', True))
+  ok, text = in_subprocess.compile_case('h100', cases.Case(operation, 1024, 'bfloat16', True))
   assert ok, text

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from hnet.parts.losses import TargetSchedule
-from training import boundaries, description
+from training import boundary_watch, description
 from training import config as config_lib
 from training.state import flatten
 
@@ -20,7 +20,7 @@ BRANCH = {
 def watch(make_config, weight=0.03, **branch):
   config = make_config(num_steps=1000, loss_weights={'ratio': weight}, model=BRANCH | branch)
   settings = config_lib.parse(config)
-  return boundaries.BoundaryWatch(settings, description.abstract_model(settings.model))
+  return boundary_watch.BoundaryWatch(settings, description.abstract_model(settings.model))
 
 
 def told(watch, rates):
