@@ -50,9 +50,9 @@ def dechunk(
   else:
     from kernels.dechunk.pallas_gpu import dechunk as run
 
-  def rows(z, p, mask, segment_ids, selected, residual):
-    selected = jnp.ones(p.shape, jnp.float32) if selected is None else selected.astype(jnp.float32)
-    return run(z, *coefficients(p, mask, segment_ids, capacity), selected, residual)
+  def rows(z_BxMxD, p_BxL, mask_BxL, segment_ids_BxL, selected_BxL, residual_BxLxD):
+    selected_BxL = jnp.ones(p_BxL.shape, jnp.float32) if selected_BxL is None else selected_BxL.astype(jnp.float32)
+    return run(z_BxMxD, *coefficients(p_BxL, mask_BxL, segment_ids_BxL, capacity), selected_BxL, residual_BxLxD)
 
   return over_rows(name, rows, (z_BxMxD, p_BxL, mask_BxL, segment_ids_BxL, selected_BxL, residual_BxLxD))
 
