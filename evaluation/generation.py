@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evaluation import finite
-from layers.stack import apart
+from layers.stack import unstacked
 from text import EOS, Batch
 from text.words import mark_for
 
@@ -112,7 +112,7 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   if logits_BxV.shape[-1] > (256 if table is None else len(table)):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
   limits = jnp.float32(min(temperature, float(float32.max))), jnp.float32(top_p)
-  model = jax.jit(apart)(model)
+  model = jax.jit(unstacked)(model)
 
   def dispatch(start):
     nonlocal logits_BxV, cache

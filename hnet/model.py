@@ -42,7 +42,7 @@ class HNet(nnx.Module):
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
-    aux_losses, metrics = self._losses(decisions, logits, context)
+    aux_losses, stage_metrics = self._losses(decisions, logits, context)
     # A document's first byte begins a chunk of every stage, with or without a vector inside for it.
     is_first = any(stage.pool.make.reads == 'before' for stage in self.config.stages[:-1]) & level.valid
     is_first &= segments.starts(level.segment_ids_BxC)
@@ -55,7 +55,7 @@ class HNet(nnx.Module):
       ),
       needed=tuple(d.segments.needed for d in decisions),
       aux_losses=aux_losses,
-      metrics=metrics,
+      stage_metrics=stage_metrics,
     )
 
   def _embed(self, bytes_: Array) -> Array:
@@ -67,21 +67,24 @@ class HNet(nnx.Module):
     return self.lm_head(x).astype(jnp.float32)
 
   def _losses(self, decisions: Sequence[stage_lib.Decision], logits_BxLxV: Array, context: Context) -> tuple:
-    losses, metrics = {}, {}
-    for index, (decision, stage) in enumerate(zip(decisions, self.config.stages, strict=False)):
+    losses, metrics = {}, []
+    for decision, stage in zip(decisions, self.config.stages, strict=False):
       drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.segments.outer.count_B)
-      metrics[f'boundary_rate_{index}'] = drawn / jnp.maximum(slots, 1)
-      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(decisions[0].segments.outer.count_B) / jnp.maximum(drawn, 1)
       inner = decision.segments.inner
-      metrics[f'fill_{index}'] = jnp.mean(inner.count_B) / inner.segment_ids_BxC.shape[1]
+      of_stage = {
+        'boundary_rate': drawn / jnp.maximum(slots, 1),
+        'bytes_per_chunk': jnp.sum(decisions[0].segments.outer.count_B) / jnp.maximum(drawn, 1),
+        'fill': jnp.mean(inner.count_B) / inner.segment_ids_BxC.shape[1],
+      }
       if stage.limit is not None:
-        metrics[f'dropped_boundaries_{index}'] = decision.segments.dropped
+        of_stage['dropped_boundaries'] = decision.segments.dropped
       for part in stage.losses:
         loss = part.loss()
         value = loss(decision.cut, decision.segments.outer, logits_BxLxV, context)
         losses[loss.name] = losses.get(loss.name, 0.0) + value
-        metrics[f'{loss.name}_loss_{index}'] = jax.lax.stop_gradient(value)
-    return losses, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+        of_stage[f'{loss.name}_loss'] = jax.lax.stop_gradient(value)
+      metrics.append({name: jnp.asarray(value, jnp.float32) for name, value in of_stage.items()})
+    return losses, tuple(metrics)
 
   def init_cache(self, batch_size: int, max_bytes: int) -> stage_lib.StageCache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
@@ -92,8 +95,8 @@ class HNet(nnx.Module):
   ) -> tuple[Array, stage_lib.StageCache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
     bytes_BxP = jnp.asarray(bytes_BxP)
-    segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-    level = Level.of_bytes(segment_ids, _marks(bytes_BxP, word_starts_BxP))
+    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
+    level = Level.of_bytes(segment_ids_BxP, _marks(bytes_BxP, word_starts_BxP))
     x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, cache)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
     return self._head(last), cache

@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 
-import text
 from text import units as units_lib
 from text import words as words_lib
-from text.batch import Batch
+from text.batch import BOS, EOS, Batch
 from text.corpus import Corpus
-from text.packing import Pieces, evaluation_rows, materialise, scoring
+from text.packing import Pieces, evaluation_rows, materialise, scored
 
 CHUNK = 2**16  # bytes of a document that are split at a time
 LOOKBACK = 256  # bytes; words that may be longer raise it
@@ -34,12 +33,11 @@ LOOKAHEAD = 16  # bytes behind a word: that it ends may show in the next charact
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """batch: what a model reads, numpy. pieces: what stands in it. scored_BxL, is_eos_BxL: see `text.packing.scoring`."""
+  """batch: what a model reads, numpy. pieces: what stands in it. scored_BxL: see `text.packing.scored`."""
 
   batch: Batch
   pieces: Pieces
   scored_BxL: np.ndarray
-  is_eos_BxL: np.ndarray
 
   def bytes_of_units(self, sizes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(place_N, is_last_N, count_P): of the bytes (and EOS) whose units are scored in these rows, in reading order.
@@ -89,7 +87,7 @@ def evaluation_batches(
           document = _Document(corpus, number, splitter, spelling)
         found.append(document.marks(start - 1, stop - 1))
       batch = _marked(batch, corpus, pieces, found, spelling)
-    yield Rows(batch, pieces, *scoring(corpus, pieces, batch_size, seq_len))
+    yield Rows(batch, pieces, scored(pieces, batch_size, seq_len))
 
 
 def training_batch(
@@ -226,9 +224,9 @@ def _marked(
       border_U = np.where(begin_U < first_scored, first_scored, stop)
       units[offset + (np.minimum(end_U, border_U) - 1)[here_U]] = marks.ids_U[here_U]
       if not start:
-        units[offset] = text.BOS
+        units[offset] = BOS
       if has_eos:
-        units[offset + stop - 1] = text.EOS
+        units[offset + stop - 1] = EOS
   shape = batch.bytes.shape
   return dataclasses.replace(batch, word_starts=starts.reshape(shape), units=units.reshape(shape) if spelling else None)
 

@@ -47,7 +47,7 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   FileNotFoundError if the directory, its config, or the step is not there, ValueError if what is there is damaged.
   """
   workdir = paths.of(workdir, 'workdir')
-  if _is_official(workdir):
+  if _published(workdir) is not None:
     if step is not None:
       raise ValueError(f'step {step} does not apply: {workdir} holds official weights, not checkpoints of a run')
     return Loaded(byte_models.from_pretrained(workdir), {}, None)
@@ -70,7 +70,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The resolved config of a work directory, with the files in it where they lie now; FileNotFoundError or ValueError
   if there is none or it is not one.
   """
-  config = _saved_config(workdir)
+  config = config_lib.resolve(_saved_config(workdir))
   found = _subwords(config)
   own = (workdir / UNITS).absolute()
   if found and found[0] == UNITS and (own.is_file() or not pathlib.Path(UNITS).is_file()):
@@ -165,9 +165,10 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
   """
   directory = paths.of(source, 'init_from')
   source = str(directory)
-  if _is_llama(directory):
+  published = _published(directory)
+  if directory.suffix == '.gguf' or (published or {}).get('model_type') == 'llama':
     return _around_llama(source, model, seed)
-  found = _official_model(source, model.config) if _is_official(directory) else load(directory).model
+  found = load(directory).model if published is None else _official_model(source, published, model.config)
   for symbol in ('bos', 'eos'):  # what reads them by ids of its own
     theirs, ours = (getattr(side.config, symbol, None) for side in (found, model))
     if theirs != ours:
@@ -191,8 +192,8 @@ def _spelling(model: Any) -> str | None:
   return f'subword(digest={file[1]})' if file else spec
 
 
-def _official_model(source: str, config: Any) -> Any:
-  family = byte_models.official_family(weights.read_json(pathlib.Path(source, weights.CONFIG)))
+def _official_model(source: str, published: Mapping[str, Any], config: Any) -> Any:
+  family = byte_models.official_family(published)
   if family not in (None, config.family):
     raise ValueError(f'init_from {source!r} holds another model: its family is {family!r} and not {config.family!r}')
   # Parameters that the published model has and never uses come along where the model has them.
@@ -201,15 +202,15 @@ def _official_model(source: str, config: Any) -> Any:
   )
 
 
-def _is_official(source: pathlib.Path) -> bool:
-  """Whether config.json is not that of a run, so that of official weights, or an error that their reader tells."""
-  return (source / weights.CONFIG).is_file() and 'model' not in weights.read_json(source / weights.CONFIG)
-
-
-def _is_llama(source: pathlib.Path) -> bool:
-  if source.suffix == '.gguf':
-    return True
-  return _is_official(source) and weights.read_json(source / weights.CONFIG).get('model_type') == 'llama'
+def _published(source: pathlib.Path) -> dict[str, Any] | None:
+  """config.json where it is not that of a run, so that of official weights, or an error that their reader tells; None
+  where it is that of a run, or there is none.
+  """
+  file = source / weights.CONFIG
+  if not file.is_file():
+    return None
+  values = weights.read_json(file)
+  return None if 'model' in values else values
 
 
 def _around_llama(source: str, model: Any, seed: int) -> Flat:

@@ -78,13 +78,13 @@ def init_cache(model: 'TFreeHAT', batch_size: int, max_bytes: int) -> Cache:
 def prefill(model: 'TFreeHAT', bytes_BxP: Array, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
   """The parallel form up to each row's last word, which stays open; a prompt may be one word."""
   index_P = jnp.arange(bytes_BxP.shape[1], dtype=jnp.int32)
-  segment_ids = (index_P < length_B[:, None]).astype(jnp.int32)
-  bytes_BxP = jnp.where(segment_ids > 0, bytes_BxP, 0).astype(jnp.uint8)
+  segment_ids_BxP = (index_P < length_B[:, None]).astype(jnp.int32)
+  bytes_BxP = jnp.where(segment_ids_BxP > 0, bytes_BxP, 0).astype(jnp.uint8)
   starts_BxP, context_B, open_B = find_starts(model.words, bytes_BxP, length_B, cache.context_B, cache.open_B)
   last_B = length_B[:, None] - 1
-  decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids), last_B, 1)[:, 0]
+  decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids_BxP), last_B, 1)[:, 0]
   # A last byte of value EOS is a byte like others here: more may follow it.
-  words = locate(bytes_BxP, segment_ids, starts_BxP & (index_P < decided_B[:, None]), model.config.delivery)
+  words = locate(bytes_BxP, segment_ids_BxP, starts_BxP & (index_P < decided_B[:, None]), model.config.delivery)
   a_BxPxD, encoder = model.encoder.prefill(model.embed(bytes_BxP), length_B, cache.encoder)
   word_B = words.inner.count_B - 1
   z_BxSxD, main = model.main.prefill(model.pool(a_BxPxD, words), word_B, cache.main)

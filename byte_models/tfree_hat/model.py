@@ -51,10 +51,12 @@ class TFreeHAT(nnx.Module):
       segmentations=(words.starts_BxC,),
       boundary_probabilities=(words.starts_BxC.astype(jnp.float32),),
       needed=(words.needed,),
-      metrics={
-        'bytes_per_chunk_0': (jnp.sum(words.outer.count_B) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
-        'fill_0': (jnp.mean(count_B) / words.slot_BxM.shape[1]).astype(jnp.float32),
-      },
+      stage_metrics=(
+        {
+          'bytes_per_chunk': (jnp.sum(words.outer.count_B) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
+          'fill': (jnp.mean(count_B) / words.slot_BxM.shape[1]).astype(jnp.float32),
+        },
+      ),
     )
 
   def locate(self, batch: Batch, capacity: int | None = None) -> Words:

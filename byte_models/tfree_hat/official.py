@@ -82,11 +82,8 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> TFreeHAT:
   remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and ValueError for a configuration or a
   tensor that does not fit.
   """
-  directory = weights.directory(directory)
-  config = weights.read_config(
-    directory / weights.CONFIG, lambda values: TFreeHATConfig.from_dict({'keep_unused': True, **values, **overrides})
-  )
-  tensors = weights.read_tensors(directory)
+  parse = lambda values: TFreeHATConfig.from_dict({'keep_unused': True, **values, **overrides})
+  directory, config, tensors = weights.read(directory, parse)
   wanted = list(parts(config))
   weights.check(wanted, tensors, directory)
   flat = weights.gather((part for part in wanted if config.keep_unused or '.unused.' not in part.path), tensors)

@@ -33,7 +33,7 @@ class Cosine(nnx.Module):
     """p is 1 at the first slot of a document and 0 in padding."""
     del context
     e_BxCxD = e_BxCxD.astype(jnp.float32)
-    p_BxC = route(self.query(e_BxCxD, HIGHEST), self.key(e_BxCxD, HIGHEST), level.segment_ids_BxC).p_BxL
+    p_BxC = route(self.query(e_BxCxD, HIGHEST), self.key(e_BxCxD, HIGHEST), level.segment_ids_BxC)
     return Cut((p_BxC > 0.5) & level.valid, p_BxC, p_BxC)
 
   def init_cache(self, batch_size: int) -> dict[str, Array]:

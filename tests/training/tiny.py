@@ -51,8 +51,8 @@ class Tiny(nnx.Module):
       nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
     starts = batch.bytes == ord(' ') if self.words is None else batch.word_starts & True  # an error where it is None
     aux = jnp.mean(jnp.square(x))
-    metrics = {'bytes_per_chunk_0': jnp.float32(4.0), 'activity': aux}
-    return ModelOutput(nll, logits, (starts,), (starts * 1.0,), aux_losses={'ratio': aux}, metrics=metrics)
+    metrics, of_stage = {'activity': aux}, {'bytes_per_chunk': jnp.float32(4.0)}
+    return ModelOutput(nll, logits, (starts,), (starts * 1.0,), (), {'ratio': aux}, metrics, (of_stage,))
 
   def stage_of(self, path):
     return int(path.startswith('inner.'))
@@ -110,7 +110,7 @@ def get_config(source: str = 'python_docs') -> ml_collections.ConfigDict:
         'accumulate': 1,
         'ema': 0.0,
       },
-      'mesh': {'shape': (-1,), 'axes': ('data',)},
+      'mesh': {'shape': (-1,)},
       'checkpoint': {'every_steps': 5, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0},
       'eval': {'every_steps': 10, 'max_bytes': 2000},
       'log': {'every_steps': 1},
