@@ -14,6 +14,7 @@ class Output(NamedTuple):
   logits: jax.Array
   segmentations: tuple[jax.Array, ...]
   boundary_probabilities: tuple[jax.Array, ...]
+  needed: tuple[jax.Array, ...] = ()
 
 
 class TwoByteModel(nnx.Module):
