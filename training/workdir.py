@@ -67,10 +67,10 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The resolved config of a work directory, with the files in it where they lie now; FileNotFoundError or ValueError
-  if there is none or it is not one.
+  """The resolved config of a work directory, with the files in it where they lie now, and of an earlier version with
+  the keys that it did not have at their defaults; FileNotFoundError or ValueError if there is none or it is not one.
   """
-  config = _saved_config(workdir)
+  config = config_lib.resolve(_saved_config(workdir))
   found = _subwords(config)
   own = (workdir / UNITS).absolute()
   if found and found[0] == UNITS and (own.is_file() or not pathlib.Path(UNITS).is_file()):

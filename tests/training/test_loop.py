@@ -21,6 +21,7 @@ from tests.text import tiny_subwords
 from tests.training import comparison, runs, tiny
 from text import units
 from training import checkpoint, config_flag
+from training import config as config_lib
 from training import workdir as workdir_lib
 from training.state import flatten
 
@@ -321,7 +322,8 @@ def test_what_the_command_line_can_set_trains(source, make_config, tmp_path):
   training.train(config, tmp_path)
   saved = json.loads((tmp_path / 'config.json').read_text())
   assert saved['data']['source'] == [[source, 3.0], [second, 1.0]] and saved['data']['validation'] == [second]
-  assert saved['eval']['seq_len'] == 16 and saved['optimizer']['groups'] == {'head': {'pattern': '^head'}}
+  assert saved == config_lib.resolve(saved) and saved['eval']['seq_len'] == 16
+  assert saved['optimizer']['groups'] == {'head': {'pattern': '^head', 'multiplier': 1.0, 'frozen_steps': 0}}
 
 
 @pytest.fixture(scope='module')
