@@ -47,7 +47,6 @@ def released(
     'arch_layout': arch_layout,
     'd_model': tuple(d_model),
     'd_intermediate': tuple(d_intermediate),
-    'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2},
     'attn_cfg': {
       'num_heads': (16,) * len(d_model),
       'rotary_emb_dim': tuple(rotary_emb_dim),

@@ -128,12 +128,13 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     if values[key] is None:
       raise ValueError(f'model.{key} is missing; an H-Net needs {", ".join(_REQUIRED)}.')
   if values['vocab_size'] != 256:
-    raise ValueError(f'vocab_size {values["vocab_size"]}: an H-Net reads bytes, so it is 256.')
+    raise ValueError(f'vocab_size {values["vocab_size"]!r}: an H-Net reads bytes, so it is 256.')
   checks.one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
   layouts = _layout_stacks(values['arch_layout'])
   widths = _widths(values['d_model'], len(layouts))
   mlp_widths = _mlp_widths(values['d_intermediate'], widths)
   ssm = checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')
+  checks.integer(ssm['chunk_size'], 'ssm_cfg.chunk_size', 1)  # of the authors' kernel; ours has ssd_tile
   attention = _attention(values['attn_cfg'], layouts)
   stack = functools.partial(_stack, values, ssm, attention, widths, mlp_widths)
   stages = _stages(values, layouts, widths, stack)

@@ -159,7 +159,9 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
   decoder = _known(values['decoder_config'], {**_LAYERS, **_LOCAL, **_DECODER}, 'model.decoder_config')
   for name, sizes in (('encoder_config', encoder), ('decoder_config', decoder)):
     if sizes['vocab_size'] != 256:
-      raise ValueError(f'model.{name}.vocab_size {sizes["vocab_size"]}: the model reads bytes, so it is 256.')
+      raise ValueError(f'model.{name}.vocab_size {sizes["vocab_size"]!r}: the model reads bytes, so it is 256.')
+  if values['sliding_window'] is not None:  # of the layers that state none
+    checks.integer(values['sliding_window'], 'sliding_window', 1)
   main['sliding_window'] = None  # the published code does not apply it
   stack = lambda name, sizes, scan=ours['scan_layers']: _stack(f'model.{name}', sizes, ours, scan)
   stacks = stack('encoder_config', encoder), stack('backbone_config', main), stack('decoder_config', decoder, False)
@@ -231,6 +233,8 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
     raise ValueError(f'{where}.num_key_value_heads {shared} does not divide num_attention_heads {heads}.')
   if head % 2:
     raise ValueError(f'{where}.head_dim {head} must be even (by default hidden_size / num_attention_heads).')
+  for key in ('window_counts_self', 'remat', 'scan_layers'):
+    checks.boolean(ours[key], key)
   if window is not None:
     window = checks.integer(window, f'{where}.sliding_window', 1) - ours['window_counts_self']
   try:
@@ -248,8 +252,8 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
       qk_norm=_qk_norm(where, sizes),
       norm_epsilon=checks.number(sizes['rms_norm_eps'], f'{where}.rms_norm_eps'),
       final_norm=False,
-      remat=checks.boolean(ours['remat'], 'remat'),
-      scan=checks.boolean(scan, 'scan_layers'),
+      remat=ours['remat'],
+      scan=scan,
       dtype=ours['dtype'],
     )
   except ValueError as error:
@@ -290,9 +294,9 @@ def _cross(where: str, outer: dict[str, Any], width_q: int, width_kv: int) -> Cr
 
 
 def _qk_norm(where: str, sizes: dict[str, Any]) -> str:
-  if not checks.boolean(sizes['key_query_norm'], f'{where}.key_query_norm'):
-    return ''
-  return 'head' if checks.boolean(sizes['key_query_norm_per_head'], f'{where}.key_query_norm_per_head') else 'full'
+  keys = ('key_query_norm', 'key_query_norm_per_head')
+  has_norms, of_heads = (checks.boolean(sizes[key], f'{where}.{key}') for key in keys)
+  return ('head' if of_heads else 'full') if has_norms else ''
 
 
 def _scaling(where: str, values: Any) -> RotaryScaling | None:

@@ -177,7 +177,8 @@ def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True
   if kinds & set('mM'):
     raise ValueError(f'{name}.arch_layout {values["arch_layout"]!r}: a word model is made of attention, t or T.')
   size = lambda key, least=1: checks.integer(values[key], f'{name}.{key}', least)
-  width, heads = size('d_model'), size('num_heads')
+  width, heads, mlp_width = size('d_model'), size('num_heads'), size('d_intermediate', 0)
+  num_kv_heads = size('num_kv_heads', 0)
   window = -1 if values['window_size'] is None else size('window_size', -1)
   if local is not None and 0 <= window < local:
     raise ValueError(
@@ -192,11 +193,11 @@ def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True
     return StackConfig(
       layout=values['arch_layout'],
       width=width,
-      mlp_width=size('d_intermediate', 0),
+      mlp_width=mlp_width,
       num_heads=heads,
       rotary_dim=rotary,
       window=window if local is None else local,
-      num_kv_heads=size('num_kv_heads', 0),
+      num_kv_heads=num_kv_heads,
       rotary_base=base,
       qk_norm=checks.one_of(values['qk_norm'], ('', 'head', 'full'), f'{name}.qk_norm'),
       causal=causal,

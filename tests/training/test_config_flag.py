@@ -75,6 +75,18 @@ def test_a_misspelled_key_of_any_branch_is_named_with_the_right_one(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_text_where_a_number_or_a_switch_stands_is_refused_with_the_key_in_full(name):
+  resolved = config_lib.resolve(config_of(name))
+  for key, value in keys(resolved):
+    if isinstance(value, int | float):
+      config = copy.deepcopy(resolved)
+      config_flag.change(config, [f'{key}=x'])
+      with pytest.raises(ValueError) as error:
+        byte_models.parse(config_lib.parse(config).model)
+      assert key in str(error.value) and "'x'" in str(error.value)
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_what_a_config_leaves_out_can_be_changed_key_by_key(name):
   config = config_of(name)
   other = {
@@ -187,6 +199,7 @@ REFUSED = {
   'model.ssm_cfg.d_stat=3': 'unknown config key model.ssm_cfg.d_stat. Did you mean "model.ssm_cfg.d_state"?',
   'seed.x=1': 'unknown config key seed.x: seed is 0 and has no keys',
   'model.d_model.0=1': 'unknown config key model.d_model.0: model.d_model is (128, 256) and has no keys',
+  'data.to_dict=1': 'unknown config key data.to_dict',
   '=1': "unknown config key '': write names with dots between them",
   'data..source=1': "unknown config key 'data..source'",
   'seed': '--config.seed has no value: write --config.seed=VALUE',
