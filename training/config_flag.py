@@ -1,10 +1,10 @@
 """The experiment of a command: --config=FILE.py[:ARGUMENT], and --config.KEY=VALUE for any key of its tree.
 
 FILE.py has a function get_config() that returns the tree, a ConfigDict or a dict; ARGUMENT goes to it. A KEY is written
-with dots, --config.optimizer.schedule.warmup=0.01, whether the file states it or leaves it at its default. A
-VALUE is text as it stands where the key holds text, and else what Python reads: 1e-3, (4, 8), True, None, {'a': 0.1}.
-4,8 is a list, too; text inside a list is in quotes: (('files:a/*', 3.0), ('files:b/*', 1.0)). Of a key that is given
-twice the last value holds. --config.KEY VALUE, --config.KEY for True and --noconfig.KEY for False mean the same.
+with dots, --config.optimizer.schedule.warmup=0.01, whether the file states it or leaves it at its default. A VALUE is
+text as it stands where the key holds text, and else what Python reads: 1e-3, (4, 8), True, None, {'a': 0.1}. 4,8 is a
+list, too; text inside a list is in quotes: (('files:a/*', 3.0), ('files:b/*', 1.0)). Of a key that is given twice the
+last value holds. --config.KEY VALUE, --config.KEY for True and --noconfig.KEY for False mean the same.
 """
 
 import ast
