@@ -12,13 +12,17 @@ from layers import checks, weights
 from layers.contract import EVAL, Context, ModelOutput
 
 __all__ = [
-  'EVAL', 'Context', 'Family', 'ModelOutput', 'Official', 'build', 'families', 'from_pretrained', 'official',
-  'official_family', 'parse',
+  'EVAL', 'Context', 'Family', 'ModelOutput', 'Official', 'build', 'complete', 'families', 'from_pretrained',
+  'official', 'official_family', 'parse',
 ]  # fmt: skip
 
 
 class Family(Protocol):
-  """What a family's module offers: `parse` checks a branch and returns a frozen config, `build` makes its model."""
+  """What a family's module offers: `complete` gives a branch the keys that it leaves out, whatever the others hold;
+  `parse` checks a branch, complete or not, and returns a frozen config; `build` makes its model.
+  """
+
+  def complete(self, branch: Mapping[str, Any]) -> dict[str, Any]: ...
 
   def parse(self, branch: Mapping[str, Any]) -> Any: ...
 
@@ -43,6 +47,14 @@ official: dict[str, str | Official] = {
   'hnet': 'hnet.official',
   'tfree_hat': 'byte_models.tfree_hat.official',
 }
+
+
+def complete(branch: Any) -> Any:
+  """A `model` branch with every key of its family, those that it leaves out at their defaults; what is no branch of a
+  known family stays as it is, for `parse` to refuse.
+  """
+  name = branch.get('family') if isinstance(branch, Mapping) else None
+  return _family(name).complete(branch) if isinstance(name, str) and name in families else branch
 
 
 def parse(branch: Mapping[str, Any]) -> Any:

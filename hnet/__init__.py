@@ -5,11 +5,11 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.config import HNetConfig
+from hnet.config import HNetConfig, complete
 from hnet.model import HNet
 from hnet.official import from_pretrained, save_pretrained
 
-__all__ = ['HNet', 'HNetConfig', 'build', 'from_pretrained', 'parse', 'save_pretrained']
+__all__ = ['HNet', 'HNetConfig', 'build', 'complete', 'from_pretrained', 'parse', 'save_pretrained']
 
 
 def parse(branch: Mapping[str, Any]) -> HNetConfig:

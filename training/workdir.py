@@ -67,8 +67,8 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The resolved config of a work directory, with the files in it where they lie now; FileNotFoundError or ValueError
-  if there is none or it is not one.
+  """The resolved config of a work directory, with the files in it where they lie now, and of an earlier version with
+  the keys that it did not have at their defaults; FileNotFoundError or ValueError if there is none or it is not one.
   """
   config = config_lib.resolve(_saved_config(workdir))
   found = _subwords(config)

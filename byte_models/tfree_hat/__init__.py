@@ -5,11 +5,11 @@ from typing import Any
 
 from flax import nnx
 
-from byte_models.tfree_hat.config import TFreeHATConfig
+from byte_models.tfree_hat.config import TFreeHATConfig, complete
 from byte_models.tfree_hat.model import TFreeHAT
 from byte_models.tfree_hat.official import from_pretrained, save_pretrained
 
-__all__ = ['TFreeHAT', 'TFreeHATConfig', 'build', 'from_pretrained', 'parse', 'save_pretrained']
+__all__ = ['TFreeHAT', 'TFreeHATConfig', 'build', 'complete', 'from_pretrained', 'parse', 'save_pretrained']
 
 
 def parse(branch: Mapping[str, Any]) -> TFreeHATConfig:

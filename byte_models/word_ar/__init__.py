@@ -5,10 +5,10 @@ from typing import Any
 
 from flax import nnx
 
-from byte_models.word_ar.config import WORD_END, WordARConfig
+from byte_models.word_ar.config import WORD_END, WordARConfig, complete
 from byte_models.word_ar.model import WordAR
 
-__all__ = ['WORD_END', 'WordAR', 'WordARConfig', 'build', 'parse']
+__all__ = ['WORD_END', 'WordAR', 'WordARConfig', 'build', 'complete', 'parse']
 
 
 def parse(branch: Mapping[str, Any]) -> WordARConfig:
