@@ -14,7 +14,7 @@ from byte_models import llama
 from layers import weights
 from layers.stack import Stack
 from text import paths, units
-from training import checkpoint, description
+from training import checkpoint, description, earlier
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
@@ -87,7 +87,7 @@ def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(f'{workdir} is not a work directory: {reason}') from None
   if 'model' not in config:
     raise ValueError(f'{path} is not the config of a training run: it has no key model')
-  return config
+  return earlier.current(config)
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
