@@ -34,7 +34,6 @@ import numpy as np
 
 from evaluation import finite
 from text import EOS, Corpus, words
-from text import units as units_lib
 from text.rows import evaluation_batches
 
 RARE = 10  # fewer occurrences than this in the training text
@@ -117,10 +116,10 @@ def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
   """Of each document: its bytes, and for each of them and for EOS whether greedy decoding of the text before writes it,
   what it writes there, and nats.
   """
-  units = getattr(model, 'units', None)
-  sizes = units_lib.parse(units).sizes if units else None
+  table = getattr(model, 'unit_table', None)
+  sizes = None if table is None else np.fromiter(map(len, table), np.int32, len(table))
   waiting: dict[int, list[np.ndarray]] = {}
-  for rows in evaluation_batches(corpus, model, seq_len=seq_len, batch_size=batch_size):
+  for rows in evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size):
     is_right_BxL, written_BxL, nats_BxL = map(np.asarray, jax.device_get(_predict(model, rows.batch)))
     finite.check(np.isfinite(nats_BxL)[rows.scored_BxL], corpus, rows.pieces)
     place_N, is_last_N, count_P = rows.bytes_of_units(sizes)

@@ -111,7 +111,7 @@ def _from_counts(name, hits, predicted, true, exact, documents, size) -> Boundar
 def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
   """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
   corpus, found = MemoryCorpus(documents), []
-  for rows in evaluation_batches(corpus, model, seq_len=seq_len, batch_size=batch_size):
+  for rows in evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size):
     stages, is_finite_BxL = jax.device_get(_run(model, rows.batch))
     finite.check(np.broadcast_to(is_finite_BxL, rows.scored_BxL.shape)[rows.scored_BxL], corpus, rows.pieces)
     is_text_BxL = rows.scored_BxL & ~rows.is_eos_BxL

@@ -12,8 +12,7 @@ import numpy as np
 
 from evaluation import finite
 from layers.stack import apart
-from text import EOS, Batch
-from text.words import mark_for
+from text import EOS, Batch, marks
 
 MOST_BYTES = 2**30  # positions are int32, and room for all of them is made at the beginning
 STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
@@ -31,7 +30,7 @@ def generate(
 ) -> list[bytes]:
   """The continuation of every prompt: at most `max_bytes` bytes each, without the prompt and without the EOS.
 
-  A model over words (one with `words`) gets the prompt's word starts and goes on inside its last word; the ends of
+  A model over words goes on inside its last word; the ends of
   words that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes. A model of
   units (one with a `unit_table`) gets the prompt's units and draws units; the last one is cut where it would go past
   `max_bytes`, so that the number of bytes does not depend on what spells them. A prompt may end inside what would be
@@ -107,7 +106,8 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   # The device takes what is below the smallest normal float32 for zero; the limit is the likeliest byte.
   float32 = np.finfo(np.float32)
   greedy, nucleus = min(temperature, top_p) < float32.tiny, np.float32(top_p) < 1
-  logits_BxV, cache = _prefill(model, mark_for(Batch.begun(prompts, _round_up(lengths.max())), model), lengths, cache)
+  batch = marks.mark(Batch.begun(prompts, _round_up(lengths.max())), model.marks)
+  logits_BxV, cache = _prefill(model, batch, lengths, cache)
   table = getattr(model, 'unit_table', None)
   if logits_BxV.shape[-1] > (256 if table is None else len(table)):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
@@ -152,9 +152,8 @@ def _round_up(length) -> int:
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
-def _prefill(model, prompts, lengths_B, cache):
-  marks = [marked for marked in (prompts.word_starts, prompts.units) if marked is not None]
-  logits_BxV, cache = model.prefill(prompts.bytes, lengths_B, cache, *marks)
+def _prefill(model, batch, lengths_B, cache):
+  logits_BxV, cache = model.prefill(batch, lengths_B, cache)
   return logits_BxV.astype(jnp.float32), cache
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from layers.contract import ModelOutput
 from layers.paths import path_name
+from text import marks
 from text.batch import Batch
-from text.words import mark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Subject:
     self.decode = jax.jit(self._decode)
 
   def marked(self, batch: Batch) -> Batch:
-    """The batch with its words, for a model that needs them."""
-    return mark(batch, getattr(self.model, 'words', None))
+    """The batch with the marks that the model reads."""
+    return marks.mark(batch, self.model.marks)
 
   def __call__(self, batch: Batch) -> ModelOutput:
     """The parallel form, as numpy."""
@@ -57,8 +57,7 @@ class Subject:
   def _decode(self, model: Any, prompts: Batch, prompt_B: jax.Array, symbols_BxN: jax.Array) -> jax.Array:
     """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]."""
     cache = model.init_cache(len(symbols_BxN), self.length)
-    words = () if prompts.word_starts is None else (prompts.word_starts,)
-    first, cache = model.prefill(prompts.bytes, prompt_B, cache, *words)
+    first, cache = model.prefill(prompts, prompt_B, cache)
 
     def step(cache, symbol_B):
       logits, cache = model.step(symbol_B, cache)
@@ -123,8 +122,7 @@ def causality(subject: Subject, batch: Batch, other_BxL: np.ndarray, last: int) 
   before = np.broadcast_to(np.arange(length) <= last, batch.bytes.shape)
   if not subject.is_bytewise:  # bits are those of a text's symbols, which later bytes may cut into other words
     before = before & np.logical_and.accumulate(ours.segmentations[0] == theirs.segmentations[0], 1)
-  # Whether a byte begins a word is known with the last byte of its character.
-  known = last - 3 if hasattr(subject.model, 'words') else last
+  known = last - max((kind.lookahead for kind in marks.parse(subject.model.marks).values()), default=0)
   return apart(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
 
 

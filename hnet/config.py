@@ -15,6 +15,7 @@ from hnet.parts import Part, Sizes
 from hnet.parts.losses import Ratio, TargetSchedule
 from layers import checks
 from layers.stack import StackConfig, height, parse_layout
+from text import marks
 
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
 _SSM = {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2}
@@ -42,6 +43,11 @@ class StageConfig:
   limit: float | None = None
 
   @property
+  def parts(self) -> tuple[Part, ...]:
+    """Those that it has."""
+    return tuple(filter(None, (self.boundary, self.pool, self.unpool, self.combine, *self.losses)))
+
+  @property
   def target(self) -> TargetSchedule | None:
     """Bytes (or chunks) per chunk that a loss pulls to, if one does."""
     targets = (getattr(loss.loss(), 'target', None) for loss in self.losses)
@@ -61,6 +67,7 @@ class HNetConfig:
   attn_cfg: tuple[tuple[str, Any], ...]
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
+  marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -143,6 +150,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=stages,
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
+    marks=_marks(stages),
     dtype=values['dtype'],
   )
 
@@ -317,6 +325,20 @@ def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
     if value is not None and not 0 < checks.number(value, 'fixed_capacity') <= 1:
       raise ValueError(f'fixed_capacity {value}: chunks of a row as a share of its bytes, above 0 and at most 1.')
   return tuple(values)
+
+
+def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
+  """What all parts read; ValueError where one name stands for two marks, or for what is not known."""
+  found: dict[str, str] = {}
+  for part in itertools.chain.from_iterable(stage.parts for stage in stages):
+    for name, spec in part.marks.items():
+      if found.setdefault(name, spec) != spec:
+        raise ValueError(
+          f"model.chunking: {part.kind} {part.name} reads the mark '{name}' as {spec} and another part as "
+          f'{found[name]}: give them one specification, or two names.'
+        )
+  marks.parse(found)
+  return tuple(found.items())
 
 
 def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:

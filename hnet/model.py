@@ -1,9 +1,11 @@
 """The byte language model around the hierarchy: embedding, stages, head, losses, decoding."""
 
+import dataclasses
 import itertools
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,18 @@ from layers.capacity import FRESH
 from layers.chunks import Level
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, normal
+from text import marks as marks_lib
 from text.batch import Batch
+from text.marks import Read
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """Decoding state: what was read, for the marks of what comes next, and the outermost stage's caches."""
+
+  text: Read
+  stages: Any
 
 
 class HNet(nnx.Module):
@@ -36,7 +49,7 @@ class HNet(nnx.Module):
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
     bytes_BxL = jnp.asarray(batch.bytes)
-    level = Level.of_bytes(jnp.asarray(batch.segment_ids), {'bytes': bytes_BxL})
+    level = self._level(batch)
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
@@ -50,6 +63,16 @@ class HNet(nnx.Module):
       aux_losses=aux_losses,
       metrics=metrics,
     )
+
+  @property
+  def marks(self) -> dict[str, str]:
+    """Those that the parts of its stages read."""
+    return dict(self.config.marks)
+
+  def _level(self, batch: Batch) -> Level:
+    batch = marks_lib.mark(batch, self.marks)
+    marks = {'bytes': batch.bytes} | {name: batch.marks[name] for name in self.marks}
+    return Level.of_bytes(jnp.asarray(batch.segment_ids), jax.tree.map(jnp.asarray, marks))
 
   def _embed(self, bytes_: Array) -> Array:
     return self.embeddings[bytes_.astype(jnp.int32)].astype(self.config.dtype)
@@ -76,26 +99,25 @@ class HNet(nnx.Module):
         metrics[f'{loss.name}_loss_{index}'] = jax.lax.stop_gradient(value)
     return losses, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
-  def init_cache(self, batch_size: int, max_bytes: int) -> stage_lib.StageCache:
+  def init_cache(self, batch_size: int, max_bytes: int) -> Cache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
-    return self.backbone.init_cache(batch_size, max_bytes)
+    return Cache(Read.nothing(self.marks, batch_size, max_bytes), self.backbone.init_cache(batch_size, max_bytes))
 
-  def prefill(
-    self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache
-  ) -> tuple[Array, stage_lib.StageCache]:
+  def prefill(self, batch: Batch, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
-    bytes_BxP = jnp.asarray(bytes_BxP)
-    segment_ids = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
-    level = Level.of_bytes(segment_ids, {'bytes': bytes_BxP})
-    x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, cache)
+    level, length_B = self._level(batch.up_to(length_B)), jnp.asarray(length_B)
+    bytes_BxP = level.marks['bytes']
+    x, stages = self.backbone.prefill(self._embed(bytes_BxP), level, cache.stages)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
-    return self._head(last), cache
+    return self._head(last), Cache(cache.text.prompts(bytes_BxP, length_B), stages)
 
-  def step(self, byte_B: Array, cache: stage_lib.StageCache) -> tuple[Array, stage_lib.StageCache]:
+  def step(self, byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads one byte a row; logits [B, V] are for the next."""
     active_B = jnp.ones(byte_B.shape, bool)
-    x, cache = self.backbone.step(self._embed(byte_B), {'bytes': byte_B}, active_B, cache)
-    return self._head(x), cache
+    marks, text = cache.text.then(self.marks, byte_B)
+    marks = {'bytes': byte_B} | {name: values_Bx1[:, 0] for name, values_Bx1 in marks.items()}
+    x, stages = self.backbone.step(self._embed(byte_B), marks, active_B, cache.stages)
+    return self._head(x), Cache(text, stages)
 
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
     """Bytes for a chunk of each level inside, as stated; fresh: as they are before training."""

@@ -23,7 +23,8 @@ from scipy.special import log_softmax
 import byte_models
 from evaluation import oracles
 from hnet.parts import KINDS
-from hnet.parts.boundaries import Cosine
+from hnet.parts.boundaries import Cosine, SpaceLike, at_last, by_rule
+from layers import segments
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
@@ -39,6 +40,7 @@ FAMILIES = {
   'hnet_stride': branch(ONE_STAGE, chunking='hnet_pool(3)'),
   'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
   'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
+  'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
   'spacebyte': branch(['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False),
   'tfree_hat': tiny_tfree_hat.branch(window=5, kv_heads=1, qk_norm='head'),
   **tiny_word_ar.KINDS,
@@ -133,9 +135,33 @@ class Subject(oracles.Subject):
     return nats
 
 
+class ScriptChange(SpaceLike):
+  """A chunk where the script of the text changes: a rule that reads a mark, at any depth."""
+
+  @staticmethod
+  def marks():
+    return {'script': 'script'}
+
+  def __call__(self, e_BxCxD, level, context):
+    script_BxC = level.marks['script']
+    emit_BxC = (script_BxC != jnp.roll(script_BxC, 1, 1)) | segments.starts(level.segment_ids_BxC)
+    return by_rule(emit_BxC & level.valid)
+
+  def init_cache(self, batch_size):
+    return jnp.full(batch_size, -1, jnp.int8)  # nothing seen yet
+
+  def after(self, e_BxCxD, cut, level):
+    return jnp.where(level.count_B > 0, at_last(level.marks['script'], level), -1).astype(jnp.int8)
+
+  def step(self, e_BxD, marks, active_B, cache):
+    return by_rule((marks['script'] != cache) & active_B), jnp.where(active_B, marks['script'], cache)
+
+
 @pytest.fixture(scope='module', params=FAMILIES)
 def subject(request):
-  return Subject(FAMILIES[request.param], request.param in ALONE)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(KINDS['boundary'], 'script_change', ScriptChange)
+    yield Subject(FAMILIES[request.param], request.param in ALONE)
 
 
 def assert_together(apart):
@@ -183,7 +209,7 @@ def test_causality_fails_for_a_boundary_that_chooses_among_the_whole_row(monkeyp
 )
 def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_BxL, prompts, begins, row):
   bytes_BxL = np.where((np.arange(LENGTH) == 0) & np.array(begins)[:, None], BOS, bytes_BxL).astype(np.uint8)
-  if getattr(subject.model, 'words', None):  # what decoding takes for a byte in the text would be the document's end
+  if subject.model.marks:  # what decoding takes for a byte in the text would be the document's end
     assume(not np.any(bytes_BxL[:, -1] == EOS))
   assert_together(oracles.streaming(subject, bytes_BxL, prompts, row, subject.copies))
 

@@ -7,15 +7,14 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from text import units as units_lib
+from text import marks as marks_lib
 from text.batch import Batch
 from text.corpus import Corpus
 from text.mixture import MixedRows, Mixture
-from text.words import parse
 
 
 def pipeline(
@@ -29,18 +28,16 @@ def pipeline(
   hosts: int = 1,
   workers: int = 0,
   prefetch: int = 4,
-  words: str | None = None,
-  units: str | None = None,
+  marks: Mapping[str, str] | None = None,
 ) -> Iterator[Batch]:
   """This host's share of each global batch: numpy Batches of [batch_size // hosts, seq_len], for ever.
 
   Batch k holds rows [start_row + k * batch_size, start_row + (k + 1) * batch_size) of one stream of rows, all epochs
   one after the other; host h has the h-th block of them. To resume after k batches is start_row + k * batch_size, with
   any number of hosts, workers and batch size. workers: 0 packs in a thread, more in that many processes (scripts then
-  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker. words: a splitter of
-  `text.words`, such as 'hat(max_bytes=64)', that fills word_starts; None leaves it out. units: as in
-  `text.units`, such as 'char', that fill units.
-  Raises ValueError where a number is out of its range, for an unknown splitter or units, and for units without words.
+  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker. marks: name ->
+  specification, as models state them, such as {'words': 'hat(max_bytes=64)'} (text.marks).
+  Raises ValueError where a number is out of its range, and for marks that are not known or do not fit.
   The iterator raises OSError or ValueError, naming source and document, for one that cannot be read and for a worker
   process that ends before its time.
   """
@@ -63,7 +60,7 @@ def pipeline(
   notes = tempfile.NamedTemporaryFile(prefix='reading-') if workers else None  # noqa: SIM115
   mixture = copy.copy(mixture)
   mixture.corpora = tuple(_Noted(corpus, index, notes and notes.name) for index, corpus in enumerate(mixture.corpora))
-  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, words, units)
+  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, dict(marks or {}))
 
   import grain  # here, so that models and evaluation can import text without it
 
@@ -171,16 +168,10 @@ class _HostBatches:
     start_row: int,
     host: int,
     hosts: int,
-    words: str | None,
-    units: str | None,
+    marks: Mapping[str, str],
   ):
-    if words is not None:
-      parse(words)  # an unknown splitter is an error here, not in a worker
-    if units is not None:
-      units_lib.parse(units)
-      if words is None:
-        raise ValueError(f"units='{units}' are parts of words: name the splitter with words=, too")
-    self._words, self._units = words, units
+    marks_lib.parse(marks)  # what is wrong with them is an error here, not in a worker
+    self._marks = marks
     self._batch_size = batch_size
     self._share = batch_size // hosts
     self._first_row = start_row + host * self._share
@@ -190,4 +181,4 @@ class _HostBatches:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    return self._rows.batch(self._first_row + index * self._batch_size, self._share, self._words, self._units)
+    return self._rows.batch(self._first_row + index * self._batch_size, self._share, self._marks)

@@ -147,7 +147,8 @@ def _count(batch, nll_BxL) -> dict[str, jax.Array]:
   """Sums over a batch, apart for text bytes and ends of documents."""
   eos_BxL = batch.scored & batch.eos
   text_BxL = batch.scored & ~eos_BxL
-  words = {} if batch.word_starts is None else {'words': jnp.sum(batch.word_starts & text_BxL, dtype=jnp.float32)}
+  starts_BxL = batch.marks.get('words')
+  words = {} if starts_BxL is None else {'words': jnp.sum(starts_BxL & text_BxL, dtype=jnp.float32)}
   return words | {
     'text_nats': jnp.sum(nll_BxL * text_BxL),
     'text_bytes': jnp.sum(text_BxL, dtype=jnp.float32),

@@ -186,7 +186,7 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
 
 def _spelling(model: Any) -> str | None:
   """The units of a model, wherever their file lies."""
-  spec = getattr(model, 'units', None)
+  spec = model.marks.get('units')
   file = units.file_of(spec) if spec else None
   return f'subword(digest={file[1]})' if file else spec
 

@@ -1,7 +1,8 @@
 """Decoding: bytes one at a time, while every row ends its words where the splitter finds them.
 
-The splitter is a library of the host. A step hands it each row's text by a callback and gets back which of the last
-bytes begin words; everything else runs on the device, so that `step` works under jit and scan like that of any model.
+The splitter is a library of the host. A step hands it each row's text by a callback (`text.marks.Read`) and gets back
+which of the last bytes begin words; everything else runs on the device, so that `step` works under jit and scan like
+that of any model.
 
 Whether a byte begins a word is decided with the last byte of its character (or when the character breaks off), up to
 three bytes later. Then the open word is pooled, the backbone makes one step, and the decoder goes on with the new
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from byte_models.tfree_hat.cross import OpenWord
 from byte_models.tfree_hat.decoder import UNDO
 from byte_models.tfree_hat.words import locate, unfinished
-from text import BOS
+from text import marks
+from text.batch import Batch
+from text.marks import Read
 
 if TYPE_CHECKING:
   from byte_models.tfree_hat.model import TFreeHAT
@@ -34,8 +36,7 @@ RECENT = UNDO + 1  # positions that one byte may decide about: its own and those
 class Cache:
   """State of every row after its last byte. N: bytes a row may have; G: guided layers.
 
-  bytes_BxN, length_B: the text. context_B, open_B: where the splitter starts reading it, and where the last word begins
-  for it (a word cut for its length counts as one). decided_B: bytes of which it is known whether they begin a word.
+  text: what was read, for the splitter. decided_B: bytes of which it is known whether they begin a word.
   recent_BxRxD: encoder outputs of the last bytes. word_B: index of the open word; pooled: what is decided of it.
   guide_BxGxD: what the decoder's layers add.
   """
@@ -43,10 +44,7 @@ class Cache:
   encoder: Any
   decoder: Any
   main: Any
-  bytes_BxN: Array
-  length_B: Array
-  context_B: Array
-  open_B: Array
+  text: Read
   decided_B: Array
   recent_BxRxD: Array
   word_B: Array
@@ -63,10 +61,7 @@ def init_cache(model: 'TFreeHAT', batch_size: int, max_bytes: int) -> Cache:
     encoder=model.encoder.init_cache(batch_size, max_bytes),
     decoder=model.decoder.init_cache(batch_size, max_bytes),
     main=model.main.init_cache(batch_size, max_bytes),
-    bytes_BxN=jnp.zeros((batch_size, max_bytes), jnp.uint8),
-    length_B=zeros(),
-    context_B=zeros(),
-    open_B=zeros(),
+    text=Read.nothing(model.marks, batch_size, max_bytes),
     decided_B=zeros(),
     recent_BxRxD=jnp.zeros((batch_size, RECENT, config.encoder.width), dtype),
     word_B=zeros() - 1,
@@ -75,15 +70,13 @@ def init_cache(model: 'TFreeHAT', batch_size: int, max_bytes: int) -> Cache:
   )
 
 
-def prefill(model: 'TFreeHAT', bytes_BxP: Array, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
+def prefill(model: 'TFreeHAT', batch: Batch, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
   """The parallel form up to each row's last word, which stays open; a prompt may be one word."""
-  index_P = jnp.arange(bytes_BxP.shape[1], dtype=jnp.int32)
-  segment_ids = (index_P < length_B[:, None]).astype(jnp.int32)
-  bytes_BxP = jnp.where(segment_ids > 0, bytes_BxP, 0).astype(jnp.uint8)
-  starts_BxP, context_B, open_B = find_starts(model.words, bytes_BxP, length_B, cache.context_B, cache.open_B)
+  starts_BxP = jnp.asarray(marks.mark(batch, model.marks).marks['words'])
+  segment_ids, index_P = batch.segment_ids, jnp.arange(batch.bytes.shape[1], dtype=jnp.int32)
+  bytes_BxP = jnp.where(segment_ids > 0, jnp.asarray(batch.bytes), 0).astype(jnp.uint8)
   last_B = length_B[:, None] - 1
   decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids), last_B, 1)[:, 0]
-  # A last byte of value EOS is a byte like others here: more may follow it.
   words = locate(bytes_BxP, segment_ids, starts_BxP & (index_P < decided_B[:, None]), model.config.delivery)
   a_BxPxD, encoder = model.encoder.prefill(model.embed(bytes_BxP), length_B, cache.encoder)
   mixed = model.connector.out(model.connector.mixed(a_BxPxD, words))
@@ -99,10 +92,7 @@ def prefill(model: 'TFreeHAT', bytes_BxP: Array, length_B: Array, cache: Cache) 
     encoder=encoder,
     decoder=decoder,
     main=main,
-    bytes_BxN=cache.bytes_BxN.at[:, : bytes_BxP.shape[1]].set(bytes_BxP[:, : cache.bytes_BxN.shape[1]]),
-    length_B=length_B.astype(jnp.int32),
-    context_B=context_B,
-    open_B=open_B,
+    text=cache.text.prompts(bytes_BxP, length_B),
     decided_B=decided_B.astype(jnp.int32),
     recent_BxRxD=jnp.take_along_axis(a_BxPxD, recent_BxR[..., None], 1),
     word_B=jnp.where(is_decided, word_B, -1).astype(jnp.int32),
@@ -114,23 +104,19 @@ def prefill(model: 'TFreeHAT', bytes_BxP: Array, length_B: Array, cache: Cache) 
 
 def step(model: 'TFreeHAT', byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
   """One byte of every row."""
-  rows_B, every_B = jnp.arange(byte_B.shape[0]), jnp.ones(byte_B.shape, bool)
+  every_B = jnp.ones(byte_B.shape, bool)
   a_BxD, encoder = model.encoder.step(model.embed(byte_B), every_B, cache.encoder)
-  bytes_BxN = cache.bytes_BxN.at[rows_B, cache.length_B].set(byte_B.astype(jnp.uint8), mode='drop')
-  length_B = cache.length_B + 1
+  marked, text = cache.text.then(model.marks, byte_B, RECENT)
+  length_B = text.length_B
   position_BxR = length_B[:, None] - RECENT + jnp.arange(RECENT)
-  recent_bytes = jnp.take_along_axis(bytes_BxN, jnp.maximum(position_BxR, 0), 1)
+  recent_bytes = jnp.take_along_axis(text.bytes_BxN, jnp.maximum(position_BxR, 0), 1)
   decided_B = length_B - unfinished(recent_bytes, (position_BxR >= 0).astype(jnp.int32))[:, -1]
-  starts_BxN, context_B, open_B = find_starts(model.words, bytes_BxN, length_B, cache.context_B, cache.open_B, RECENT)
   decides_BxR = (position_BxR >= cache.decided_B[:, None]) & (position_BxR < decided_B[:, None])
-  starts_BxR = starts_BxN & decides_BxR
+  starts_BxR = marked['words'] & decides_BxR
   cache = dataclasses.replace(
     cache,
     encoder=encoder,
-    bytes_BxN=bytes_BxN,
-    length_B=length_B,
-    context_B=context_B,
-    open_B=open_B,
+    text=text,
     decided_B=decided_B,
     recent_BxRxD=jnp.concatenate([cache.recent_BxRxD[:, 1:], a_BxD[:, None]], 1),
   )
@@ -192,43 +178,5 @@ def _guide(cache: Cache):
 
 def _logits(model: 'TFreeHAT', y_BxD: Array, cache: Cache) -> Array:
   """Over bytes; nan for a row that is longer than its cache, whose words nobody knows."""
-  fits_B = cache.length_B <= cache.bytes_BxN.shape[1]
+  fits_B = cache.text.length_B <= cache.text.bytes_BxN.shape[1]
   return jnp.where(fits_B[:, None], model.by_byte(model.head(y_BxD)), jnp.nan)
-
-
-def find_starts(
-  spec: str, bytes_BxN: Array, length_B: Array, context_B: Array, open_B: Array, recent: int | None = None
-) -> tuple[Array, Array, Array]:
-  """Where words begin that begin after the open one: (starts [B, recent] of the last positions or [B, N] of all, and
-  context and open as the next call takes them). On the host, by callback where the arrays are traced.
-  """
-  rows, size = bytes_BxN.shape
-  shape = jax.ShapeDtypeStruct((rows, recent or size), bool)
-  whole = jax.ShapeDtypeStruct((rows,), jnp.int32)
-  find = functools.partial(_find_starts, spec, recent)
-  return jax.pure_callback(find, (shape, whole, whole), bytes_BxN, length_B, context_B, open_B)
-
-
-def _find_starts(spec: str, recent: int | None, bytes_BxN, length_B, context_B, open_B):
-  from text import words  # the splitters' libraries are needed only here
-
-  splitter = words.parse(spec)
-  bytes_BxN, length_B = np.asarray(bytes_BxN), np.asarray(length_B)
-  context_B, open_B = np.array(context_B), np.array(open_B)
-  size = recent or bytes_BxN.shape[1]
-  found = np.zeros((len(bytes_BxN), size), bool)
-  for row, length in enumerate(np.minimum(length_B, bytes_BxN.shape[1])):
-    after_bos = int(bytes_BxN[row, 0] == BOS)
-    if context_B[row] == 0:
-      context_B[row] = open_B[row] = after_bos
-    context, open_ = int(context_B[row]), int(open_B[row])
-    # As text.words.Stream does: what the splitter makes of the open word may depend on the word before.
-    ends, characters = splitter.uncapped(bytes_BxN[row, context:length].tobytes())
-    ends = ends[ends > open_ - context]
-    starts = context + splitter.cap(ends, characters, open_ - context)[:-1]
-    starts = np.concatenate([[0, after_bos], starts]) - (length - size if recent else 0)
-    found[row, starts[(starts >= 0) & (starts < size)]] = True
-    if len(ends) > 1:
-      context_B[row] = context + int(ends[-3]) if len(ends) > 2 else open_
-      open_B[row] = context + int(ends[-2])
-  return found, context_B, open_B

@@ -10,13 +10,13 @@ from byte_models.tfree_hat import decoding
 from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.cross import Pool
 from byte_models.tfree_hat.decoder import Decoder
-from byte_models.tfree_hat.words import Words, locate, marked
+from byte_models.tfree_hat.words import Words, locate
 from layers import contract, segments, stack
 from layers.chunks import pick
 from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, RMSNorm, normal
 from layers.stack import Stack, height
-from text import BOS, EOS
+from text import BOS, EOS, marks
 from text.batch import Batch
 
 
@@ -24,7 +24,7 @@ class TFreeHAT(nnx.Module):
   """T-Free-HAT (arXiv 2603.15953). D: width of bytes or of words, S: slots of a row's words."""
 
   def __init__(self, config: TFreeHATConfig, *, rngs: nnx.Rngs):
-    self.config, self.words = config, config.words
+    self.config = config
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
     deviation = lambda part: 0.02 * height(part.layout) ** -0.5
     width = config.encoder.width
@@ -38,7 +38,7 @@ class TFreeHAT(nnx.Module):
     self.lm_head = Linear(width, 256, kernel_init=normal(0.02), rngs=rngs)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
-    """Bits, logits and words of a batch; see `layers.contract.ModelOutput`. Needs batch.word_starts under tracing."""
+    """Bits, logits and words of a batch; see `layers.contract.ModelOutput`."""
     del context
     words = self.locate(batch, *contract.checked_capacities(capacities, 1, batch.bytes.shape[1]))
     a_BxLxD = self.encode(batch)
@@ -58,9 +58,14 @@ class TFreeHAT(nnx.Module):
       },
     )
 
+  @property
+  def marks(self) -> dict[str, str]:
+    """See `layers.contract.Model`."""
+    return {'words': self.config.words}
+
   def locate(self, batch: Batch, capacity: int | None = None) -> Words:
     """Where the words of a batch are; eagerly the model splits a batch that does not say it."""
-    starts = jnp.asarray(marked(batch, self.words).word_starts)
+    starts = jnp.asarray(marks.mark(batch, self.marks).marks['words'])
     return locate(jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids), starts, self.config.delivery, capacity)
 
   def encode(self, batch: Batch) -> Array:
@@ -114,16 +119,9 @@ class TFreeHAT(nnx.Module):
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
     return decoding.init_cache(self, batch_size, max_bytes)
 
-  def prefill(
-    self, bytes_BxP: Array, length_B: Array, cache: decoding.Cache, word_starts_BxP: Array | None = None
-  ) -> tuple[Array, decoding.Cache]:
-    """Reads right-padded prompts into a fresh cache; logits [B, 256] are for the byte after each row's last.
-
-    word_starts_BxP, which other models of words need here, is not read: to go on from the prompt, the splitter has to
-    see it in any case.
-    """
-    del word_starts_BxP
-    return decoding.prefill(self, jnp.asarray(bytes_BxP), jnp.asarray(length_B), cache)
+  def prefill(self, batch: Batch, length_B: Array, cache: decoding.Cache) -> tuple[Array, decoding.Cache]:
+    """Reads right-padded prompts into a fresh cache; logits [B, 256] are for the byte after each row's last."""
+    return decoding.prefill(self, batch.up_to(length_B), jnp.asarray(length_B), cache)
 
   def step(self, byte_B: Array, cache: decoding.Cache) -> tuple[Array, decoding.Cache]:
     """Reads one byte a row; logits [B, 256] are for the next. Words end as the splitter finds, row by row."""

@@ -14,7 +14,6 @@ from jax import Array
 
 from layers import segments
 from layers.chunks import Level
-from text.batch import Batch
 
 
 @jax.tree_util.register_dataclass
@@ -84,12 +83,3 @@ def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
 def _before(values_BxL: Array, count: int) -> Array:
   """The value `count` positions earlier, 0 where there is none; a row may be shorter than that."""
   return jnp.pad(values_BxL, ((0, 0), (count, 0)))[:, : values_BxL.shape[1]]
-
-
-def marked(batch: Batch, spec: str) -> Batch:
-  """The batch with word_starts: those that it has, or eagerly from the splitter. ValueError for one under tracing."""
-  if batch.word_starts is not None:
-    return batch
-  from text import words  # the splitters' libraries are needed only here
-
-  return words.mark(batch, spec)

@@ -24,7 +24,7 @@ Words may be spelled with characters or subwords instead of bytes (text/units.py
 these. The nats of a unit stand where the unit does, at its last byte, 0 at its others. A text's bits are those of the
 units that the rule makes of it; where other units spell it, too, they are an upper bound on the bits of the text. Rows
 that cut a document pay for every unit of it once (text/rows.py). A batch that is marked without its documents
-(`text.words.mark_for`) is read as it stands: a unit of which any byte is scored is paid for whole.
+(`text.marks.mark`) is read as it stands: a unit of which any byte is scored is paid for whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ from layers import contract, segments
 from layers.contract import EVAL, Context, ModelOutput
 from layers.linear import Linear, normal
 from layers.stack import Stack, StackConfig, height
-from text import BOS, units
+from text import units
 from text.batch import Batch
 
 
@@ -71,14 +71,9 @@ class WordAR(nnx.Module):
     self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
 
   @property
-  def words(self) -> str | None:
-    """The splitter that fills `Batch.word_starts`; None for patches, which need none."""
-    return self.config.words if self.config.encoder else None
-
-  @property
-  def units(self) -> str | None:
-    """The units that fill `Batch.units`; None where words are spelled with bytes."""
-    return None if self.config.units == 'byte' else self.config.units
+  def marks(self) -> dict[str, str]:
+    """See `layers.contract.Model`."""
+    return self.config.marks
 
   @property
   def unit_table(self) -> tuple[bytes, ...] | None:
@@ -93,7 +88,7 @@ class WordAR(nnx.Module):
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
     """Bytes of a word, as stated, and before it those of a unit where words are not spelled with bytes."""
     del fresh
-    units = (max(1.0, 1 / self.config.units_per_byte),) if self.units else ()
+    units = (max(1.0, 1 / self.config.units_per_byte),) if 'units' in self.marks else ()
     return (*units, *self.config.bytes_per_chunk)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
@@ -111,7 +106,7 @@ class WordAR(nnx.Module):
       'fill_0': jnp.mean(count_B) / capacity,
     }
     needed = (jnp.max(count_B),)
-    if self.units:
+    if 'units' in self.marks:
       metrics['bytes_per_unit'] = bytes_ / jnp.maximum(jnp.sum(places.is_last_BxL), 1)
       needed = (jnp.max(jnp.sum(symbols.segment_ids_BxL > 0, 1)), *needed)
     return ModelOutput(
@@ -146,7 +141,7 @@ class WordAR(nnx.Module):
   def _run(self, symbols: Symbols, capacities: Sequence[int] | None, read: Callable) -> tuple[Any, int]:
     """(what `read` makes of the hidden states, [B, U, ...]; words that a row has room for)."""
     capacities = contract.checked_capacities(capacities, len(self.level_sizes()), symbols.ids_BxL.shape[1])
-    if self.units and capacities[0] is not None:
+    if 'units' in self.marks and capacities[0] is not None:
       symbols = symbols.first(capacities[0])
     capacity = capacities[-1] or symbols.ids_BxL.shape[1]
     words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, self.config.num_vectors, capacity)
@@ -198,26 +193,13 @@ class WordAR(nnx.Module):
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes: prompt and BOS, not ends of words."""
     return decoding.init_cache(self, batch_size, max_bytes)
 
-  def prefill(
-    self,
-    bytes_BxP: Array,
-    length_B: Array,
-    cache: WordCache,
-    word_starts_BxP: Array | None = None,
-    units_BxP: Array | None = None,
-  ) -> tuple[Array, WordCache]:
+  def prefill(self, batch: Batch, length_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Reads right-padded prompts, bytes without ends of words, into a fresh cache; the last word stays open.
 
-    word_starts_BxP, units_BxP: as in a Batch; left out, they are made here, which under tracing is a ValueError. Logits
-    [B, V] are for the symbol behind each row's last unit. A prompt may end inside what would be one unit if it went on:
-    it is taken as it stands.
+    Logits [B, V] are for the symbol behind each row's last unit. A prompt may end inside what would be one unit if it
+    went on: it is taken as it stands.
     """
-    bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
-    index_P = jnp.arange(bytes_BxP.shape[1])
-    segment_ids_BxP = (index_P < length_B[:, None]).astype(jnp.int32)
-    specials_BxP = (index_P == 0) & (bytes_BxP == BOS)  # a last byte of EOS's value is one like others
-    prompts = Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP, specials_BxP)
-    return decoding.prefill(self, prompts, length_B, cache)
+    return decoding.prefill(self, batch.up_to(length_B), jnp.asarray(length_B), cache)
 
   def step(self, symbol_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Reads one symbol a row, a byte or unit or WORD_END; logits [B, V] are for the next.

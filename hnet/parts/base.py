@@ -5,8 +5,10 @@ chunk k into z_k, which is delivered to the slots [e_k, e_{k+1}). What Pool read
 SpaceByte), `until` what follows the chunk before up to e_k, `before` the chunk before.
 
 A part is an `nnx.Module` with a class attribute OPTIONS, its options and their defaults, and is made as
-`Part(sizes, rngs=…, **options)`. Each comes in two forms that agree: all slots at once, and `step`, one slot of every
-row, between which `after` carries the state. Parts without a state have none.
+`Part(sizes, rngs=…, **options)`. One that reads marks of bytes (text.marks) has a static method `marks(**options)`,
+name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Each comes in two
+forms that agree: all slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts
+without a state have none.
 """
 
 import dataclasses

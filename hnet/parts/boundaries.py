@@ -44,7 +44,7 @@ class Cosine(nnx.Module):
   def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> dict[str, Array]:
     """The last slot's state."""
     del cut
-    return {'seen': level.count_B > 0, 'last': _at_last(e_BxCxD.astype(jnp.float32), level)}
+    return {'seen': level.count_B > 0, 'last': at_last(e_BxCxD.astype(jnp.float32), level)}
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: dict) -> tuple[Cut, dict]:
     """One slot against the one before."""
@@ -79,7 +79,8 @@ class _Rule(nnx.Module):
     return 0.0
 
 
-def _by_rule(emit: Array) -> Cut:
+def by_rule(emit: Array) -> Cut:
+  """Certain where it cuts, and without a gradient."""
   p = emit.astype(jnp.float32)
   return Cut(emit, p, p)
 
@@ -96,7 +97,7 @@ class Stride(_Rule):
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """By the slot's position in its document."""
     del e_BxCxD, context
-    return _by_rule((segments.positions(level.segment_ids_BxC) % self.size == 0) & level.valid)
+    return by_rule((segments.positions(level.segment_ids_BxC) % self.size == 0) & level.valid)
 
   def init_cache(self, batch_size: int) -> Array:
     """Position 0."""
@@ -110,7 +111,7 @@ class Stride(_Rule):
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot."""
     del e_BxD, marks
-    return _by_rule((cache % self.size == 0) & active_B), cache + active_B
+    return by_rule((cache % self.size == 0) & active_B), cache + active_B
 
   @staticmethod
   def chunk_size(size: int) -> float:
@@ -131,7 +132,7 @@ class SpaceLike(_Rule):
     del e_BxCxD, context
     space_BxC = space_like(level.marks['bytes'])
     after_space_BxC = jnp.pad(space_BxC[:, :-1], ((0, 0), (1, 0)))
-    return _by_rule(((space_BxC & ~after_space_BxC) | segments.starts(level.segment_ids_BxC)) & level.valid)
+    return by_rule(((space_BxC & ~after_space_BxC) | segments.starts(level.segment_ids_BxC)) & level.valid)
 
   def init_cache(self, batch_size: int) -> dict[str, Array]:
     """Nothing seen yet."""
@@ -140,7 +141,7 @@ class SpaceLike(_Rule):
   def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> dict[str, Array]:
     """Whether the last slot was space-like."""
     del e_BxCxD, cut
-    return {'seen': level.count_B > 0, 'space': space_like(_at_last(level.marks['bytes'], level))}
+    return {'seen': level.count_B > 0, 'space': space_like(at_last(level.marks['bytes'], level))}
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: dict) -> tuple[Cut, dict]:
     """One slot."""
@@ -148,7 +149,7 @@ class SpaceLike(_Rule):
     space_B = space_like(marks['bytes'])
     emit_B = ((space_B & ~cache['space']) | ~cache['seen']) & active_B
     new = {'seen': cache['seen'] | active_B, 'space': jnp.where(active_B, space_B, cache['space'])}
-    return _by_rule(emit_B), new
+    return by_rule(emit_B), new
 
   @staticmethod
   def chunk_size() -> float:
@@ -163,7 +164,7 @@ def space_like(byte: Array) -> Array:
   return ~(word | between(0x80, 0xBF))
 
 
-def _at_last(values_BxCx: Array, level: Level) -> Array:
+def at_last(values_BxCx: Array, level: Level) -> Array:
   """Values at each row's last slot: [B, ...]."""
   index_B = jnp.maximum(level.count_B - 1, 0)
   return jnp.take_along_axis(values_BxCx, index_B.reshape(-1, *(1,) * (values_BxCx.ndim - 1)), 1)[:, 0]

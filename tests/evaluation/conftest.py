@@ -21,6 +21,10 @@ class TwoByteModel(nnx.Module):
 
   num_stages = 2
 
+  @property
+  def marks(self):
+    return {}
+
   def __init__(self, *, positional: bool, end_bias: float = 0.0, seed: int = 0):
     random = np.random.default_rng(seed)
     self.last = nnx.Param(jnp.array(random.normal(size=(256, 256)) * 2, jnp.float32).at[:, 255].add(end_bias))
@@ -47,7 +51,8 @@ class TwoByteModel(nnx.Module):
   def init_cache(self, batch_size, max_bytes):
     return {'bytes': jnp.zeros((batch_size, max_bytes), jnp.uint8), 'length': jnp.zeros(batch_size, jnp.int32)}
 
-  def prefill(self, bytes_BxP, lengths_B, cache):
+  def prefill(self, batch, lengths_B, cache):
+    bytes_BxP = jnp.asarray(batch.bytes)
     cache = {'bytes': cache['bytes'].at[:, : bytes_BxP.shape[1]].set(bytes_BxP), 'length': jnp.asarray(lengths_B)}
     return self._after(cache), cache
 

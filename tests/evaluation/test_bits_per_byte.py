@@ -226,10 +226,12 @@ def test_bad_input_is_refused_before_the_model_runs(change, word):
 @pytest.mark.parametrize('devices', [0, 1])
 def test_a_model_that_needs_words_gets_them(two_byte_model, devices):
   class WordModel(two_byte_model):
-    words = 'whitespace(max_bytes=4)'
+    @property
+    def marks(self):
+      return {'words': 'whitespace(max_bytes=4)'}
 
     def __call__(self, batch, *, context=None):
-      return super().__call__(batch)._replace(segmentations=(batch.word_starts,))
+      return super().__call__(batch)._replace(segmentations=(batch.marks['words'],))
 
   sharding = NamedSharding(jax.make_mesh((1,), ('data',), (AxisType.Auto,)), PartitionSpec('data')) if devices else None
   documents = [b'ab cdefgh i', b'', b'j  k\n']

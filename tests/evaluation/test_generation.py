@@ -117,9 +117,9 @@ class Broken(nnx.Module):
   def init_cache(self, batch_size, max_bytes):
     return self.inner.init_cache(batch_size, max_bytes)
 
-  def prefill(self, bytes_BxP, lengths_B, cache):
-    last = jnp.take_along_axis(bytes_BxP, jnp.asarray(lengths_B)[:, None] - 1, 1)[:, 0]
-    return self._broken(last, *self.inner.prefill(bytes_BxP, lengths_B, cache))
+  def prefill(self, batch, lengths_B, cache):
+    last = jnp.take_along_axis(jnp.asarray(batch.bytes), jnp.asarray(lengths_B)[:, None] - 1, 1)[:, 0]
+    return self._broken(last, *self.inner.prefill(batch, lengths_B, cache))
 
   def step(self, byte_B, cache):
     return self._broken(byte_B, *self.inner.step(byte_B, cache))

@@ -345,9 +345,9 @@ def test_a_work_directory_holds_the_file_of_its_units_wherever_both_are(of_subwo
   monkeypatch.chdir(tmp_path)
   loaded = training.load('moved, away')
   monkeypatch.chdir('/')
-  for spec in (loaded.config['model']['units'], loaded.model.units):
+  for spec in (loaded.config['model']['units'], loaded.model.marks['units']):
     assert units.file_of(spec) == (str(workdir / 'units.json'), units.digest_of(content))
-  assert len(units.parse(loaded.model.units).table) == 300
+  assert len(units.parse(loaded.model.marks['units']).table) == 300
   # The same command goes on without the file, and where another directory has it.
   training.train(config | {'num_steps': 11}, workdir)
   assert f"'sub.json' is no longer what it was: its copy {workdir}/units.json is used" in capsys.readouterr().out
@@ -358,7 +358,7 @@ def test_a_work_directory_holds_the_file_of_its_units_wherever_both_are(of_subwo
     training.train(config | {'num_steps': step, 'model': model}, workdir)
   assert training.load(workdir).step == 13 and (workdir / 'units.json').read_bytes() == content
   # A next run takes parameters, and the file, from there.
-  model = config['model'] | {'units': loaded.model.units}
+  model = config['model'] | {'units': loaded.model.marks['units']}
   training.train(config | {'num_steps': 1, 'model': model, 'init_from': str(workdir)}, tmp_path / 'next')
   assert (tmp_path / 'next' / 'units.json').read_bytes() == content
 

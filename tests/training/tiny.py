@@ -28,7 +28,6 @@ class Tiny(nnx.Module):
 
   def __init__(self, config: TinyConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.words, self.units = config.words, config.units
     self.embeddings = nnx.Embed(256, config.width, rngs=rngs)
     self.inner = nnx.List([nnx.Linear(2 * config.width, config.width, rngs=rngs)])
     self.head = nnx.Linear(config.width, 256, rngs=rngs)
@@ -46,11 +45,16 @@ class Tiny(nnx.Module):
       nll = jnp.where((context.progress >= first) & (context.progress < last), jnp.nan, nll)
     if self.config.poison_byte >= 0:
       nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
-    starts = batch.bytes == ord(' ') if self.words is None else batch.word_starts & True  # an error where it is None
+    starts = batch.marks['words'] if 'words' in self.marks else batch.bytes == ord(' ')
     aux = jnp.mean(jnp.square(x))
     return ModelOutput(
       nll, logits, (starts,), (starts * 1.0,), {'ratio': aux}, {'bytes_per_chunk_0': jnp.float32(4.0), 'activity': aux}
     )
+
+  @property
+  def marks(self):
+    given = {'words': self.config.words, 'units': self.config.units}
+    return {name: spec for name, spec in given.items() if spec is not None}
 
   def stage_of(self, path):
     return int(path.startswith('inner.'))
