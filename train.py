@@ -37,6 +37,9 @@ _JSON = flags.DEFINE_bool('json', False, 'With --describe or --compile_for: as J
 _COMPILE_FOR = flags.DEFINE_string(
   'compile_for', None, 'Compile the step for absent devices, such as v5p:4x4x4 or h100:8, report its memory, and end.'
 )
+_CAPACITY = flags.DEFINE_enum(
+  'capacity', 'stated', ['stated', 'full'], 'With --compile_for: room for the chunks that the model states, or for any.'
+)
 _COORDINATOR_ADDRESS = flags.DEFINE_string('coordinator_address', None, 'Several processes: host:port of process 0.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Several processes: how many there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several processes: which this one is, from 0.')
@@ -61,7 +64,7 @@ def main(_: list[str]) -> int | None:
     print(json.dumps(found, indent=2) if _JSON.value else description.table(found))
   elif _COMPILE_FOR.value is not None:
     quiet = (lambda _: None) if _JSON.value else print
-    report = compile_for.compile_step(config, _COMPILE_FOR.value, quiet)
+    report = compile_for.compile_step(config, _COMPILE_FOR.value, quiet, _CAPACITY.value == 'full')
     print(json.dumps(compile_for.as_data(report), indent=2) if _JSON.value else compile_for.as_text(report))
     return int(not report.fits)
   elif _WORKDIR.value is None:

@@ -6,10 +6,10 @@
 
 The model is that of benchmarks/train_step.py with one thing changed at a time, its parameters fresh, the text held-out
 documents one behind the other. Each point runs in a process of its own and prints bytes a second (median over steps),
-the chunks' bytes and how far they fill their rung, forward FLOPs a byte by the model's own count, the share of the
-matmul peak that these make, memory, and the seconds to compile. Memory is what XLA plans for the step (arguments,
-results and temporaries), and the process's own peak beside it. What cannot be run for want of memory is a row that says
-so.
+the chunks' bytes and how far they fill the smallest capacity that holds them, forward FLOPs a byte by the model's own
+count, the share of the matmul peak that these make, memory, and the seconds to compile. Memory is what XLA plans for
+the step (arguments, results and temporaries), and the process's own peak beside it. What cannot be run for want of
+memory is a row that says so.
 """
 
 import copy
@@ -47,9 +47,6 @@ def model_branch(width: int, depth: int) -> dict[str, Any]:
   branch['d_model'], branch['d_intermediate'] = [width, 2 * width], [0, 6 * width]
   heads = max(1, width // 32)  # of 32 and 64 features, as in the base
   branch['attn_cfg']['num_heads'] = [heads, heads]
-  # Fresh routers cut often, and the fullest row decides: without rungs above a half, a row just beyond it would double
-  # the inner work, and that would be seen instead of growth.
-  branch['ladder'] = {'fractions': (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)}
   return branch
 
 
@@ -85,7 +82,7 @@ def measure(point: dict[str, int], steps: int, source: str) -> dict[str, float]:
   return {
     'bytes_per_second': speed,
     'bytes_per_chunk': sizes[0],
-    'fill': float(output.metrics['ladder_fill_1']),
+    'fill': float(output.metrics['fill_0']),
     'flops_per_byte': flops,
     'of_peak': 3 * flops * speed / subject.xla_peak(),
     'planned': planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes,

@@ -4,7 +4,7 @@
   python -m benchmarks.local_attention --seq_len=2048 --rows=2 --source=corpus:english_wiki
 
 Both are the same encoder and decoder on the same words of real text, with k slots in front of each word. Packed: in the
-row's buffer of byte_models.word_ar, at the smallest rung of the capacity ladder. Padded: [rows x words of the fullest
+row's buffer of byte_models.word_ar, at the smallest capacity that holds its words. Padded: [rows x words of the fullest
 row, k + cap]. They are measured in turns; milliseconds are medians. The last column is the largest difference between
 what they compute.
 """
@@ -23,7 +23,7 @@ from rich.table import Table
 import byte_models
 import text
 from byte_models.word_ar.layout import Words, word_starts
-from layers import ladder
+from layers import capacity
 from text.marks import mark
 from text.packing import evaluation_rows, materialise
 
@@ -54,8 +54,7 @@ def measure(cap: int) -> tuple[str, ...]:
   batch = mark(materialise(corpus, pieces, _ROWS.value, _SEQ_LEN.value), model.marks)
   starts = word_starts(model.config, batch)
   count, k = int(starts.sum(1).max()), model.config.num_vectors
-  rungs = model.config.ladder.rungs(_SEQ_LEN.value)
-  words = Words.of(starts, jnp.asarray(batch.segment_ids), k, rungs[int(ladder.rungs_of(rungs, starts.sum(1)).max())])
+  words = Words.of(starts, jnp.asarray(batch.segment_ids), k, capacity.rung(_SEQ_LEN.value, count))
   x = jax.random.normal(jax.random.key(0), (*starts.shape, model.config.decoder.width))
 
   def packed(model, x):

@@ -30,22 +30,25 @@ def fresh_model(directory: str) -> str:
   return directory
 
 
-def compiled_step(model, batch):
+def compiled_step(model, batch, capacities=None):
   """(step, parameters, seconds to compile) of forward and backward.
 
-  step(parameters, batch) -> ((mean nats of a byte, ModelOutput without logits), gradients).
+  step(parameters, batch) -> ((mean nats of a byte, ModelOutput without logits), gradients). capacities: None for the
+  smallest that hold the chunks of the batch.
   """
   import dataclasses
 
   import jax
   import jax.numpy as jnp
 
+  from layers import capacity
   from layers.paths import flatten, rebuild
 
   flat = flatten(model)
+  room = capacity.holding(model, [batch]) if capacities is None else capacities
 
   def loss(flat, batch):
-    output = rebuild(model, flat)(batch)
+    output = rebuild(model, flat)(batch, capacities=room)
     return jnp.sum(output.nll) / jnp.sum(batch.scored), dataclasses.replace(output, logits=None)
 
   began = time.perf_counter()

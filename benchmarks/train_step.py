@@ -9,11 +9,10 @@ Prints bytes a second (medians over turns), the ratio to the better of PyTorch w
 share of the machine's matmul peak, as each library reaches it on 4096 x 256 x 768 (float32). --weights is a directory
 of official weights (`hnet.save_pretrained`), whose boundaries on real text decide how many chunks there are; without it
 the model is fresh. Both sides compute the loss of the same rows; they must agree to 1e-4. The last line says what XLA
-counts in a step that knows its rung and keeps its residuals: how long its products take at the peak, and its traffic at
-the speed of large copies. Operations run one after the other, so the two overlap only within a product.
+counts in our step: how long its products take at the peak, and its traffic at the speed of large copies. Operations run
+one after the other, so the two overlap only within a product.
 """
 
-import dataclasses
 import importlib.util
 import statistics
 import tempfile
@@ -80,7 +79,7 @@ def _table(facts, seconds) -> str:
   if 'ours' in facts:
     products, traffic = ours['counted_flops'] / ours['peak'], ours['counted_bytes'] / ours['copy_speed']
     lines.append(
-      f'\nat a fixed rung XLA counts {ours["counted_flops"] / 1e9:.1f} GFLOP ({1e3 * products:.0f} ms at the peak) '
+      f'\nXLA counts {ours["counted_flops"] / 1e9:.1f} GFLOP ({1e3 * products:.0f} ms at the peak) '
       f'and {ours["counted_bytes"] / 1e9:.1f} GB ({1e3 * traffic:.0f} ms at {ours["copy_speed"] / 1e9:.0f} GB/s); '
       f'a step of ours takes {1e3 * done / _STEPS.value / speed["ours"]:.0f} ms'
     )
@@ -103,11 +102,10 @@ def _prepare_ours():
   step, flat, compiled = subject.compiled_step(model, batch)
   (value, output), _ = step(flat, batch)
   sizes = [float(rows.size / jnp.sum(starts)) for starts in output.segmentations]
-  chunks = int(max(output.segmentations[0].sum(1)))
-  counted = _at_a_fixed_rung(model, batch, chunks).cost_analysis()
+  counted = step.cost_analysis()
   facts = {
     'loss': float(value),
-    'chunks': chunks,
+    'chunks': int(max(output.segmentations[0].sum(1))),
     'bytes_per_chunk': ', '.join(f'{size:.2f}' for size in sizes),
     'flops': sum(model.flops_per_byte(_SEQ_LEN.value, sizes or None).values()),
     'peak': subject.xla_peak(),
@@ -125,22 +123,6 @@ def _prepare_ours():
     return time.perf_counter() - began
 
   return facts, run
-
-
-def _at_a_fixed_rung(model, batch, chunks: int):
-  """The compiled step of the same model with the one rung that holds so many chunks."""
-  import jax
-  from flax import nnx
-
-  import hnet
-  from layers.ladder import LadderConfig
-  from layers.paths import flatten, rebuild
-
-  length = batch.bytes.shape[1]
-  rung = next(rung for rung in model.config.ladder.rungs(length) if rung >= chunks)
-  config = dataclasses.replace(model.config, ladder=LadderConfig((rung / length,)))
-  fixed = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(model))
-  return subject.compiled_step(fixed, batch)[0]
 
 
 def _prepare_torch(name: str):

@@ -1,12 +1,14 @@
 """How well the chunks of a model agree with units that are known: words, morphemes, the words of a synthetic source."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from evaluation import finite
+from layers.capacity import Predictor, run_all
 from text import MemoryCorpus
 from text.rows import evaluation_batches
 
@@ -111,15 +113,16 @@ def _from_counts(name, hits, predicted, true, exact, documents, size) -> Boundar
 def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
   """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
   corpus, found = MemoryCorpus(documents), []
-  for rows in evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size):
-    stages, is_finite_BxL = jax.device_get(_run(model, rows.batch))
+  batches = evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size)
+  run = lambda rows, capacities: _run(model, rows.batch, capacities)
+  for rows, (stages, is_finite_BxL) in run_all(run, Predictor.of(model, seq_len), batches):
     finite.check(np.broadcast_to(is_finite_BxL, rows.scored_BxL.shape)[rows.scored_BxL], corpus, rows.pieces)
     is_text_BxL = rows.scored_BxL & ~rows.is_eos_BxL
     found.append(tuple(stage_BxL[is_text_BxL] for stage_BxL in stages))
   return [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]
 
 
-@jax.jit
-def _run(model, batch):
-  output = model(batch)
-  return output.segmentations, finite.everywhere(output.boundary_probabilities)
+@functools.partial(jax.jit, static_argnums=2)
+def _run(model, batch, capacities):
+  output = model(batch, capacities=capacities)
+  return (output.segmentations, finite.everywhere(output.boundary_probabilities)), output.needed

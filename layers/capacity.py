@@ -42,6 +42,24 @@ def rung(length: int, count: float) -> int:
   return of_length[min(bisect.bisect_left(of_length, count), len(of_length) - 1)]
 
 
+def stated(model: Any, length: int, fresh: bool = False) -> Capacities:
+  """Room for half as many chunks again as a model states that rows of `length` bytes have, or has at initialisation."""
+  return _rising(length, (rung(length, 1.5 * length / size) for size in model.level_sizes(fresh)))
+
+
+def full(model: Any, length: int) -> Capacities:
+  """Room for whatever a row of `length` bytes may need."""
+  return (length,) * len(model.level_sizes())
+
+
+def holding(model: Any, batches: Sequence[Any]) -> Capacities:
+  """The smallest capacities that hold the chunks of all these batches, which are run for that."""
+  needed = jax.jit(lambda model, batch: model(batch).needed)
+  length = batches[0].bytes.shape[1]
+  levels = zip(*(jax.device_get(needed(model, batch)) for batch in batches), strict=True)
+  return _rising(length, (rung(length, int(max(level))) for level in levels))
+
+
 @dataclasses.dataclass
 class Predictor:
   """Capacities for the next batch.
@@ -61,8 +79,8 @@ class Predictor:
 
   @classmethod
   def of(cls, model: Any, length: int, fresh: bool = False) -> 'Predictor':
-    """Begins with the bytes per chunk that a model states, or has at initialisation, and half as many chunks again."""
-    capacities = _rising(length, (rung(length, 1.5 * length / size) for size in model.level_sizes(fresh)))
+    """Begins with the capacities of `stated`."""
+    capacities = stated(model, length, fresh)
     cost = lambda capacities: sum(model.flops_per_byte(length, [length / c for c in capacities]).values())
     return cls(length, cost, capacities, {capacities})
 

@@ -6,8 +6,8 @@
 
 Simulated devices on a CPU; float32. A boundary near one half could fall either way for rounding alone, so each training
 begins at the first place of the stream where none comes within 1e-4 of it in all steps. Prints a table: the largest
-difference of a loss to that of one device, relative; the closest boundary; and in how many steps rows of one batch
-would have taken different rungs of the capacity ladder by themselves, where the devices must agree on one.
+difference of a loss to that of one device, relative; the closest boundary; in how many steps rows of one batch would
+have taken different capacities by themselves, where the devices must agree on one; and how often a step was run again.
 """
 
 import argparse
@@ -22,8 +22,10 @@ import numpy as np
 
 import text
 from configs import common
+from layers.capacity import rung
 from text import command_line
 from training import sharding
+from training.capacity import Programs, Runner
 from training.state import rebuild
 from training.step import read
 from training.trainer import Trainer
@@ -35,8 +37,6 @@ MARGIN = 1e-4  # of a boundary probability to one half
 TRIES = 200
 FAST = {'xla_backend_optimization_level': 0}  # these programs take longer to compile than to run
 
-_LADDER = {'fractions': (0.25, 0.375, 0.5, 1.0)}
-
 
 def _hnet(layout: list, width: Sequence[int], **changes: Any) -> dict[str, Any]:
   return {
@@ -46,7 +46,6 @@ def _hnet(layout: list, width: Sequence[int], **changes: Any) -> dict[str, Any]:
     'd_intermediate': [2 * d for d in width],
     'ssm_cfg': {'d_state': 8},
     'attn_cfg': {'num_heads': 2, 'rotary_emb_dim': 8, 'window_size': -1},
-    'ladder': _LADDER,
     'ssd_tile': 16,
     **changes,
   }
@@ -58,14 +57,12 @@ def _llama(width: int, heads: int, **more: Any) -> dict[str, Any]:
 
 
 _STACK = {'arch_layout': 'T1', 'd_model': 32, 'd_intermediate': 48, 'num_heads': 2}
-_WORDS = {'encoder': _STACK, 'backbone': {**_STACK, 'd_model': 64}, 'decoder': _STACK, 'ladder': _LADDER}
+_WORDS = {'encoder': _STACK, 'backbone': {**_STACK, 'd_model': 64}, 'decoder': _STACK}
 _CROSS = {'attention_num_kv_heads': 2}
 MODELS: dict[str, dict[str, Any]] = {
   'hnet': _hnet(['m1', ['T1'], 'm1'], [64, 64], ratio_targets=[4.0]),
   'hnet_two_stages': _hnet(['m1', ['t1', ['T1'], 't1'], 'm1'], [64, 64, 64], ratio_targets=[3.0, 2.0]),
-  'spacebyte': _hnet(
-    ['T1', ['T1'], 'T1'], [32, 64], boundary='space', unpool='scatter', combine='sum', widen='zeros', post_norm=False
-  ),
+  'spacebyte': _hnet(['T1', ['T1'], 'T1'], [32, 64], chunking='spacebyte', post_norm=False),
   'transformer': _hnet(['T2'], [32], tie_embeddings=True),
   'hat': {'family': 'word_ar', 'words': 'hat(max_bytes=16)', **_WORDS},
   'word_pooled': {'family': 'word_ar', 'words': 'whitespace(max_bytes=16)', 'num_vectors': 2, **_WORDS},
@@ -76,7 +73,6 @@ MODELS: dict[str, dict[str, Any]] = {
     'backbone_config': _llama(32, 4),
     'decoder_config': _llama(16, 2, cross_attention_config={'num_attention_heads': 2, **_CROSS}),
     'max_word_size': 16,
-    'ladder': _LADDER,
   },
 }
 
@@ -97,75 +93,69 @@ def study(
   place: int = 0,
   accumulate: int = 1,
 ) -> dict[str, Any]:
-  """Losses of every step by mesh; 'closest', the least distance of a boundary to 1/2; 'disagreements', see the module.
+  """Losses of every step and 'refits' by mesh; 'closest', the least distance of a boundary to 1/2; 'disagreements', see
+  the module.
 
   place: of the stream, in batches, that is tried first. ValueError if there is none without a boundary near 1/2.
   """
   config = configuration(model, steps, accumulate)
   corpora = text.Texts.of(config['data']['source'], config['data']['validation']).open_training()
   found = None
-  losses = {}
+  losses, refits = {}, {}
   for shape in ((1,) * len(AXES), *(shape for shape in meshes if np.prod(shape) > 1)):
     config['mesh'] = {'shape': list(shape), 'axes': AXES}
     trainer = Trainer.of(config)
     with jax.set_mesh(trainer.mesh):
       if found is None:
         initial = jax.device_get(trainer.state())
-      step = trainer.lower(initial, trainer.abstract_batch(), _silent).compile(compiler_options=FAST)
+      programs = Programs(trainer, initial, trainer.abstract_batch(), lambda line: None, FAST)
       if found is None:
-        found = _without_ties(trainer, step, initial, corpora, steps, place)
-        batches, losses[tuple(shape)], closest, disagreements = found
+        found = _without_ties(trainer, programs, initial, corpora, steps, place)
+        batches, history, closest, disagreements = found
       else:
-        losses[tuple(shape)] = [metrics['loss'] for metrics, _ in _train(trainer, step, initial, batches)]
-  return {'losses': losses, 'closest': closest, 'disagreements': disagreements}
+        history = [metrics for metrics, _ in _train(trainer, programs, initial, batches)]
+    losses[tuple(shape)] = [metrics['loss'] for metrics in history]
+    refits[tuple(shape)] = history[-1].get('refits', 0.0)
+  return {'losses': losses, 'closest': closest, 'disagreements': disagreements, 'refits': refits}
 
 
-def _train(trainer: Trainer, step: Any, initial: Any, batches: Sequence[Any]) -> Iterator[tuple[dict, Any]]:
+def _train(trainer: Trainer, programs: Programs, initial: Any, batches: Sequence[Any]) -> Iterator[tuple[dict, Any]]:
   """(metrics, parameters that they are of) step by step."""
   state = jax.device_put(initial, sharding.shardings(initial, trainer.mesh))
+  runner = Runner(trainer, programs)
   for batch in batches:
     before = jax.device_get(state.params)
-    state, metrics = step(state, trainer.put(batch))
+    runner.start(state, trainer.put(batch))
+    state, metrics = runner.finish()
     metrics = read(metrics)
     if not math.isfinite(metrics['loss']):
       raise ValueError(f'a loss is {metrics["loss"]}, which cannot be compared: lower the learning rate')
     yield metrics, before
 
 
-def _without_ties(trainer, step, initial, corpora, steps, first) -> tuple[list, list[float], float, int]:
-  """(batches, losses, closest, disagreements) of the first place without a boundary near one half."""
+def _without_ties(trainer, programs, initial, corpora, steps, first) -> tuple[list, list[dict], float, int]:
+  """(batches, metrics, closest, disagreements) of the first place without a boundary near one half."""
   forward = jax.jit(
     lambda params, batch: rebuild(trainer.model, params)(batch).boundary_probabilities, compiler_options=FAST
   )
-  fractions = trainer.model.config.ladder.fractions
   for place in range(first, first + TRIES):
     batches = list(itertools.islice(trainer.batches(corpora, place * trainer.settings.batch_size), steps))
-    losses, closest, disagreements = [], np.inf, 0
-    for (metrics, params), batch in zip(_train(trainer, step, initial, batches), batches, strict=True):
+    history, closest, disagreements = [], np.inf, 0
+    for (metrics, params), batch in zip(_train(trainer, programs, initial, batches), batches, strict=True):
       stages = [np.asarray(p_BxL) for p_BxL in forward(params, batch)]
-      losses.append(metrics['loss'])
+      history.append(metrics)
       closest = min([closest, *(np.abs(p_BxL - 0.5).min() for p_BxL in stages)])
-      disagreements += any(_rungs(p_BxL, fractions) > 1 for p_BxL in stages)
+      disagreements += any(len({rung(p_BxL.shape[1], n) for n in np.sum(p_BxL > 0.5, 1)}) > 1 for p_BxL in stages)
       if closest < MARGIN:
         break
     else:
-      return batches, losses, float(closest), disagreements
+      return batches, history, float(closest), disagreements
   raise ValueError(f'a boundary comes within {MARGIN} of 1/2 wherever the training begins: change the seed')
-
-
-def _rungs(p_BxL: np.ndarray, fractions: Sequence[float]) -> int:
-  """How many rungs the rows of a batch would take, each by itself."""
-  rungs = np.array(fractions) * p_BxL.shape[1]
-  return len(set(np.searchsorted(rungs, np.sum(p_BxL > 0.5, 1))))
 
 
 def difference(losses: Sequence[float], reference: Sequence[float]) -> float:
   """The largest, relative to the reference."""
   return max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=True))
-
-
-def _silent(_: str) -> None:
-  pass
 
 
 def main(command: list[str]) -> None:
@@ -179,7 +169,8 @@ def main(command: list[str]) -> None:
   jax.config.update('jax_num_cpu_devices', DEVICES)
   others = MESHES[1:]
   print('| model | first loss | last loss |', *(f'{"x".join(map(str, mesh))} |' for mesh in others), end=' ')
-  print('closest boundary | rungs differ among rows |\n' + '| --- ' * (5 + len(others)) + '|', flush=True)
+  print('closest boundary | capacities differ among rows | run again |', flush=True)
+  print('| --- ' * (6 + len(others)) + '|', flush=True)
   worst = 0.0
   for name in arguments.models:
     found = study(MODELS[name], arguments.steps, accumulate=arguments.accumulate)
@@ -188,7 +179,8 @@ def main(command: list[str]) -> None:
     worst = max(worst, *differences)
     closest = f'{found["closest"]:.1e}' if found['closest'] < 0.49 else 'a rule'
     cells = [name, f'{reference[0]:.4f}', f'{reference[-1]:.4f}', *(f'{value:.1e}' for value in differences)]
-    cells += [closest, f'{found["disagreements"]} of {arguments.steps} steps']
+    again = f'{found["refits"][MESHES[0]]:.0f}'
+    cells += [closest, f'{found["disagreements"]} of {arguments.steps} steps', again]
     print('|', ' | '.join(cells), '|', flush=True)
   sys.exit(int(worst > 1e-5))
 

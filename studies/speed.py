@@ -2,9 +2,10 @@
 
   python -m studies.speed --output=speed.json runs/compare/hnet runs/compare/hat
 
-Training: steps on the run's own batches (same rows, batch size and text), forward, backward and update. Decoding: one
-row, from a prompt of real text, sampled at temperature 1. Bytes a second are of text (what a model draws besides, such
-as ends of words, costs time and counts nothing); compilation is left out; medians over turns.
+Training: steps on the run's own batches (same rows, batch size and text), forward, backward and update, with room for
+as many chunks as the fullest row of these batches has. Decoding: one row, from a prompt of real text, sampled at
+temperature 1. Bytes a second are of text (what a model draws besides, such as ends of words, costs time and counts
+nothing); compilation is left out; medians over turns.
 """
 
 import itertools
@@ -21,6 +22,7 @@ import jax
 import text
 import training
 from evaluation import generation, report
+from layers import capacity
 from text import command_line, paths
 from training.state import flatten
 from training.trainer import Trainer
@@ -60,15 +62,16 @@ def _training(loaded: training.Loaded) -> Callable[[], tuple[float, float]]:
   with jax.set_mesh(trainer.mesh):
     batches = [trainer.put(batch) for batch in itertools.islice(trainer.batches(corpora), STEPS)]
     state = trainer.state(flatten(loaded.model))
-    step = trainer.compile(state, batches[0], lambda line: None)
+    room = capacity.holding(loaded.model, batches)
+    step = trainer.compile(state, batches[0], room, lambda line: None)
 
   def run() -> tuple[float, float]:
     nonlocal state
     began = time.perf_counter()
     with jax.set_mesh(trainer.mesh):
       for batch in batches:
-        state, metrics = step(state, batch)
-      jax.block_until_ready(metrics)
+        state, _, needed = step(state, batch)
+      jax.block_until_ready(needed)
     return sum(float((batch.segment_ids > 0).sum()) for batch in batches), time.perf_counter() - began
 
   return run

@@ -1,7 +1,7 @@
 """What a compiled program does, read from its text: bytes of collectives, and operations by the compiler's estimate.
 
-A loop's body counts as often as XLA knows the loop to run, once where it does not know. Of a switch one branch runs; of
-the capacity ladder's (layers/ladder.py) the first is the smallest rung and the last the largest.
+A loop's body counts as often as XLA knows the loop to run, once where it does not know. Of a conditional, whose branch
+is known only when it runs, the last branch counts; no step of ours has one.
 """
 
 import collections
@@ -46,8 +46,8 @@ class Work:
   unknown_loops: int
 
 
-def work(text: str, branch: int) -> Work:
-  """From the optimized program's text, every switch at this branch: 0 the first, -1 the last."""
+def work(text: str) -> Work:
+  """From the optimized program's text."""
   computations, bounds, entry = _read(text)
   moved, slow, unknown = collections.Counter(), [], 0
   waiting = [(entry, 1, set())]
@@ -70,10 +70,9 @@ def work(text: str, branch: int) -> Work:
         unknown += trips is None
         waiting.append((body, times * (trips or 1), set()))
       elif 'branch_computations' in called:
-        waiting.append((called['branch_computations'][branch], times, set()))
+        waiting.append((called['branch_computations'][-1], times, set()))
       elif 'true_computation' in called:
-        ways = called['false_computation'] + called['true_computation']
-        waiting.append((ways[branch], times, set()))
+        waiting.append((*called['true_computation'], times, set()))
       else:
         calls = called.get('calls', ())
         if operation.opcode.startswith(('call', 'async')):  # others apply a function of two numbers

@@ -17,7 +17,7 @@ from training import config as config_lib
 from training import metrics as metrics_lib
 from training import state as state_lib
 from training import workdir as workdir_lib
-from training.capacity import Runner
+from training.capacity import Programs, Runner
 from training.interrupt import Interrupted, SignalWatch
 from training.lock import Lock
 from training.recorder import Diverged, Recorder, is_due
@@ -85,7 +85,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
       # --- Loop
       rows = trainer.batches(corpora, start_row)
       batch = trainer.put(next(rows))
-      runner = Runner(trainer, state, batch, position['capacity'], display.line)
+      runner = Runner(trainer, Programs(trainer, state, batch, display.line), position['capacity'])
       recorder = Recorder(settings, model, mesh, writer, display, rollbacks)
       display.start(settings.num_steps, done)
       for step in range(done + 1, settings.num_steps + 1):

@@ -128,11 +128,18 @@ class Trainer:
     return lowered
 
   def compile(
-    self, state: Any, batch: text.Batch, capacities: Capacities, report: Callable[[str], None] = print
+    self,
+    state: Any,
+    batch: text.Batch,
+    capacities: Capacities,
+    report: Callable[[str], None] = print,
+    options: Mapping[str, Any] | None = None,
   ) -> Callable:
-    """The step compiled ahead of time, so that the first is as fast as the others; one more line goes to `report`."""
+    """The step compiled ahead of time, so that the first is as fast as the others; one more line goes to `report`.
+    options: the compiler's.
+    """
     began = time.perf_counter()
-    compiled = self.lower(state, batch, capacities, report).compile()
+    compiled = self.lower(state, batch, capacities, report).compile(compiler_options=options)
     kind, room = self.mesh.devices.flat[0].device_kind, ' and '.join(map(str, capacities))
     of_rows = f' and {room} chunks a row' if room else ''
     report(f'compiled in {time.perf_counter() - began:.0f} s for {self.mesh.size} x {kind}{of_rows}')

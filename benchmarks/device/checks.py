@@ -50,6 +50,5 @@ CHECKS = (
   Check('flat decoding', 'models', 'decoding', {'name': 'flat'}, 30),
   Check('hnet training in the other forms', 'models', 'training', {'name': 'hnet', 'other': True}, 40, True, True),
   *_operations('agreement at odd sizes', 'agreement', again=True, odd=True),
-  Check('hnet training on a ladder', 'models', 'training', {'name': 'hnet', 'ladder': True}, 60, True, True),
   *_operations('speed in float32', 'speed', again=True, dtype='float32'),
 )

@@ -15,9 +15,10 @@ from benchmarks.device.context import Context, Row
 from benchmarks.device.operations import chosen_is_fastest
 from evaluation import generation, oracles
 from kernels import choice
+from layers import capacity
 from text import BOS
 from text.batch import Batch
-from training import compile_for, flops
+from training import flops, memory
 from training.trainer import Trainer
 
 # Two stages, both kinds of block outside and inside, so that every operation is in it.
@@ -28,7 +29,6 @@ SMALL = {
   'd_intermediate': [128, 128, 256],
   'ssm_cfg': {'d_state': 16},
   'attn_cfg': {'num_heads': 2, 'rotary_emb_dim': 16, 'window_size': -1},
-  'ladder': {'fractions': [0.5, 1.0]},
 }
 # Of float32 sums in another order, as tests/test_contract.py has them on a CPU; a device's exp and rsqrt are coarser.
 LOGITS, PROBABILITIES = 1e-3, 1e-4
@@ -43,8 +43,6 @@ HNET = {  # 100M parameters
   'ssm_cfg': {'d_state': 128},
   'attn_cfg': {'num_heads': [8, 12], 'rotary_emb_dim': [32, 32], 'window_size': [-1, -1]},
   'ratio_targets': [5.0],
-  # One rung holds every row of `_text`, so that no branch is compiled beside it: a quarter of the time or less.
-  'ladder': {'fractions': [0.25]},
   'dtype': 'bfloat16',
   'scan_layers': True,
 }
@@ -62,7 +60,6 @@ TINY = {  # what --tiny changes
     'arch_layout': ['m1', ['T1'], 'm1'],
     'd_model': [32, 64],
     'd_intermediate': [64, 128],
-    'ladder': {'fractions': [1.0]},
   },
   'hnet': {
     'arch_layout': ['m1', ['T1'], 'm1'],
@@ -192,48 +189,53 @@ def _batch_size(context: Context) -> int:
   return next((rows for rows in (32, 16, 8) if (context.memory or 0) > rows * 2**30), 4)
 
 
-def training(name: str, context: Context, other: bool = False, ladder: bool = False) -> Iterator[Row]:
+def training(name: str, context: Context, other: bool = False) -> Iterator[Row]:
   """A training step: bytes a second, the share of the peak, and memory against the plan of --compile_for.
 
   share_of_peak: forward FLOPs by the model's formulas at the chunks that were drawn, three times (docs/scale.md). The
   peak of memory is of the process, so this check has one of its own. other: the forms that kernels/choice.py does not
-  take here, kernels for XLA's and the other way round. ladder: the default rungs, which compile and run a switch.
+  take here, kernels for XLA's and the other way round. read_between: how much longer a step takes where the host reads
+  what each needed before it sends the next, as a training run does, than where several are sent together.
   """
   forms, operations = (context.kernel, context.kernels())
   if choice.DEFAULTS[choice.PLATFORM[context.kernel]]:
     forms, operations = 'xla', ()
   with context.preferring(operations) if other else contextlib.nullcontext(), context.on_device():
     tree = experiment(name, context)
-    if ladder:
-      tree['model'] = {key: value for key, value in tree['model'].items() if key != 'ladder'}
     trainer = Trainer.of(tree, [context.device])
     state, batch = trainer.state(), trainer.put(_text(tree))
+    room = capacity.rung(tree['seq_len'], tree['seq_len'] / 4)  # holds every row of `_text`
+    capacities = tuple(room for _ in trainer.model.level_sizes())
     began = time.perf_counter()
-    compiled = trainer.lower(state, batch, lambda _: None).compile()
-    compilation, planned = time.perf_counter() - began, compile_for.memory_of(compiled).total
+    compiled = trainer.compile(state, batch, capacities, lambda _: None)
+    compilation, planned = time.perf_counter() - began, memory.planned(compiled).total
 
     losses = []
     for _ in range(2):
-      state, metrics = compiled(state, batch)
+      state, metrics, needed = compiled(state, batch)
       losses.append(float(metrics['loss']))
-    seconds, end = [], time.perf_counter() + (0 if context.tiny else STEPS_SECONDS)
-    while len(seconds) < 3 or time.perf_counter() < end:
-      began = time.perf_counter()
-      for _ in range(STEPS):
-        state, metrics = compiled(state, batch)
-      jax.block_until_ready(metrics)
-      seconds.append((time.perf_counter() - began) / STEPS)
-  taken, size = statistics.median(seconds), tree['batch_size'] * tree['seq_len']
-  dropped = sum(float(value) for key, value in metrics.items() if key.startswith('dropped_boundaries'))
+    fits = capacity.fits(jax.device_get(needed), capacities)
+    seconds, end = {False: [], True: []}, time.perf_counter() + (0 if context.tiny else STEPS_SECONDS)
+    while len(seconds[True]) < 3 or time.perf_counter() < end:
+      for waits, measured in seconds.items():
+        began = time.perf_counter()
+        for _ in range(STEPS):
+          state, metrics, needed = compiled(state, batch)
+          if waits:
+            jax.device_get(needed)
+        jax.block_until_ready(metrics)
+        measured.append((time.perf_counter() - began) / STEPS)
+  taken, size = statistics.median(seconds[False]), tree['batch_size'] * tree['seq_len']
   chunks = [float(value) for key, value in sorted(metrics.items()) if key.startswith('bytes_per_chunk')]
   work = sum(trainer.model.flops_per_byte(tree['seq_len'], chunks or None).values())
   row = {
     'what': f'{name}, a step, {forms if other else "as chosen"}',
-    'agrees': bool(np.isfinite([*losses, float(metrics['loss'])]).all() and dropped == 0),
+    'agrees': bool(np.isfinite([*losses, float(metrics['loss'])]).all() and fits),
     'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(trainer.model)),
     'rows': tree['batch_size'],
     'bytes_a_row': tree['seq_len'],
     'milliseconds': 1e3 * taken,
+    'read_between': statistics.median(seconds[True]) / taken,
     'bytes_a_second': size / taken,
     'megaflops_a_byte': work / 1e6,
     'loss': losses[0],

@@ -9,6 +9,7 @@ import pytest
 
 import configs
 import training
+from layers import capacity
 from text import Batch
 from training.step import make_step
 from training.trainer import Trainer
@@ -91,12 +92,19 @@ def test_small_configurations_have_a_step(name):
   same = lambda dtype: jax.ShapeDtypeStruct(row.shape, dtype)
   words = same(bool) if getattr(trainer.model, 'words', None) else None
   settings = trainer.settings
+  capacities = capacity.stated(trainer.model, settings.seq_len)
   step = make_step(
-    trainer.model, trainer.optimizer, trainer.mesh, seed=0, num_steps=2, loss_weights=settings.loss_weights
+    trainer.model,
+    trainer.optimizer,
+    trainer.mesh,
+    capacities=capacities,
+    seed=0,
+    num_steps=2,
+    loss_weights=settings.loss_weights,
   )
-  after, metrics = jax.eval_shape(step, state, Batch(row, same(np.int32), words))
+  after, metrics, needed = jax.eval_shape(step, state, Batch(row, same(np.int32), words))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-  assert metrics['loss'].shape == ()
+  assert metrics['loss'].shape == () and needed.shape == (len(capacities),)
 
 
 def test_a_small_configuration_trains_two_steps(tmp_path):

@@ -35,7 +35,10 @@ class TwoByteModel(nnx.Module):
     before = jnp.where(has_previous[..., None], self.before[...][previous], 0.0)
     return self.last[...][byte] + before + jnp.cos(position[..., None] * self.frequency[...])
 
-  def __call__(self, batch, *, context=None):
+  def level_sizes(self, fresh=False):
+    return ()
+
+  def __call__(self, batch, *, context=None, capacities=None):
     byte_BxL, segment_BxL = jnp.asarray(batch.bytes, jnp.int32), jnp.asarray(batch.segment_ids)
     scored_BxL = jnp.asarray(batch.scored)
     index = jnp.arange(byte_BxL.shape[1])

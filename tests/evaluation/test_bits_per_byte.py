@@ -146,7 +146,7 @@ def test_a_document_cut_anywhere_has_no_end(two_byte_model, length):
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_bits_that_are_not_finite_are_refused_with_the_place(two_byte_model, value):
   class Broken(two_byte_model):
-    def __call__(self, batch, *, context=None):
+    def __call__(self, batch, *, context=None, capacities=None):
       output, bytes_BxL = super().__call__(batch), jnp.asarray(batch.bytes)
       return output._replace(nll=jnp.where((bytes_BxL == self.number) & batch.scored, value, output.nll))
 
@@ -230,7 +230,7 @@ def test_a_model_that_needs_words_gets_them(two_byte_model, devices):
     def marks(self):
       return {'words': 'whitespace(max_bytes=4)'}
 
-    def __call__(self, batch, *, context=None):
+    def __call__(self, batch, *, context=None, capacities=None):
       return super().__call__(batch)._replace(segmentations=(batch.marks['words'],))
 
   sharding = NamedSharding(jax.make_mesh((1,), ('data',), (AxisType.Auto,)), PartitionSpec('data')) if devices else None

@@ -63,7 +63,7 @@ def test_scores_equal_sets_of_spans(pairs):
 
 def test_boundaries_of_nan_are_refused_with_the_document(two_byte_model):
   class Broken(two_byte_model):
-    def __call__(self, batch, *, context=None):
+    def __call__(self, batch, *, context=None, capacities=None):
       is_bad = jnp.asarray(batch.bytes) == 7
       return super().__call__(batch)._replace(boundary_probabilities=(jnp.where(is_bad, jnp.nan, 0.5),))
 

@@ -81,7 +81,7 @@ class Subject:
           if here:
             units_L[here[-1]] = index
       batch = self.batch(bytes_L, ids_L, starts_L, units_L, is_special)
-      nll, segmentations, _ = jax.device_get(_scorer(None)(self.model, batch))
+      (nll, segmentations, _), _ = jax.device_get(_scorer(None)(self.model, batch, None))
       is_eos = np.array([scored and symbol == len(documents[number]) + 1 for number, symbol, scored in row], bool)
       is_eos = np.pad(is_eos, (0, seq_len - len(row)))
       nats += float(nll[0].sum(where=is_scored & ~is_eos, dtype=np.float64))
@@ -179,7 +179,10 @@ class OneNat(nnx.Module):
   def marks(self):
     return {'words': self.words, 'units': self.units}
 
-  def __call__(self, batch):
+  def level_sizes(self, fresh=False):
+    return ()
+
+  def __call__(self, batch, *, capacities=None):
     nll = jnp.where(batch.scored & (batch.marks['units'] >= 0), self.scale[...], 0)
     return byte_models.ModelOutput(nll, segmentations=(batch.marks['words'],))
 

@@ -12,7 +12,7 @@ import byte_models
 import hnet
 import text
 import training
-from benchmarks import growth, ladder
+from benchmarks import capacity, growth
 from byte_models import gguf_file, llama, token_bits
 from evaluation import corpora as evaluation_corpora
 from hnet import convert
@@ -68,7 +68,7 @@ ENTRIES = {
   'processes --workdir': lambda path: processes.main([f'--workdir={path}']),
   'speed --output': lambda path: speed.main([f'--output={path}', 'a']),
   'speed WORKDIR': lambda path: speed.main([path]),
-  'ladder WORKDIR': lambda path: ladder.main([path]),
+  'capacity WORKDIR': lambda path: capacity.main([path]),
   'growth --plot': lambda path: growth.main([f'--plot={path}']),
 }
 

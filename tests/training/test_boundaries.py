@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from hnet.losses import TargetSchedule
+from hnet.parts.losses import TargetSchedule
 from training import boundaries, description
 from training import config as config_lib
 from training.state import flatten
@@ -63,7 +63,7 @@ def test_a_target_that_moves_is_followed_and_a_rule_has_none(make_config):
   rates = [1 / float(schedule(step / 1000)) for step in range(1, 900)]
   assert told(watch(make_config, ratio_targets=[{'start': 2.0, 'end': 8.0}]), rates) == []
   assert told(watch(make_config, ratio_targets=[8.0]), [0.5] * 300)
-  assert told(watch(make_config, boundary='space'), [0.0] * 500) == []
+  assert told(watch(make_config, chunking='hnet_space'), [0.0] * 500) == []
 
 
 def test_the_advice_names_parameters_that_there_are(make_config):

@@ -76,7 +76,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_one_sentence(make_config, chang
 def test_devices_that_the_mesh_leaves_idle_are_said(make_config):
   for count, said in ((1, []), (3, ['mesh.shape (1,) leaves 2 of 3 devices idle: a size of -1 uses all'])):
     trainer, lines = Trainer.of(make_config(**{'mesh.shape': (1,)}), jax.devices() * count), []
-    trainer.lower(trainer.abstract_state(), trainer.abstract_batch(), lines.append)
+    trainer.lower(trainer.abstract_state(), trainer.abstract_batch(), (), lines.append)
     assert lines == said
 
 

@@ -33,12 +33,12 @@ def take_steps(config, batch, num_steps, start=lambda state: state):
     loss_weights=settings.loss_weights, accumulate=settings.optimizer.accumulate, ema=settings.optimizer.ema
   )
   options['skip_norm'] = settings.optimizer.skip_norm
-  step = jax.jit(make_step(model, optimizer, mesh, seed=0, num_steps=settings.num_steps, **options))
+  step = jax.jit(make_step(model, optimizer, mesh, capacities=(), seed=0, num_steps=settings.num_steps, **options))
   taken = []
   with jax.set_mesh(mesh):
     train_state = start(jax.jit(create)())
     for _ in range(num_steps):
-      train_state, metrics = step(train_state, sharding.put_batch(batch, mesh))
+      train_state, metrics, _ = step(train_state, sharding.put_batch(batch, mesh))
       taken.append((train_state, read(metrics)))
   return taken
 

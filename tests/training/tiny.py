@@ -32,7 +32,10 @@ class Tiny(nnx.Module):
     self.inner = nnx.List([nnx.Linear(2 * config.width, config.width, rngs=rngs)])
     self.head = nnx.Linear(config.width, 256, rngs=rngs)
 
-  def __call__(self, batch, *, context=EVAL):
+  def level_sizes(self, fresh=False):
+    return ()
+
+  def __call__(self, batch, *, context=EVAL, capacities=None):
     x = self.embeddings(jnp.asarray(batch.bytes, jnp.int32))
     before = jnp.where(batch.scored[..., None], jnp.roll(x, 1, axis=1), 0.0)
     x = jnp.tanh(self.inner[0](jnp.concatenate([x, before], -1)))
@@ -47,9 +50,8 @@ class Tiny(nnx.Module):
       nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
     starts = batch.marks['words'] if 'words' in self.marks else batch.bytes == ord(' ')
     aux = jnp.mean(jnp.square(x))
-    return ModelOutput(
-      nll, logits, (starts,), (starts * 1.0,), {'ratio': aux}, {'bytes_per_chunk_0': jnp.float32(4.0), 'activity': aux}
-    )
+    metrics = {'bytes_per_chunk_0': jnp.float32(4.0), 'activity': aux}
+    return ModelOutput(nll, logits, (starts,), (starts * 1.0,), aux_losses={'ratio': aux}, metrics=metrics)
 
   @property
   def marks(self):
