@@ -5,11 +5,12 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.config import HNetConfig
+from hnet.config import MLP_MULTIPLE, HNetConfig, resize
 from hnet.model import HNet
 from hnet.official import from_pretrained, save_pretrained
+from layers.stack import Backbone
 
-__all__ = ['HNet', 'HNetConfig', 'build', 'from_pretrained', 'parse', 'save_pretrained']
+__all__ = ['HNet', 'HNetConfig', 'backbone', 'build', 'from_pretrained', 'parse', 'resize', 'save_pretrained']
 
 
 def parse(branch: Mapping[str, Any]) -> HNetConfig:
@@ -20,3 +21,8 @@ def parse(branch: Mapping[str, Any]) -> HNetConfig:
 def build(config: HNetConfig, *, rngs: nnx.Rngs) -> HNet:
   """A freshly initialised model."""
   return HNet(config, rngs=rngs)
+
+
+def backbone(config: HNetConfig) -> Backbone:
+  """The main network, inside all stages."""
+  return Backbone('backbone' + '.inner' * (len(config.stages) - 1) + '.main', config.stages[-1].main, MLP_MULTIPLE)

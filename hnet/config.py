@@ -20,6 +20,7 @@ from text import marks
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
 _SSM = {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2}
 _ATTENTION = ('num_heads', 'rotary_emb_dim', 'window_size')
+MLP_MULTIPLE = 128  # to which the official code rounds widths of MLPs up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,23 @@ class HNetConfig:
       'attn_cfg': {key: as_list(value) for key, value in self.attn_cfg},
       'tie_embeddings': self.tie_embeddings,
     }
+
+
+def resize(
+  branch: dict[str, Any], depth: int, *, width: int | None = None, mlp_width: int | None = None
+) -> dict[str, Any]:
+  """A `model` branch, changed in place: its main network has so many blocks, which must be of one kind."""
+  layout = branch['arch_layout']
+  while len(layout) == 3:
+    layout = layout[1]
+  kinds = parse_layout(layout[0])
+  if len(kinds) > 1:
+    raise ValueError(f'the main network {layout[0]!r} has blocks of several kinds: write one kind to have it resized')
+  layout[0] = f'{kinds[0][0]}{depth}'
+  for key, size in (('d_model', width), ('d_intermediate', mlp_width)):
+    if size is not None:
+      branch[key][-1] = size
+  return branch
 
 
 _OPTIONAL = {
@@ -264,7 +282,7 @@ def _mlp_widths(values: Any, widths: tuple[int, ...]) -> tuple[int, ...]:
       values[len(widths) :]
     )
   chosen = _integers(values, 'd_intermediate', len(widths), least=0)
-  return tuple(math.ceil(value / 128) * 128 for value in chosen)  # the official code rounds up to 128
+  return tuple(math.ceil(value / MLP_MULTIPLE) * MLP_MULTIPLE for value in chosen)
 
 
 def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:

@@ -15,10 +15,11 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
+from hnet.parts.losses import TargetSchedule
 from layers import contract
 from layers.capacity import FRESH
 from layers.chunks import Level
-from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
+from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, normal
 from text import marks as marks_lib
 from text.batch import Batch
@@ -34,7 +35,7 @@ class Cache:
   stages: Any
 
 
-class HNet(nnx.Module):
+class HNet(ByteModel):
   """H-Net (arXiv 2507.07955) with any number of stages; with one, an isotropic byte model."""
 
   def __init__(self, config: HNetConfig, *, rngs: nnx.Rngs):
@@ -68,6 +69,11 @@ class HNet(nnx.Module):
   def marks(self) -> dict[str, str]:
     """Those that the parts of its stages read."""
     return dict(self.config.marks)
+
+  @property
+  def targets(self) -> dict[int, TargetSchedule]:
+    """Of the ratio losses."""
+    return {index: stage.target for index, stage in enumerate(self.config.stages) if stage.target}
 
   def _level(self, batch: Batch) -> Level:
     batch = marks_lib.mark(batch, self.marks)
@@ -142,17 +148,9 @@ class HNet(nnx.Module):
     parts = path.split('.')
     return parts.count('inner') + ('pool' in parts)
 
-  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
-    """One multiplier a stage: given, 1 everywhere (None), or 'paper', computed by the H-Net paper's eq. 11."""
-    if spec is None:
-      return (1.0,) * self.num_stages
-    if spec == 'paper':
-      return paper_lr_multipliers(self.config)
-    if isinstance(spec, str) or len(spec) != self.num_stages or min(spec) < 0:
-      raise ValueError(
-        f"optimizer.lr_multipliers {spec!r}: {self.num_stages} non-negative numbers, one a stage, or 'paper'."
-      )
-    return tuple(float(value) for value in spec)
+  def paper_lr_multipliers(self) -> tuple[float, ...]:
+    """By the paper's eq. 11."""
+    return paper_lr_multipliers(self.config)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter.

@@ -3,9 +3,10 @@
 A family joins by adding a `model` branch to FAMILIES. Shapes are fixed, so each model compiles once for each form, and
 hypothesis draws bytes, documents and prompt lengths.
 
-Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words,
-and have `symbol_logits`. Their bits are those of a text's symbols, so later bytes may not change them as long as the
-words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by byte.
+Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words:
+they have no `logits`, but `symbol_logits`. Their bits are those of a text's symbols, so later bytes may not change them
+as long as the words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by
+byte.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from evaluation import oracles
 from hnet.parts import KINDS
 from hnet.parts.boundaries import Cosine, SpaceLike, at_last, by_rule
 from layers import segments
+from layers.contract import Model
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
@@ -91,7 +93,7 @@ class Subject(oracles.Subject):
     self.make = lambda: byte_models.build(byte_models.parse(model_branch), rngs=nnx.Rngs(0))
     super().__init__(oracles.informative(self.make()), LENGTH, PROMPT)
     self.copies = 1 if is_decoded_alone else ROWS
-    self.is_bytewise = not hasattr(self.model, 'symbol_logits')
+    self.is_bytewise = jax.eval_shape(self.forward, self.model, self.marked(BEGINNING)).logits is not None
     self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
     self.symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 
@@ -312,6 +314,7 @@ def test_models_of_one_configuration_share_one_compiled_program(subject):
 
 def test_parameters_and_costs_are_described(subject):
   model = subject.model
+  assert isinstance(model, Model) and byte_models.backbone(model.config).path
   assert len(model.lr_multipliers(None)) == model.num_stages
   for path in flatten(model):
     assert 0 <= model.stage_of(path) < model.num_stages

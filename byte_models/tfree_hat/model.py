@@ -13,14 +13,14 @@ from byte_models.tfree_hat.decoder import Decoder
 from byte_models.tfree_hat.words import Words, locate
 from layers import contract, segments, stack
 from layers.chunks import pick
-from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
+from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, RMSNorm, normal
 from layers.stack import Stack, height
 from text import BOS, EOS, marks
 from text.batch import Batch
 
 
-class TFreeHAT(nnx.Module):
+class TFreeHAT(ByteModel):
   """T-Free-HAT (arXiv 2603.15953). D: width of bytes or of words, S: slots of a row's words."""
 
   def __init__(self, config: TFreeHATConfig, *, rngs: nnx.Rngs):
@@ -62,6 +62,11 @@ class TFreeHAT(nnx.Module):
   def marks(self) -> dict[str, str]:
     """See `layers.contract.Model`."""
     return {'words': self.config.words}
+
+  @property
+  def alphabet(self) -> dict[str, int]:
+    """The ids that stand for BOS and EOS."""
+    return {'BOS': self.config.bos, 'EOS': self.config.eos}
 
   def locate(self, batch: Batch, capacity: int | None = None) -> Words:
     """Where the words of a batch are; eagerly the model splits a batch that does not say it."""
@@ -141,17 +146,9 @@ class TFreeHAT(nnx.Module):
     """1 for the backbone, 0 for everything at the level of bytes, connectors included."""
     return int(path.startswith('main.'))
 
-  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
-    """One multiplier a stage: given, 1 everywhere (None), or 'paper': a tenth for the backbone of another model."""
-    if spec is None:
-      return (1.0, 1.0)
-    if spec == 'paper':
-      return (1.0, 0.1)
-    if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
-      raise ValueError(
-        f"optimizer.lr_multipliers {spec!r}: 2 non-negative numbers, for bytes and for words, or 'paper'."
-      )
-    return tuple(float(value) for value in spec)
+  def paper_lr_multipliers(self) -> tuple[float, ...]:
+    """A tenth for the backbone of another model."""
+    return (1.0, 0.1)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies: not to norms, nor to what is kept unused and would only fade."""

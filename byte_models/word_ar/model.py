@@ -41,14 +41,14 @@ from byte_models.word_ar.config import WORD_END, WordARConfig
 from byte_models.word_ar.decoding import WordCache
 from byte_models.word_ar.layout import Symbols, Words, repeat, spelled
 from layers import contract, segments
-from layers.contract import EVAL, Context, ModelOutput
+from layers.contract import BYTES, EVAL, ByteModel, Context, ModelOutput
 from layers.linear import Linear, normal
 from layers.stack import Stack, StackConfig, height
 from text import units
 from text.batch import Batch
 
 
-class WordAR(nnx.Module):
+class WordAR(ByteModel):
   """Autoregressive model over the words of `words`; k = `num_vectors` vectors a word."""
 
   def __init__(self, config: WordARConfig, *, rngs: nnx.Rngs):
@@ -76,9 +76,17 @@ class WordAR(nnx.Module):
     return self.config.marks
 
   @property
-  def unit_table(self) -> tuple[bytes, ...] | None:
-    """The bytes of every symbol that `step` reads as text; None where symbols are bytes."""
-    return None if self.config.units == 'byte' else units.parse(self.config.units).table
+  def symbols(self) -> tuple[bytes, ...]:
+    """Those of the units; the end of a word, where it is read as text, is its byte."""
+    return BYTES if self.config.units == 'byte' else units.parse(self.config.units).table
+
+  @property
+  def alphabet(self) -> dict[str, str]:
+    """The units, wherever their file lies."""
+    if self.config.units == 'byte':
+      return {}
+    file = units.file_of(self.config.units)
+    return {'units': f'subword(digest={file[1]})' if file else self.config.units}
 
   @property
   def word_end(self) -> int | None:
@@ -221,16 +229,6 @@ class WordAR(nnx.Module):
   def stage_of(self, path: str) -> int:
     """0 for the parameters of the local models, 1 for the backbone's."""
     return int(path.split('.')[0] == 'backbone')
-
-  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
-    """One multiplier for the local models and one for the backbone: as given, or 1 for both (None)."""
-    if spec is None:
-      return (1.0, 1.0)
-    if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
-      raise ValueError(
-        f'optimizer.lr_multipliers {spec!r}: two non-negative numbers, for the local models and for the backbone.'
-      )
-    return tuple(float(value) for value in spec)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter: to all but the scales of norms, whatever `exempt` says."""

@@ -146,5 +146,5 @@ class TestTFreeHAT:
     with pytest.raises(ValueError, match="holds another model: its family is 'hnet' and not 'tfree_hat'"):
       workdir_lib.initial_params(str(HNET), wanted)
     tfree_hat.save_pretrained(build(delivery='published', eos_token_id=192), tmp_path)
-    with pytest.raises(ValueError, match='has the id 192 for EOS and the model has 255: give the model the same'):
+    with pytest.raises(ValueError, match='has EOS 192 and the model 255: give the model the same'):
       workdir_lib.initial_params(str(tmp_path), wanted)

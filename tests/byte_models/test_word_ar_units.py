@@ -246,7 +246,7 @@ def talkative(model, **changes):
   """The model with logits for a few symbols only: bytes, units of several bytes, and the end of a word."""
   config = dataclasses.replace(model.config, **changes)
   model = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(model))
-  kernel, table = model.lm_head.kernel[...], model.unit_table
+  kernel, table = model.lm_head.kernel[...], model.symbols
   symbols = np.array([*b'ab ,\n\xc3', table.index(b'the'), table.index(b' c'), WORD_END])
   return rebuild(
     model, flatten(model) | {'lm_head.kernel': jnp.zeros_like(kernel).at[:, symbols].set(kernel[:, symbols])}
@@ -268,7 +268,7 @@ def naive_greedy(model, prompt, count):
       has_ended = True
       continue
     begin, has_ended = (at if fresh else begin), False
-    text += model.unit_table[best]
+    text += model.symbols[best]
     placed[0, at], placed[0, len(text) - 1] = -1, best
   return text[1 + len(prompt) :][:count]
 

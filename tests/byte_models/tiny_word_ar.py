@@ -135,7 +135,7 @@ def check_likeliest(model, text):
   prefixes = [text[:size] for size in range(length - 1)]
   generated = generate(model, prefixes, 1, temperature=0.0, stop_at_eos=False)
   symbols = batch.marks.get('units', batch.bytes)[0]
-  table = model.unit_table or [bytes([value]) for value in range(256)]
+  table = model.symbols
   certain = {end for begin, end in words_of(batch.marks['words'][0, :length]) if is_certain(model, symbols, begin, end)}
   found = collections.Counter()
   ends = [-1, *np.flatnonzero(symbols[:length] >= 0).tolist()] if 'units' in batch.marks else range(-1, length)

@@ -1,29 +1,18 @@
 """A model whose numbers a naive loop can compute: logits from the last two bytes and the position in the segment."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-
-class Output(NamedTuple):
-  nll: jax.Array
-  logits: jax.Array
-  segmentations: tuple[jax.Array, ...]
-  boundary_probabilities: tuple[jax.Array, ...]
+from layers.contract import ByteModel, ModelOutput
 
 
-class TwoByteModel(nnx.Module):
+class TwoByteModel(ByteModel):
   """After byte b_t: last[b_t] + before[b_{t−1}] (nothing at the first position) + cos(position · frequency)."""
 
   num_stages = 2
-
-  @property
-  def marks(self):
-    return {}
 
   def __init__(self, *, positional: bool, end_bias: float = 0.0, seed: int = 0):
     random = np.random.default_rng(seed)
@@ -34,9 +23,6 @@ class TwoByteModel(nnx.Module):
   def logits(self, byte, previous, has_previous, position):
     before = jnp.where(has_previous[..., None], self.before[...][previous], 0.0)
     return self.last[...][byte] + before + jnp.cos(position[..., None] * self.frequency[...])
-
-  def level_sizes(self, fresh=False):
-    return ()
 
   def __call__(self, batch, *, context=None, capacities=None):
     byte_BxL, segment_BxL = jnp.asarray(batch.bytes, jnp.int32), jnp.asarray(batch.segment_ids)
@@ -49,7 +35,7 @@ class TwoByteModel(nnx.Module):
     starts_BxL = (segment_BxL > 0) & ~scored_BxL
     real_BxL = segment_BxL > 0
     stages = tuple(starts_BxL | (real_BxL & (byte_BxL % divisor == 0)) for divisor in (5, 25))
-    return Output(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages, ())
+    return ModelOutput(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages, ())
 
   def init_cache(self, batch_size, max_bytes):
     return {'bytes': jnp.zeros((batch_size, max_bytes), jnp.uint8), 'length': jnp.zeros(batch_size, jnp.int32)}

@@ -17,7 +17,7 @@ from byte_models.word_ar import WORD_END
 from byte_models.word_ar import model as word_ar
 from evaluation import accuracy as lib
 from evaluation.finite import NotFiniteError
-from layers.contract import ModelOutput
+from layers.contract import ByteModel, ModelOutput
 from tests.byte_models import tiny_word_ar
 from text import MemoryCorpus, words
 
@@ -100,7 +100,7 @@ INVALID = [b'\xe4\xb8 a\xff\xfe \xf0\x9f\x98x \xed\xa0\x80\xc0 \x80', b'', b'\xf
 DOCUMENTS = [*(text.encode() for text in TEXTS.values()), *INVALID]
 
 
-class Oracle(nnx.Module):
+class Oracle(ByteModel):
   """All mass on the byte that follows in the row."""
 
   def __init__(self):

@@ -15,6 +15,7 @@ from flax import nnx
 
 import byte_models
 from evaluation.bits_per_byte import _scorer, evaluate
+from layers.contract import ByteModel
 from tests.byte_models import tiny_word_ar
 from tests.hnet.tiny import informative
 from tests.test_contract import FAMILIES
@@ -167,7 +168,7 @@ def test_loss_and_gradient_of_tiny_rows_are_finite(subject):
     jax.eval_shape(value, subject.model, batch(seq_len, [0]))
 
 
-class OneNat(nnx.Module):
+class OneNat(ByteModel):
   """Every unit costs one nat."""
 
   words = 'hat(max_bytes=64)'
@@ -178,9 +179,6 @@ class OneNat(nnx.Module):
   @property
   def marks(self):
     return {'words': self.words, 'units': self.units}
-
-  def level_sizes(self, fresh=False):
-    return ()
 
   def __call__(self, batch, *, capacities=None):
     nll = jnp.where(batch.scored & (batch.marks['units'] >= 0), self.scale[...], 0)

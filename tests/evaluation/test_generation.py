@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evaluation import generation
 from evaluation.finite import NotFiniteError
 from evaluation.generation import decode_utf8, generate, nucleus_mask, sample, stream
+from layers.contract import ByteModel
 
 PROMPTS = [b'', b'abc', b'\xfe\xff\x00', bytes(range(200)), b'x' * 127, b'y' * 128]
 
@@ -108,7 +109,7 @@ def test_the_other_limits_leave_nothing_out(two_byte_model):
   assert all(len(set(row)) > 150 for row in hot)  # of 256, all as likely
 
 
-class Broken(nnx.Module):
+class Broken(ByteModel):
   """Another model, whose logits behind a byte `at` are `logits`."""
 
   def __init__(self, inner, at, logits):

@@ -26,7 +26,6 @@ def branch(**backbone):
     'backbone_config': BACKBONE | backbone,
     'decoder_config': {**LOCAL, 'cross_attention_config': {'num_attention_heads': 2}},
     'max_word_size': 8,
-    'ladder': {'fractions': (0.5, 1.0)},
   }
 
 

@@ -370,7 +370,7 @@ def test_other_units_are_refused(of_subwords, tmp_path):
   changed = config | {'model': config['model'] | {'units': f'subword(file={other})'}}
   with pytest.raises(ValueError, match=r"another config \(model\.units: 'subword\(file=units\.json,digest="):
     training.train(changed | {'num_steps': 12}, workdir)
-  with pytest.raises(ValueError, match=r'init_from .* has the units subword\(digest=.* and the model'):
+  with pytest.raises(ValueError, match=r'init_from .* has units subword\(digest=.* and the model'):
     training.train(changed | {'init_from': str(workdir)}, tmp_path / 'next')
   assert not (tmp_path / 'next').exists()
 

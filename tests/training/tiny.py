@@ -8,7 +8,7 @@ import ml_collections
 from flax import nnx
 
 import byte_models
-from layers.contract import EVAL, ModelOutput, next_byte_nll
+from layers.contract import EVAL, ByteModel, ModelOutput, next_byte_nll
 from text import units
 
 
@@ -23,7 +23,7 @@ class TinyConfig:
   units: str | None = None  # of these words; they fill the batch, and change nothing
 
 
-class Tiny(nnx.Module):
+class Tiny(ByteModel):
   num_stages = 2
 
   def __init__(self, config: TinyConfig, *, rngs: nnx.Rngs):
@@ -84,6 +84,10 @@ class Family:
   @staticmethod
   def build(config, *, rngs):
     return Tiny(config, rngs=rngs)
+
+  @staticmethod
+  def backbone(config):
+    del config  # there is none
 
 
 byte_models.families['tiny'] = Family
