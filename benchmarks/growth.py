@@ -82,7 +82,7 @@ def measure(point: dict[str, int], steps: int, source: str) -> dict[str, float]:
   return {
     'bytes_per_second': speed,
     'bytes_per_chunk': sizes[0],
-    'fill': float(output.metrics['fill_0']),
+    'fill': float(output.stage_metrics[0]['fill']),
     'flops_per_byte': flops,
     'of_peak': 3 * flops * speed / subject.xla_peak(),
     'planned': planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes,

@@ -249,11 +249,5 @@ def _scaling(path: str | os.PathLike, config: dict[str, Any], divisors: np.ndarr
   for factor in (8.0, 32.0):
     scaling = RotaryScaling(factor, low_frequency_factor=1.0, high_frequency_factor=4.0, original_max_positions=8192)
     if len(divisors) == len(turn(None)) and np.allclose(turn(None) / turn(scaling), divisors, rtol=1e-3):
-      return {
-        'rope_type': 'llama3',
-        'factor': factor,
-        'low_freq_factor': 1.0,
-        'high_freq_factor': 4.0,
-        'original_max_position_embeddings': 8192,
-      }
+      return scaling.published()
   raise ValueError(f'{path} scales its rotary frequencies in a way that is not that of Llama 3.1 or 3.2.')

@@ -83,12 +83,6 @@ _SILENT = (
   'is_llama_config', 'pad_token_id', 'pretraining_tp', 'torch_dtype', 'transformers.js_config', 'transformers_version',
   'unsloth_fixed', 'use_cache',
 )  # fmt: skip
-_SCALING = {
-  'factor': 'factor',
-  'low_freq_factor': 'low_frequency_factor',
-  'high_freq_factor': 'high_frequency_factor',
-  'original_max_position_embeddings': 'original_max_positions',
-}
 
 
 def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
@@ -138,18 +132,8 @@ def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
       raise ValueError(f'{key} {values[key]!r} must be a number above 0.')
   if isinstance(values.get('eos_token_id'), list):
     values['eos_token_id'] = tuple(values['eos_token_id'])
-  return LlamaConfig(**values | {'rope_scaling': _rotary_scaling(values.get('rope_scaling'))}, **options)
-
-
-def _rotary_scaling(values: Any) -> RotaryScaling | None:
-  if values is None:
-    return None
-  kind = values.get('rope_type', values.get('type')) if isinstance(values, Mapping) else None
-  if kind == 'default':
-    return None
-  if kind != 'llama3' or not values.keys() >= _SCALING.keys():
-    raise ValueError(f'rope_scaling {values!r}: supported are none and llama3 with {", ".join(_SCALING)}.')
-  return RotaryScaling(**{ours: values[theirs] for theirs, ours in _SCALING.items()})
+  scaling = RotaryScaling.of_published(values.get('rope_scaling'))
+  return LlamaConfig(**values | {'rope_scaling': scaling}, **options)
 
 
 def to_dict(config: LlamaConfig) -> dict[str, Any]:
@@ -158,8 +142,7 @@ def to_dict(config: LlamaConfig) -> dict[str, Any]:
   for ours in ('dtype', 'remat', 'scan'):
     del values[ours]
   if config.rope_scaling:
-    scaling = {theirs: getattr(config.rope_scaling, ours) for theirs, ours in _SCALING.items()}
-    values['rope_scaling'] = {'rope_type': 'llama3', **scaling}
+    values['rope_scaling'] = config.rope_scaling.published()
   plain = {key: _FIXED[key] for key in ('model_type', 'hidden_act', 'attention_bias', 'mlp_bias')}
   return {'architectures': ['LlamaForCausalLM'], **plain, **values}
 
@@ -263,8 +246,6 @@ def _read_gguf(path: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaC
 
 
 def _read_directory(directory: str | os.PathLike, options: dict[str, Any]) -> tuple[LlamaConfig, dict[str, Any]]:
-  directory = weights.directory(directory)
-  config = weights.read_config(directory / weights.CONFIG, lambda values: parse(values, **options))
+  _, config, tensors = weights.read(directory, lambda values: parse(values, **options))
   # old files keep the rotary frequencies, which follow from the configuration
-  tensors = weights.read_tensors(directory).items()
-  return config, {name: tensor for name, tensor in tensors if not name.endswith('.rotary_emb.inv_freq')}
+  return config, {name: tensor for name, tensor in tensors.items() if not name.endswith('.rotary_emb.inv_freq')}

@@ -30,7 +30,7 @@ def training(*, num_steps: int, batch_size: int, seq_len: int, learning_rate: fl
     'accumulate': 1,
     'ema': 0.0,
   }
-  config.mesh = {'shape': (-1, 1, 1), 'axes': ('data', 'fsdp', 'tensor')}
+  config.mesh = {'shape': (-1, 1, 1)}
   config.checkpoint = {'every_steps': 100, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0}
   config.eval = {'every_steps': 200, 'max_bytes': 50_000}
   config.log = {'every_steps': 10}

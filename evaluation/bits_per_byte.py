@@ -92,7 +92,7 @@ def evaluate(
   score = lambda of_rows, capacities: scorer(model, _place(of_rows.batch, batch_sharding), capacities)
   for of_rows, (nll_BxL, segmentations, is_finite_BxL) in run_all(score, Predictor.of(model, seq_len), rows):
     finite.check(is_finite_BxL[of_rows.scored_BxL], corpus, of_rows.pieces)
-    text_BxL, eos_BxL = of_rows.scored_BxL & ~of_rows.is_eos_BxL, of_rows.scored_BxL & of_rows.is_eos_BxL
+    text_BxL, eos_BxL = of_rows.batch.text_and_ends(of_rows.scored_BxL)
     nats += float(nll_BxL.sum(dtype=np.float64, where=text_BxL))
     eos_nats += float(nll_BxL.sum(dtype=np.float64, where=eos_BxL))
     text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())

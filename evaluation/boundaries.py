@@ -117,7 +117,7 @@ def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: 
   run = lambda rows, capacities: _run(model, rows.batch, capacities)
   for rows, (stages, is_finite_BxL) in run_all(run, Predictor.of(model, seq_len), batches):
     finite.check(np.broadcast_to(is_finite_BxL, rows.scored_BxL.shape)[rows.scored_BxL], corpus, rows.pieces)
-    is_text_BxL = rows.scored_BxL & ~rows.is_eos_BxL
+    is_text_BxL, _ = rows.batch.text_and_ends(rows.scored_BxL)
     found.append(tuple(stage_BxL[is_text_BxL] for stage_BxL in stages))
   return [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]
 

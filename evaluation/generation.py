@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evaluation import finite
-from layers.stack import apart
+from layers.stack import unstacked
 from text import EOS, Batch, marks
 
 MOST_BYTES = 2**30  # positions are int32, and room for all of them is made at the beginning
@@ -111,7 +111,7 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   if logits_BxV.shape[-1] > len(table):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols and says of {len(table)} what they spell')
   limits = jnp.float32(min(temperature, float(float32.max))), jnp.float32(top_p)
-  model = jax.jit(apart)(model)
+  model = jax.jit(unstacked)(model)
 
   def dispatch(start):
     nonlocal logits_BxV, cache

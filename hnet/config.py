@@ -187,7 +187,8 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
-    sizes, deviation = Sizes(widths[index], widths[min(index + 1, cuts)]), 0.02 * additions**-0.5
+    blocks = sum(count for _, count in parse_layout(of_stage[-1]))
+    sizes, deviation = Sizes(widths[index], widths[min(index + 1, cuts)], blocks), 0.02 * additions**-0.5
     if index == cuts:
       stages.append(StageConfig(sizes, deviation, main=stack(of_stage[0], index)))
     else:
@@ -355,7 +356,12 @@ def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
           f"model.chunking: {part.kind} {part.name} reads the mark '{name}' as {spec} and another part as "
           f'{found[name]}: give them one specification, or two names.'
         )
-  marks.parse(found)
+  for name, kind in marks.parse(found).items():
+    if kind.lookahead:
+      raise ValueError(
+        f"model.chunking: the mark '{name}' ({found[name]}) of a byte depends on later bytes, which it would tell the "
+        "loss: use one that does not, such as 'fixed(size=8)', or the families tfree_hat and word_ar, which wait."
+      )
   return tuple(found.items())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hnet.official import check_tensors, read_config
+from hnet import official
 from layers import weights
 from text import paths, regular_file
 
@@ -90,9 +90,9 @@ def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
   regular_file.check(config_file, '--config')
   if not config_file.is_file():
     raise FileNotFoundError(f'{config_file} is missing: --config names an official config.json.')
-  config = read_config(config_file)
+  config = weights.read_config(config_file, official.parse)
   state = read_state_dict(checkpoint)
-  check_tensors(config, state, checkpoint)
+  official.check_tensors(config, state, checkpoint)
   weights.write(out, config.official(), state)
 
 

@@ -29,6 +29,7 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
       result[f'encoder_{index}'] = of(stage.encoder)
       result[f'decoder_{index}'] = of(stage.decoder)
       parts = (stage.boundary, stage.pool, stage.unpool, stage.combine)
-      result[f'chunking_{index}'] = rate * sum(part.make.flops(stage.sizes) for part in parts)
+      chunks = 1.0 / sizes[index]
+      result[f'chunking_{index}'] = sum(part.flops(stage.sizes, rate, chunks) for part in parts)
   result['lm_head'] = 2.0 * vocabulary * width
   return result

@@ -16,7 +16,7 @@ from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
 from hnet.parts.losses import TargetSchedule
-from layers import contract
+from layers import contract, segments
 from layers.capacity import FRESH
 from layers.chunks import Level
 from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
@@ -54,15 +54,20 @@ class HNet(ByteModel):
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
-    aux_losses, metrics = self._losses(decisions, logits, context)
+    aux_losses, stage_metrics = self._losses(decisions, logits, context)
+    # A document's first byte begins a chunk of every stage, with or without a vector inside for it.
+    is_first = any(stage.pool.make.reads == 'before' for stage in self.config.stages[:-1]) & level.valid
+    is_first &= segments.starts(level.segment_ids_BxC)
     return ModelOutput(
       nll=next_byte_nll(logits, batch),
       logits=logits,
-      segmentations=tuple(d.level.to_bytes(d.cut.emit) for d in decisions),
-      boundary_probabilities=tuple(d.level.to_bytes(jnp.where(d.level.valid, d.cut.p, 0.0)) for d in decisions),
+      segmentations=tuple(d.segments.outer.to_bytes(d.cut.emit) | is_first for d in decisions),
+      boundary_probabilities=tuple(
+        d.segments.outer.to_bytes(jnp.where(d.segments.outer.valid, d.cut.p, 0.0)) for d in decisions
+      ),
       needed=tuple(d.segments.needed for d in decisions),
       aux_losses=aux_losses,
-      metrics=metrics,
+      stage_metrics=stage_metrics,
     )
 
   @property
@@ -89,21 +94,24 @@ class HNet(ByteModel):
     return self.lm_head(x).astype(jnp.float32)
 
   def _losses(self, decisions: Sequence[stage_lib.Decision], logits_BxLxV: Array, context: Context) -> tuple:
-    losses, metrics = {}, {}
-    for index, (decision, stage) in enumerate(zip(decisions, self.config.stages, strict=False)):
-      drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.level.count_B)
-      metrics[f'boundary_rate_{index}'] = drawn / jnp.maximum(slots, 1)
-      metrics[f'bytes_per_chunk_{index}'] = jnp.sum(decisions[0].level.count_B) / jnp.maximum(drawn, 1)
+    losses, metrics = {}, []
+    for decision, stage in zip(decisions, self.config.stages, strict=False):
+      drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.segments.outer.count_B)
       inner = decision.segments.inner
-      metrics[f'fill_{index}'] = jnp.mean(inner.count_B) / inner.segment_ids_BxC.shape[1]
+      of_stage = {
+        'boundary_rate': drawn / jnp.maximum(slots, 1),
+        'bytes_per_chunk': jnp.sum(decisions[0].segments.outer.count_B) / jnp.maximum(drawn, 1),
+        'fill': jnp.mean(inner.count_B) / inner.segment_ids_BxC.shape[1],
+      }
       if stage.limit is not None:
-        metrics[f'dropped_boundaries_{index}'] = decision.segments.dropped
+        of_stage['dropped_boundaries'] = decision.segments.dropped
       for part in stage.losses:
         loss = part.loss()
-        value = loss(decision.cut, decision.level, logits_BxLxV, context)
+        value = loss(decision.cut, decision.segments.outer, logits_BxLxV, context)
         losses[loss.name] = losses.get(loss.name, 0.0) + value
-        metrics[f'{loss.name}_loss_{index}'] = jax.lax.stop_gradient(value)
-    return losses, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+        of_stage[f'{loss.name}_loss'] = jax.lax.stop_gradient(value)
+      metrics.append({name: jnp.asarray(value, jnp.float32) for name, value in of_stage.items()})
+    return losses, tuple(metrics)
 
   def init_cache(self, batch_size: int, max_bytes: int) -> Cache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""

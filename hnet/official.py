@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -107,25 +106,18 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
   float32; the dtypes of the file are remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and
   ValueError for a tensor that is missing, surplus, misshapen, or not float32, bfloat16 or float16.
   """
-  directory = weights.directory(directory)
-  config = read_config(directory / weights.CONFIG, **overrides)
-  tensors = weights.read_tensors(directory)
+  directory, config, tensors = weights.read(directory, lambda values: parse({**values, **overrides}))
   check_tensors(config, tensors, directory)
   model = rebuild(jax.eval_shape(lambda: HNet(config, rngs=nnx.Rngs(0))), weights.gather(parts(config), tensors))
   model.stored_dtypes = tuple((name, tensors[name].dtype) for name in sorted(tensors))
   return model
 
 
-def read_config(file: Path, **overrides: Any) -> HNetConfig:
-  """The configuration in an official config.json; ValueError naming the file if it is not one, or not a published
-  H-Net's."""
-
-  def parse(values: dict[str, Any]) -> HNetConfig:
-    config = HNetConfig.from_dict({**values, **overrides})
-    check_official(config)
-    return config
-
-  return weights.read_config(file, parse)
+def parse(values: Mapping[str, Any]) -> HNetConfig:
+  """The configuration of an official config.json; ValueError if it is not that of a published H-Net."""
+  config = HNetConfig.from_dict(values)
+  check_official(config)
+  return config
 
 
 def check_tensors(config: HNetConfig, tensors: Mapping[str, Any], where: object) -> None:

@@ -17,6 +17,7 @@ from hnet.parts import Cut
 from hnet.parts.unpools import spread
 from layers.chunks import Level, Segments
 from layers.contract import EVAL, Context
+from layers.segments import starts
 from layers.stack import Stack
 
 Capacities = tuple[int | None, ...]
@@ -25,10 +26,9 @@ Capacities = tuple[int | None, ...]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Decision:
-  """What one stage decided on the slots of its level."""
+  """What one stage decided on the slots of its level, segments.outer; cut.emit: where chunks start."""
 
   cut: Cut
-  level: Level
   segments: Segments
 
 
@@ -93,13 +93,27 @@ class Stage(nnx.Module):
     first.
     """
     e_BxCxD = self.encoder(x_BxCxD, level.segment_ids_BxC)
-    cut = self.boundary(e_BxCxD, level, context)
-    segments = level.cut(cut.emit, capacities[0], self.limit and math.ceil(self.limit * level.length))
-    cut = dataclasses.replace(cut, emit=segments.starts_BxC)
+    cut, segments = self._cut(e_BxCxD, level, context, capacities[0], self.limit)
     g_BxMxE = self.pool(e_BxCxD, cut, segments)
     z_BxMxE, inside = self.inner(g_BxMxE, segments.inner, capacities[1:], context)
-    y_BxCxD = self.combine(e_BxCxD, cut, functools.partial(self.unpool, z_BxMxE, cut, segments, level))
-    return self.decoder(y_BxCxD, level.segment_ids_BxC), (Decision(cut, level, segments), *inside)
+    y_BxCxD, inject = self.combine(e_BxCxD, cut, functools.partial(self.unpool, z_BxMxE, cut, segments))
+    return self.decoder(y_BxCxD, level.segment_ids_BxC, inject), (Decision(cut, segments), *inside)
+
+  def _cut(
+    self,
+    e_BxCxD: Array,
+    level: Level,
+    context: Context,
+    capacity: int | None = None,
+    limit: float | None = None,
+  ) -> tuple[Cut, Segments]:
+    """Where chunks start: where the boundary emits, but for what reads before a document's first slot, or a limit."""
+    cut = self.boundary(e_BxCxD, level, context)
+    emit_BxC = cut.emit
+    if self.pool.reads == 'before':
+      emit_BxC &= ~starts(level.segment_ids_BxC)
+    segments = level.cut(emit_BxC, capacity, limit and math.ceil(limit * level.length))
+    return dataclasses.replace(cut, emit=segments.starts_BxC), segments
 
   def init_cache(self, batch_size: int, max_length: int) -> StageCache:
     """Empty caches for rows of at most `max_length` slots; the stage inside may see as many chunks."""
@@ -115,29 +129,29 @@ class Stage(nnx.Module):
   def prefill(self, x_BxCxD: Array, level: Level, cache: StageCache) -> tuple[Array, StageCache]:
     """Parallel form from an empty cache; one document a row."""
     e, encoder = self.encoder.prefill(x_BxCxD, level.count_B, cache.encoder)
-    cut = self.boundary(e, level, EVAL)
-    segments = level.cut(cut.emit)
+    cut, segments = self._cut(e, level, EVAL)
     z, inner = self.inner.prefill(self.pool(e, cut, segments), segments.inner, cache.inner)
-    y = self.combine(e, cut, functools.partial(self.unpool, z, cut, segments, level))
-    y, decoder = self.decoder.prefill(y, level.count_B, cache.decoder)
+    y, inject = self.combine(e, cut, functools.partial(self.unpool, z, cut, segments))
+    y, decoder = self.decoder.prefill(y, level.count_B, cache.decoder, inject)
     boundary, pool = self.boundary.after(e, cut, level), self.pool.after(e, cut, segments)
-    return y, StageCache(encoder, boundary, pool, inner, self.unpool.after(z, cut, segments, level), decoder)
+    return y, StageCache(encoder, boundary, pool, inner, self.unpool.after(z, cut, segments), decoder)
 
   def step(self, x_BxD: Array, marks: dict[str, Array], active_B: Array, cache: StageCache) -> tuple[Array, StageCache]:
     """One slot of the active rows; the stage inside runs only if some row starts a chunk."""
     e, encoder = self.encoder.step(x_BxD, active_B, cache.encoder)
     cut, boundary = self.boundary.step(e, marks, active_B, cache.boundary)
-    g, pool = self.pool.step(e, cut, cache.pool)
+    g, starts_B, pool = self.pool.step(e, cut, active_B, cache.pool)
+    cut = dataclasses.replace(cut, emit=starts_B)
     z, inner = jax.lax.cond(
-      jnp.any(cut.emit),
-      lambda g, inner: self.inner.step(g, marks, cut.emit, inner),
+      jnp.any(starts_B),
+      lambda g, inner: self.inner.step(g, marks, starts_B, inner),
       lambda g, inner: (jnp.zeros_like(g), inner),
       g,
       cache.inner,
     )
     u, unpool = self.unpool.step(z, cut, cache.unpool)
-    y = self.combine(e, cut, functools.partial(spread, u))
-    y, decoder = self.decoder.step(y, active_B, cache.decoder)
+    y, inject = self.combine(e, cut, functools.partial(spread, u))
+    y, decoder = self.decoder.step(y, active_B, cache.decoder, inject)
     return y, StageCache(encoder, boundary, pool, inner, unpool, decoder)
 
 

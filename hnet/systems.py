@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hnet import parts
+from hnet.parts import Part
 from layers import checks
 from text.specification import arguments
 
@@ -18,6 +19,16 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   'spacebyte': (
     {},
     {'boundary': 'space', 'pool': 'first(widen=zeros)', 'unpool': 'scatter(narrow=last)', 'combine': 'sum'},
+  ),
+  # T-Free-HAT (arXiv 2603.15953) where a byte tells whether it begins a word; its late decisions: byte_models/tfree_hat
+  'tfree_hat': (
+    {'words': 'fixed(size=8)', 'pool_heads': 8, 'heads': 8},
+    {
+      'boundary': 'mark(words,by={words})',
+      'pool': 'latent(heads={pool_heads})',
+      'unpool': 'cross(heads={heads})',
+      'combine': 'through',
+    },
   ),
 }
 KEYS = ('boundary', 'pool', 'unpool', 'combine', 'losses')
@@ -42,18 +53,39 @@ def parse(chunking: Any) -> dict[str, Any]:
   losses = specs.get('losses', ('ratio',) if learned else ())
   if isinstance(losses, str) or not isinstance(losses, Sequence):
     raise ValueError(f'model.chunking losses {losses!r} must be a list of specifications, such as ["ratio"].')
+  pool = parts.parse('pool', specs.get('pool', 'first'))
+  unpool = parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat'))
+  combine = parts.parse('combine', specs.get('combine', 'through' if unpool.make.injects else 'ste'))
+  _check_together(boundary, pool, unpool, combine)
+  return {
+    'boundary': boundary,
+    'pool': pool,
+    'unpool': unpool,
+    'combine': combine,
+    'losses': tuple(parts.parse('loss', loss) for loss in losses),
+  }
+
+
+def _check_together(boundary: Part, pool: Part, unpool: Part, combine: Part) -> None:
   if boundary.make.lookahead and boundary.make.differentiable:
     raise ValueError(
       f'boundary {boundary.name} looks {boundary.make.lookahead} slots ahead and its score carries a gradient, which '
       'tells the loss the next byte: stop the gradient (soft = stop_gradient), or look back.'
     )
-  return {
-    'boundary': boundary,
-    'pool': parts.parse('pool', specs.get('pool', 'first')),
-    'unpool': parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat')),
-    'combine': parts.parse('combine', specs.get('combine', 'ste')),
-    'losses': tuple(parts.parse('loss', loss) for loss in losses),
-  }
+  reads_ends = pool.make.reads == 'until'
+  if reads_ends != (boundary.make.emits == 'ends'):
+    wanted = "reads 'until'" if boundary.make.emits == 'ends' else "reads 'first' or 'before'"
+    raise ValueError(
+      f'pool {pool.name} reads {pool.make.reads!r}, and boundary {boundary.name} emits where what it finds '
+      f'{boundary.make.emits[:-1]}s: use a pool that {wanted}, or another boundary.'
+    )
+  if unpool.make.injects != combine.make.injects:
+    names = [name for name, part in parts.KINDS['combine'].items() if part.injects == unpool.make.injects]
+    where = "adds to the decoder's blocks" if unpool.make.injects else 'gives every slot a vector'
+    raise ValueError(
+      f'unpool {unpool.name} {where}, which combine {combine.name} does not take: use combine {" or ".join(names)}, or '
+      'another unpool.'
+    )
 
 
 def of_stages(chunking: Any, count: int) -> list[Mapping[str, Any]]:

@@ -81,11 +81,7 @@ def program(case: Case, implementation: str | None) -> Program:
 
 def _route(case: Case, implementation: str | None) -> tuple:
   long, _, _, ids = _arrays(case)
-
-  def fn(q: Any, k: Any, ids: Any) -> tuple:
-    routing = route(q, k, ids, implementation=implementation)
-    return routing.p_BxL, routing.selected_BxL
-
+  fn = lambda q, k, ids: route(q, k, ids, implementation=implementation)
   return fn, (long, long), (long, long, ids), (ids,)
 
 

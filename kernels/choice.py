@@ -3,20 +3,14 @@
 import functools
 import importlib
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import jax
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 PLATFORM = {'pallas_tpu': 'tpu', 'pallas_gpu': 'gpu'}
 IMPLEMENTATIONS = ('xla', *PLATFORM)
 # Operations whose kernel is what runs where nobody asks for an implementation: those that move fewer bytes than XLA's
 # form in every row of `python -m benchmarks.kernels`; and JAX's splash attention, which that table cannot show.
 DEFAULTS = {'tpu': ('route', 'chunk', 'dechunk', 'ssd', 'attention'), 'gpu': ()}
-BATCH_AXES = ('data', 'fsdp')
-TENSOR_AXIS = 'tensor'
 
 
 def platform() -> str | None:
@@ -72,53 +66,3 @@ def _wanted(operation: str, implementation: str | None) -> str:
       "write implementation='xla' or None."
     )
   return implementation
-
-
-def over_rows(
-  implementation: str,
-  fn: Callable,
-  batched: tuple[Any, ...],
-  replicated: tuple[Any, ...] = (),
-  *,
-  heads: tuple[int | None, ...] = (),
-  output_heads: Any = None,
-) -> Any:
-  """fn(*batched, *replicated) with every device of the mesh computing its own rows, and heads.
-
-  XLA partitions its own form by itself. A Pallas call is opaque to the partitioner, which would gather its operands.
-  Rows are split over the axes 'data' and 'fsdp' as far as they divide the batch, heads over 'tensor' if it divides them
-  all; over other axes the work is repeated.
-
-  batched: pytrees of arrays [B, ...] or None. Every output of fn is [B, ...]. heads: for operations that treat heads
-  alike, the axis on which each of `batched` and `replicated` has them, or None; output_heads: likewise of the outputs,
-  one axis or a tuple.
-  """
-  if implementation == 'xla':
-    return fn(*batched, *replicated)
-  mesh = jax.sharding.get_abstract_mesh()
-  free = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
-  if all(mesh.shape[name] == 1 for name in free):
-    return fn(*batched, *replicated)
-  rows, axes = jax.tree.leaves(batched)[0].shape[0], []
-  for name in BATCH_AXES:
-    if name in free and rows % mesh.shape[name] == 0:
-      axes.append(name)
-      rows //= mesh.shape[name]
-  arguments = (*batched, *replicated)
-  heads = heads or (None,) * len(arguments)
-  counts = [x.shape[axis] for x, axis in zip(arguments, heads, strict=True) if axis is not None]
-  splits = TENSOR_AXIS in free and counts and all(count % mesh.shape[TENSOR_AXIS] == 0 for count in counts)
-
-  def spec(first: tuple, axis: int | None) -> P:
-    if axis is None or not splits:
-      return P(*first)
-    return P(*((*first, *(None,) * axis)[:axis]), TENSOR_AXIS)
-
-  of_rows = (tuple(axes) or None,)
-  in_specs = tuple(spec(of_rows, axis) for axis in heads[: len(batched)])
-  in_specs += tuple(spec((), axis) for axis in heads[len(batched) :])
-  outputs = output_heads if isinstance(output_heads, tuple) else (output_heads,)
-  out_specs = tuple(spec(of_rows, axis) for axis in outputs)
-  out_specs = out_specs if isinstance(output_heads, tuple) else out_specs[0]
-  run = jax.shard_map(fn, in_specs=in_specs, out_specs=out_specs, axis_names=set(free), check_vma=False)
-  return run(*arguments)

@@ -17,7 +17,7 @@ import sys
 
 from absl import app, flags
 
-from kernels import aot, apart, cases, tpu_compiler
+from kernels import aot, cases, in_subprocess, tpu_compiler
 
 _OPERATIONS = flags.DEFINE_multi_enum('operation', cases.OPERATIONS, cases.OPERATIONS, 'Operations.')
 _TARGETS = flags.DEFINE_multi_string('target', tpu_compiler.TOPOLOGIES, 'TPU topologies, or kinds of GPU.')
@@ -54,7 +54,7 @@ def main(_: list[str]) -> int:
   print(COLUMNS.format('operation', 'width', 'dtype', 'target', 'pass', 'result'), flush=True)
   failed = 0
   with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
-    results = pool.map(lambda one: apart.compile_apart(*one, _DEVICES.value), todo)
+    results = pool.map(lambda one: in_subprocess.compile_case(*one, _DEVICES.value), todo)
     for (target, case), (ok, text) in zip(todo, results, strict=True):
       kind = 'gradient' if case.gradient else 'forward'
       print(COLUMNS.format(case.operation, case.width, case.dtype, target, kind, text), flush=True)

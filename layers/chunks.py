@@ -60,6 +60,7 @@ class Level:
     # A position has a chunk of its own document if the last chunk starts no earlier than the document.
     own_BxC = (offset_BxC <= segments.positions(self.segment_ids_BxC)) & self.valid
     return Segments(
+      outer=self,
       starts_BxC=starts_BxC,
       index_BxC=jnp.where(own_BxC, chunk_index(starts_BxC), -1),
       offset_BxC=offset_BxC,
@@ -85,12 +86,13 @@ class Level:
 class Segments:
   """How the slots of a level are cut into chunks. k(t): the last chunk of t's document that starts at or before t.
 
-  starts_BxC bool: where chunks start. index_BxC int32: k(t), a slot of the level inside, -1 where there is none (before
-  a document's first chunk, and in padding). offset_BxC int32: t less the start of the last chunk, of whatever document.
-  slot_BxM int32: where each chunk starts, C for none. inner: the level of the chunks. needed: chunks of the fullest row
-  of the batch, int32. dropped: chunks that a limit dropped, int32.
+  outer: the level that is cut. starts_BxC bool: where chunks start. index_BxC int32: k(t), a slot of the level inside,
+  -1 where there is none (before a document's first chunk, and in padding). offset_BxC int32: t less the start of the
+  last chunk, of whatever document. slot_BxM int32: where each chunk starts, C for none. inner: the level of the chunks.
+  needed: chunks of the fullest row of the batch, int32. dropped: chunks that a limit dropped, int32.
   """
 
+  outer: Level
   starts_BxC: Array
   index_BxC: Array
   offset_BxC: Array
@@ -98,6 +100,15 @@ class Segments:
   inner: Level
   needed: Array
   dropped: Array
+
+  @property
+  def next_BxC(self) -> Array:
+    """The chunk that starts next behind t in t's document, a slot of the level inside; M where none does: int32."""
+    capacity = self.slot_BxM.shape[1]
+    next_BxC = chunk_index(self.starts_BxC) + 1
+    ids_BxM1 = jnp.pad(self.inner.segment_ids_BxC, ((0, 0), (0, 1)))
+    same_BxC = jnp.take_along_axis(ids_BxM1, next_BxC, 1) == self.outer.segment_ids_BxC
+    return jnp.where(same_BxC & self.outer.valid, next_BxC, capacity)
 
 
 def pick(values_BxCxD: Array, index_BxM: Array) -> Array:

@@ -37,7 +37,8 @@ class ModelOutput:
   logits [B, L, V] or None: for the byte that follows bytes[b, t]. segmentations and boundary_probabilities: per stage,
   outermost first, [B, L] in byte coordinates (where a chunk starts; 0 where the stage did not look). needed: int32
   scalars, chunks of the fullest row of each inner level; where one exceeds its capacity, the rest of the output is not
-  valid, nor are those of deeper levels. aux_losses: unweighted scalars; metrics: float32 scalars.
+  valid, nor are those of deeper levels. aux_losses: unweighted scalars. metrics: float32 scalars; stage_metrics:
+  likewise of each stage that cuts, outermost first.
   """
 
   nll: Array
@@ -47,6 +48,7 @@ class ModelOutput:
   needed: tuple[Array, ...] = ()
   aux_losses: dict[str, Array] = dataclasses.field(default_factory=dict)
   metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
+  stage_metrics: tuple[dict[str, Array], ...] = ()
 
 
 @runtime_checkable

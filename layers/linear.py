@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from kernels.mesh import TENSOR_AXIS, axes
 from layers import partition
 
 Initializer = Callable[[Array, tuple[int, ...]], Array]
@@ -86,7 +87,7 @@ class Linear(nnx.Module):
     product would end within devices' shares and have to travel.
     """
     ends = [size * sum(units[:i]) for i in range(1, len(units))]
-    if partition.TENSOR_AXIS not in partition.axes():
+    if TENSOR_AXIS not in axes():
       return jnp.split(self(x), ends, axis=-1)
     parts = jnp.split(self.kernel[...].astype(x.dtype), ends, axis=-1)
     return [matmul(x, partition.by_columns(part, n)) for part, n in zip(parts, units, strict=True)]

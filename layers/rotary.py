@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+
+from layers import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +20,26 @@ class RotaryScaling:
   factor: float
   low_frequency_factor: float
   high_frequency_factor: float
-  original_max_positions: int
+  original_max_positions: float
+
+  @classmethod
+  def of_published(cls, values: Any, where: str = 'rope_scaling') -> 'RotaryScaling | None':
+    """From rope_scaling in a Hugging Face config.json; None where nothing is scaled. ValueError for another rule."""
+    kind = values.get('rope_type', values.get('type')) if isinstance(values, Mapping) else None
+    if values is None or kind == 'default':
+      return None
+    if kind != 'llama3' or not values.keys() >= {*_PUBLISHED}:
+      raise ValueError(f'{where} {values!r}: supported are none and llama3 with {", ".join(_PUBLISHED)}.')
+    return cls(*(checks.number(values[key], f'{where}.{key}') for key in _PUBLISHED))
+
+  def published(self) -> dict[str, Any]:
+    """The inverse of `of_published`."""
+    values = dict(zip(_PUBLISHED, dataclasses.astuple(self), strict=True))
+    return {'rope_type': 'llama3', **values, 'original_max_position_embeddings': int(self.original_max_positions)}
+
+
+# The fields of RotaryScaling under their published names, in order.
+_PUBLISHED = ('factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
 
 
 def frequencies(rotary_dim: int, base: float = 10000.0, scaling: RotaryScaling | None = None) -> Array:

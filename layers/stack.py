@@ -227,7 +227,7 @@ def _injected(inject: Inject | None, layer: int, branch: Array, residual: Array)
 
 def unstack(run: Block | nnx.List) -> list[Block]:
   """The blocks of a run. `lax.split` has a concatenation as its gradient; indexing would add n padded copies."""
-  if isinstance(run, nnx.List):  # of a model that `apart` made
+  if isinstance(run, nnx.List):  # of a model that `unstacked` made
     return list(run)
   leaves, structure = jax.tree.flatten(run)
   count = leaves[0].shape[0]
@@ -235,19 +235,19 @@ def unstack(run: Block | nnx.List) -> list[Block]:
   return [jax.tree.unflatten(structure, [part[i].squeeze(0) for part in parts]) for i in range(count)]
 
 
-def apart(model: Module) -> Module:
+def unstacked(model: Module) -> Module:
   """The model with the blocks of every stack as parameters of their own: for decoding, where taking the stacks apart
   at every step reads and writes all parameters once more. A copy: its paths are not those of checkpoints.
   """
 
-  def taken_apart(module):
+  def in_blocks(module):
     if not isinstance(module, Stack):
       return module
     module = copy.copy(module)
     module.runs = nnx.List([nnx.List(unstack(run)) for run in module.runs])
     return module
 
-  return jax.tree.map(taken_apart, model, is_leaf=lambda module: isinstance(module, Stack))
+  return jax.tree.map(in_blocks, model, is_leaf=lambda module: isinstance(module, Stack))
 
 
 def flops(config: StackConfig, positions: float, length: float) -> float:

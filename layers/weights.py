@@ -133,6 +133,15 @@ def read_config(file: Path, parse: Callable[[dict[str, Any]], Config]) -> Config
     raise ValueError(f'{file}: {error}') from None
 
 
+def read(path: str | os.PathLike, parse: Callable[[dict[str, Any]], Config]) -> tuple[Path, Config, dict[str, Stored]]:
+  """(the directory of weights that a user names, what `parse` makes of its config.json, its tensors).
+
+  Raises as `directory`, `read_config` and `read_tensors`.
+  """
+  place = directory(path)
+  return place, read_config(place / CONFIG, parse), read_tensors(place)
+
+
 def read_tensors(directory: Path) -> dict[str, Stored]:
   """Name -> tensor of model.safetensors or, where only its index is there, of the files that this names.
 

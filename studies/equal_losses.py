@@ -31,7 +31,6 @@ from training.step import read
 from training.trainer import Trainer
 
 DEVICES = 8
-AXES = ('data', 'fsdp', 'tensor')
 MESHES = ((1, 1, 1), (2, 2, 2), (8, 1, 1))
 MARGIN = 1e-4  # of a boundary probability to one half
 TRIES = 200
@@ -102,8 +101,8 @@ def study(
   corpora = text.Texts.of(config['data']['source'], config['data']['validation']).open_training()
   found = None
   losses, refits = {}, {}
-  for shape in ((1,) * len(AXES), *(shape for shape in meshes if np.prod(shape) > 1)):
-    config['mesh'] = {'shape': list(shape), 'axes': AXES}
+  for shape in ((1,) * len(sharding.AXES), *(shape for shape in meshes if np.prod(shape) > 1)):
+    config['mesh'] = {'shape': list(shape)}
     trainer = Trainer.of(config)
     with jax.set_mesh(trainer.mesh):
       if found is None:

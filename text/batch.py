@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import text
+# Symbols that begin and end documents; neither occurs in UTF-8.
+BOS = 254
+EOS = 255
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +54,7 @@ class Batch:
   @classmethod
   def begun(cls, documents: Sequence[bytes], length: int | None = None) -> 'Batch':
     """As `of`, with each document behind a BOS and without an end, whatever its last byte is: more may follow."""
-    batch = cls.of([bytes([text.BOS]) + document for document in documents], length)
+    batch = cls.of([bytes([BOS]) + document for document in documents], length)
     specials_BxL = np.zeros(batch.bytes.shape, bool)
     specials_BxL[:, 0] = True
     return dataclasses.replace(batch, specials=specials_BxL)
@@ -59,9 +62,8 @@ class Batch:
   def up_to(self, length_B: jax.Array | np.ndarray) -> 'Batch':
     """The first so many symbols of every row as the beginning of one document, whose end is not seen: a prompt."""
     index_L = jnp.arange(self.bytes.shape[1])
-    specials_BxL = (index_L == 0) & (
-      jnp.asarray(self.bytes) == text.BOS
-    )  # a last byte of EOS's value is one like others
+    # A last byte of EOS's value is one like others: more may follow it.
+    specials_BxL = (index_L == 0) & (jnp.asarray(self.bytes) == BOS)
     segment_ids_BxL = (index_L < jnp.asarray(length_B)[:, None]).astype(jnp.int32)
     return dataclasses.replace(self, segment_ids=segment_ids_BxL, specials=specials_BxL)
 
@@ -79,12 +81,20 @@ class Batch:
   def bos(self) -> jax.Array | np.ndarray:
     """[B, L] bool: where documents begin, before their first byte."""
     begins = ~self._pad(self._same, left=1) & (self.segment_ids != 0)
-    return (self.bytes == text.BOS) & (begins if self.specials is None else self.specials)
+    return (self.bytes == BOS) & (begins if self.specials is None else self.specials)
 
   @property
   def eos(self) -> jax.Array | np.ndarray:
     """[B, L] bool: where documents end, behind their last byte."""
-    return (self.bytes == text.EOS) & (self.ends if self.specials is None else self.specials)
+    return (self.bytes == EOS) & (self.ends if self.specials is None else self.specials)
+
+  def text_and_ends(self, scored: jax.Array | np.ndarray | None = None) -> tuple[Any, Any]:
+    """Two [B, L] bool: where a byte of text stands and where a document ends, of the scored positions or of these.
+
+    Bits per byte are those of the first; ends of documents are told apart from a raw byte 255 as in `eos`.
+    """
+    scored, eos = self.scored if scored is None else scored, self.eos
+    return scored & ~eos, scored & eos
 
   @property
   def _same(self):

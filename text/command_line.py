@@ -5,26 +5,12 @@ import contextlib
 import errno
 import io
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
-# A ValueError raised by one of these is a sentence for the user; one from inside a library is a bug to be seen whole.
-OURS = (
-  'text',
-  'layers',
-  'hnet',
-  'byte_models',
-  'kernels',
-  'evaluation',
-  'training',
-  'studies',
-  'benchmarks',
-  'configs',
-  'config_file',  # what --config names
-  '__main__',
-  '__mp_main__',
-)
+_INSTALLED = {'site-packages', 'dist-packages'}  # folders that pip and Linux distributions install packages in
 _LONGEST = 1200  # characters of a sentence
 
 
@@ -96,13 +82,27 @@ def sentence(message: object) -> str:
 
 
 def is_sentence(error: BaseException) -> bool:
-  """True for an error that tells the user something: every OSError, and a ValueError that our own code raised."""
-  return isinstance(error, OSError) or (isinstance(error, ValueError) and raised_by(error) in OURS)
+  """True for an error that tells the user something: every OSError, and a ValueError that no library raised."""
+  return isinstance(error, OSError) or (isinstance(error, ValueError) and not in_library(error))
+
+
+def in_library(error: BaseException) -> bool:
+  """Whether a module of Python or of an installed package raised an error: such a ValueError is a bug to be seen whole,
+  one of our own code, or of a config file, a sentence for the user.
+  """
+  if raised_by(error) in sys.stdlib_module_names:
+    return True
+  return not _INSTALLED.isdisjoint(pathlib.PurePath(_where(error).get('__file__') or '').parts)
 
 
 def raised_by(error: BaseException) -> str:
   """The top-level package whose code raised an error."""
+  return _where(error).get('__name__', '').partition('.')[0]
+
+
+def _where(error: BaseException) -> dict[str, Any]:
+  """The global names of the module whose code raised an error."""
   trace = error.__traceback__
   while trace.tb_next is not None:
     trace = trace.tb_next
-  return trace.tb_frame.f_globals.get('__name__', '').partition('.')[0]
+  return trace.tb_frame.f_globals

@@ -27,10 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-import text
 from text import units as units_lib
 from text import words as words_lib
-from text.batch import Batch
+from text.batch import BOS, EOS, Batch
 from text.specification import arguments
 
 Specs = Mapping[str, str]
@@ -109,7 +108,11 @@ class Words(Kind):
   exact: bool
 
   DTYPE, EMPTY = np.bool_, False
-  lookahead = 3  # whether a character begins a word is known with its last byte
+
+  @property
+  def lookahead(self) -> int:
+    """Whether a character begins a word is known with its last byte."""
+    return 0 if self.splitter.kind == 'fixed' else 3
 
   @classmethod
   def parse(cls, spec: str, others: Specs) -> 'Words':
@@ -179,9 +182,9 @@ class Units(Kind):
     values = np.full(stop - start, -1, np.int32)
     values[(np.minimum(end_U, border_U) - 1 - start)[here_U]] = ids_U[here_U]
     if not start:
-      values[0] = text.BOS
+      values[0] = BOS
     if stop == document.length + 2:
-      values[-1] = text.EOS
+      values[-1] = EOS
     return values
 
   def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
@@ -329,7 +332,7 @@ def _of_last(kinds: Mapping[str, Kind], count: int, bytes_BxN: Any, length_B: An
   bytes_BxN, states = np.asarray(bytes_BxN), {name: np.array(state_Bx2[name]) for name in kinds}
   rows = [row[:length].tobytes() for row, length in zip(bytes_BxN, np.asarray(length_B), strict=True)]
   found = {
-    name: np.stack([kind.of_last(row, row[0] == text.BOS, count, states[name][r]) for r, row in enumerate(rows)])
+    name: np.stack([kind.of_last(row, row[0] == BOS, count, states[name][r]) for r, row in enumerate(rows)])
     for name, kind in kinds.items()
   }
   return found, states

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-import text
-from text.batch import Batch
+from text.batch import BOS, EOS, Batch
 from text.corpus import Corpus
 
 PART = 2**22  # documents, and rows, of a part; about half a gigabyte while it is planned
@@ -220,33 +219,30 @@ def materialise(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> Batc
   ends_B = np.append(pieces_before_B[1:], len(sizes))
   segment_ids = np.repeat(np.insert(segment, ends_B, 0), np.insert(sizes, ends_B, seq_len - used_B)).astype(np.int32)
 
-  bos, eos = begin[pieces.start == 0], (begin + sizes)[_has_eos(corpus, pieces)] - 1
+  has_eos = pieces.stop == corpus.lengths[pieces.document] + 2
+  bos, eos = begin[pieces.start == 0], (begin + sizes)[has_eos] - 1
   is_text = segment_ids != 0
   is_text[bos] = is_text[eos] = False
   first, last = np.maximum(pieces.start - 1, 0), np.minimum(pieces.stop - 1, corpus.lengths[pieces.document])
   raw = map(corpus.read, pieces.document.tolist(), first.tolist(), last.tolist())
   symbols = np.zeros(rows * seq_len, np.uint8)
   symbols[is_text] = np.frombuffer(b''.join(raw), np.uint8)
-  symbols[bos], symbols[eos] = text.BOS, text.EOS
+  symbols[bos], symbols[eos] = BOS, EOS
   specials = (segment_ids != 0) & ~is_text
   symbols, segment_ids, specials = (x.reshape(rows, seq_len) for x in (symbols, segment_ids, specials))
   return Batch(symbols, segment_ids, specials=specials)
 
 
-def scoring(corpus: Corpus, pieces: Pieces, rows: int, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
-  """(scored, is_eos), both [B, L] bool, of the rows that `materialise` makes.
-
-  scored: the positions to count, all of batch.scored but for the repeated context of evaluation rows. is_eos: by
-  position in the document, so a byte 255 of raw text is not taken for an EOS.
+def scored(pieces: Pieces, rows: int, seq_len: int) -> np.ndarray:
+  """The positions to count of the rows that `materialise` makes, [B, L] bool: all of batch.scored but for the repeated
+  context of evaluation rows.
   """
   begin = _begin(pieces, seq_len)
-  end = begin + pieces.stop - pieces.start
-  change, is_eos = np.zeros(rows * seq_len + 1, np.int8), np.zeros(rows * seq_len, bool)
+  change = np.zeros(rows * seq_len + 1, np.int8)
   change[begin + pieces.first_scored - pieces.start] += 1
-  change[end] -= 1  # never where another piece begins to be scored: its first symbol is context
-  is_eos[end[_has_eos(corpus, pieces)] - 1] = True
-  scored = np.cumsum(change[:-1], dtype=np.int8).astype(bool)
-  return scored.reshape(rows, seq_len), is_eos.reshape(rows, seq_len)
+  # Never where another piece begins to be scored: its first symbol is context.
+  change[begin + pieces.stop - pieces.start] -= 1
+  return np.cumsum(change[:-1], dtype=np.int8).astype(bool).reshape(rows, seq_len)
 
 
 def _begin(pieces: Pieces, seq_len: int) -> np.ndarray:
@@ -254,7 +250,3 @@ def _begin(pieces: Pieces, seq_len: int) -> np.ndarray:
   ends = np.cumsum(pieces.stop - pieces.start)
   before = np.append(0, ends)[np.searchsorted(pieces.row, pieces.row)]  # in the rows above
   return np.append(0, ends[:-1]) - before + pieces.row * seq_len
-
-
-def _has_eos(corpus: Corpus, pieces: Pieces) -> np.ndarray:
-  return pieces.stop == corpus.lengths[pieces.document] + 2

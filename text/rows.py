@@ -24,7 +24,7 @@ from text import marks as marks_lib
 from text import words as words_lib
 from text.batch import Batch
 from text.corpus import Corpus
-from text.packing import Pieces, evaluation_rows, materialise, scoring
+from text.packing import Pieces, evaluation_rows, materialise, scored
 
 CHUNK = 2**16  # bytes of a document that are split at a time
 LOOKBACK = 256  # bytes; words that may be longer raise it
@@ -33,12 +33,11 @@ LOOKAHEAD = 16  # bytes behind a word: that it ends may show in the next charact
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """batch: what a model reads, numpy. pieces: what stands in it. scored_BxL, is_eos_BxL: see `text.packing.scoring`."""
+  """batch: what a model reads, numpy. pieces: what stands in it. scored_BxL: see `text.packing.scored`."""
 
   batch: Batch
   pieces: Pieces
   scored_BxL: np.ndarray
-  is_eos_BxL: np.ndarray
 
   def bytes_of_units(self, sizes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(place_N, is_last_N, count_P): of the bytes (and EOS) whose units are scored in these rows, in reading order.
@@ -87,7 +86,7 @@ def evaluation_batches(
     last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
     pieces = pieces._replace(stop=np.minimum(pieces.stop, last))
     batch = _marked(materialise(corpus, pieces, batch_size, seq_len), pieces, kinds, document)
-    yield Rows(batch, pieces, *scoring(corpus, pieces, batch_size, seq_len))
+    yield Rows(batch, pieces, scored(pieces, batch_size, seq_len))
 
 
 def training_batch(

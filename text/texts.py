@@ -7,7 +7,7 @@ glob; files that are trained on alone, or validated on alone, are all used.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from text import sources
@@ -35,11 +35,17 @@ class Texts:
   def of(cls, source: Any, validation: Any = '') -> 'Texts':
     """From values of a config; without a source, of a model that was trained elsewhere.
 
-    Raises ValueError for what is no source or mixture; nothing is opened.
+    Raises ValueError, which begins with the key, for what is no source, mixture or list of sources; nothing is opened.
     """
-    training = tuple(parse_sources(source)) if source else ()
-    named = ((validation,) if isinstance(validation, str) else tuple(validation)) if validation else ()
-    return cls(training, named or tuple(name for name, _ in training), not named)
+    try:
+      training = tuple(parse_sources(source)) if source else ()
+    except ValueError as error:
+      raise ValueError(f'data.source: {error}') from None
+    named = [] if validation in ('', None) else [validation] if isinstance(validation, str) else validation
+    is_list = isinstance(named, Sequence) and all(isinstance(name, str) and name for name in named)
+    if not is_list or len(set(named)) < len(named):
+      raise ValueError(f"data.validation must be '', a source of text or a list of different ones, got {validation!r}")
+    return cls(training, tuple(named) or tuple(name for name, _ in training), not named)
 
   def check(self) -> None:
     """Raises ValueError where the held-out part of a source is asked for that has none; nothing is opened."""

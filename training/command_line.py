@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
-from text.command_line import OURS, raised_by, sentence, show_all_names, tell
+from text.command_line import is_sentence, raised_by, sentence, show_all_names, tell
 from training import compilation_cache, config_flag
 from training.interrupt import Interrupted
 from training.recorder import Diverged
@@ -52,10 +52,9 @@ def _guarded(call: Callable, argv: list[str]):
   except (OSError, Diverged) as error:
     _fail(error)
   except (ValueError, RecursionError) as error:
-    package = raised_by(error)
-    if package == 'absl' and isinstance(error, RecursionError):  # where it looks for flags of a like name
+    if raised_by(error) == 'absl' and isinstance(error, RecursionError):  # where it looks for flags of a like name
       _fail('a flag in the command has a name of a thousand characters: `--help` lists those that there are')
-    if not isinstance(error, ValueError) or package not in OURS:
+    if not is_sentence(error):
       raise
     _fail(error)
 

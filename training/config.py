@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import text
+from kernels.mesh import AXES
 
 # May differ when a run goes on in its old work directory: they do not change what a step computes, except
 # `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
@@ -84,10 +85,11 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-  """shape: devices along each axis, one of them may be -1 = all that are left; axes: their names."""
+  """shape: devices along the axes data, fsdp and tensor, one of them may be -1 = all that are left; without the last
+  axes, these have one device.
+  """
 
   shape: tuple[int, ...]
-  axes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,11 +152,25 @@ def resolve(config: Any) -> dict[str, Any]:
   """
   plain = config.to_dict() if hasattr(config, 'to_dict') else config
   try:
-    return json.loads(json.dumps(plain, allow_nan=False))
+    return _without_axes(json.loads(json.dumps(plain, allow_nan=False)))
   except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(
       f'the config holds a value that JSON cannot save ({error}); use numbers, strings, lists, dicts or None'
     ) from None
+
+
+def _without_axes(tree: Any) -> Any:
+  """Configs of an earlier version name the axes of the mesh, which are always the same."""
+  mesh = tree.get('mesh') if isinstance(tree, Mapping) else None
+  if not isinstance(mesh, Mapping) or 'axes' not in mesh:
+    return tree
+  axes, shape = mesh['axes'], mesh.get('shape')
+  if not isinstance(shape, list) or axes != list(AXES)[: len(shape)]:
+    raise ValueError(
+      f'config key mesh.axes {axes!r}: mesh.shape gives devices along {", ".join(AXES)} in this order; leave mesh.axes '
+      'out'
+    )
+  return {**tree, 'mesh': {key: value for key, value in mesh.items() if key != 'axes'}}
 
 
 def parse(config: Any) -> Config:
@@ -242,7 +258,7 @@ def _check(config: Config) -> None:
   try:
     texts = text.Texts.of(config.data.source, config.data.validation)
   except ValueError as error:
-    raise ValueError(f'config key data.source: {error}') from None
+    raise ValueError(f'config key {error}') from None
   texts.check()
   schedule, accumulate = config.optimizer.schedule, config.optimizer.accumulate
   if schedule.name == 'wsd' and schedule.warmup + schedule.decay > 1:
@@ -270,19 +286,12 @@ def _are_multipliers(value: Any) -> bool:
   return value is None or value == 'paper'
 
 
-def _are_sources(value: Any) -> bool:
-  if isinstance(value, Sequence) and not isinstance(value, str):
-    return all(isinstance(item, str) and item for item in value) and len(set(value)) == len(value)
-  return isinstance(value, str)
-
-
 _RULES = (
   ('seed', lambda v: 0 <= v < 2**32, 'between 0 and 2**32 - 1'),
   ('num_steps', lambda v: v >= 1, 'at least 1'),
   ('batch_size', lambda v: v >= 1, 'at least 1'),
   ('seq_len', lambda v: v >= 2, 'at least 2 (the first byte of a row is only context)'),
   ('data.source', bool, 'a source of text or a list of (source, weight)'),
-  ('data.validation', _are_sources, "'', a source of text or a list of different ones"),
   ('data.workers', lambda v: v >= 0, '0 (load in this process) or more'),
   ('data.prefetch', lambda v: v >= 1, 'at least 1'),
   ('optimizer.name', lambda v: v == 'adamw', "'adamw'"),

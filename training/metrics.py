@@ -196,11 +196,19 @@ def _step_of(line: bytes) -> int | None:
     return None
 
 
-def summary_line(step: int, num_steps: int, values: Mapping[str, float], seconds_left: float) -> str:
+def named(values: Mapping[str, Any]) -> dict[str, float]:
+  """A step's metrics under the names that are written: those of the i-th stage, outermost first, as NAME_i."""
+  flat = {name: value for name, value in values.items() if name != 'stages'}
+  stages = enumerate(values.get('stages', ()))
+  return flat | {f'{name}_{index}': value for index, stage in stages for name, value in stage.items()}
+
+
+def summary_line(step: int, num_steps: int, values: Mapping[str, Any], seconds_left: float) -> str:
   """A step's metrics as one line of text."""
   parts = [f'step {step}/{num_steps}']
   parts += [f'{label} {values[name]:{form}}' for name, label, form in _SHOWN if name in values]
-  parts += [f'{name} {value:.3g}' for name, value in values.items() if name.startswith('bytes_per_chunk')]
+  stages = enumerate(values.get('stages', ()))
+  parts += [f'bytes_per_chunk_{index} {stage["bytes_per_chunk"]:.3g}' for index, stage in stages]
   return '  '.join([*parts, f'left {duration(seconds_left)}'])
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from training import config as config_lib
 from training import flops
 from training import metrics as metrics_lib
 from training import step as step_lib
-from training.boundaries import BoundaryWatch
+from training.boundary_watch import BoundaryWatch
 
 
 class Diverged(RuntimeError):
@@ -44,13 +44,13 @@ class Recorder:
     """writer: None in the processes that write nothing; rollbacks: of this run so far, a metric where they may be."""
     self._settings, self._model, self._writer, self._display = settings, model, writer, display
     self._peak = mesh.size * flops.matmul_peak(settings.model.get('dtype', 'float32'))
-    self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+    self._waiting: tuple[int, dict[str, Any]] | None = None
     self._rollbacks = {'rollbacks': float(rollbacks)} if settings.checkpoint.rollbacks else {}
     self._boundaries = BoundaryWatch(settings, model)
     self._meter = metrics_lib.Meter()
     self._waited = 0.0  # seconds in which the device had no data, since the last reading of the meter
 
-  def later(self, step: int, metrics: dict[str, jax.Array]) -> None:
+  def later(self, step: int, metrics: dict[str, Any]) -> None:
     """Takes a step's metrics to read them at the next call of `read_previous`."""
     self._waiting = step, metrics
 
@@ -62,7 +62,8 @@ class Recorder:
     """The next batch. Its time counts as waiting if the device had nothing left to do when it came."""
     began = time.perf_counter()
     batch = next(batches)
-    if self._waiting is None or all(value.is_ready() for value in self._waiting[1].values()):
+    waiting = jax.tree.leaves(self._waiting)
+    if all(value.is_ready() for value in waiting if isinstance(value, jax.Array)):
       self._waited += time.perf_counter() - began
     return batch
 
@@ -71,8 +72,8 @@ class Recorder:
     return self._meter
 
   def read_previous(self, validation: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The metrics of the waiting step, {} if there is none; written where logging is due or there is a validation
-    score.
+    """The metrics of the waiting step as they are written, {} if there is none; they are where logging is due or there
+    is a validation score.
     """
     if self._waiting is None:
       return {}
@@ -80,14 +81,14 @@ class Recorder:
     values = step_lib.read(metrics)
     self._meter.add(values.pop('bytes'))
     self._check(step, values)
-    for advice in self._boundaries.look(step, values):
+    for advice in self._boundaries.look(step, values['stages']):
       self._display.line(advice)
     num_steps = self._settings.num_steps
     if not (is_due(step, self._settings.log.every_steps) or validation or step == num_steps):
       self._display.advance(step)
-      return values
+      return metrics_lib.named(values)
     bytes_per_second, steps_per_second, seconds = self._meter.read()
-    flops_per_byte = self._flops_per_byte(values)
+    flops_per_byte = self._flops_per_byte(values['stages'])
     values |= {
       'bytes_per_second': bytes_per_second,
       'flops_per_byte': flops_per_byte,
@@ -97,14 +98,15 @@ class Recorder:
       **(validation or {}),
     }
     self._waited = 0.0
+    written = metrics_lib.named(values)
     if self._writer is not None:
-      self._writer.write(step, values)
+      self._writer.write(step, written)
     self._display.advance(step, f'bpb {values["bpb"]:.3f}' if 'bpb' in values else None)
     left = (num_steps - step) / steps_per_second
     self._display.line(metrics_lib.summary_line(step, num_steps, values, left))
-    return values
+    return written
 
-  def _check(self, step: int, values: Mapping[str, float]) -> None:
+  def _check(self, step: int, values: Mapping[str, Any]) -> None:
     if not values['skipped_in_a_row']:
       return
     in_a_row = round(values['skipped_in_a_row'])
@@ -123,9 +125,7 @@ class Recorder:
         step,
       )
 
-  def _flops_per_byte(self, values: Mapping[str, float]) -> float:
+  def _flops_per_byte(self, stages: Sequence[Mapping[str, float]]) -> float:
     """Forward FLOPs per byte at the chunk sizes that this step reached."""
-    sizes = []
-    while (size := values.get(f'bytes_per_chunk_{len(sizes)}')) is not None:
-      sizes.append(max(size, 1.0) if math.isfinite(size) else 1.0)
+    sizes = [max(size, 1.0) if math.isfinite(size := stage['bytes_per_chunk']) else 1.0 for stage in stages]
     return sum(self._model.flops_per_byte(self._settings.seq_len, sizes or None).values())

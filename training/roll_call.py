@@ -7,12 +7,13 @@ hangs no longer gets further: in each case process 0 tells all others, and all e
 service watches, too, and aborts a process with a page of C++; it is given more time, so that it only stands by.)
 
 Messages are lines of JSON, one object each: {"hello": …}, {"welcome": port}, {"refused": sentence}, {"alive": ticks},
-{"failed": reason}, {"lost": sentence}, {"leaving": 0}, {"goodbye": 0}.
+{"failures": text}, {"failed": reason}, {"lost": sentence}, {"leaving": 0}, {"goodbye": 0}.
 """
 
 import dataclasses
 import json
 import os
+import queue
 import selectors
 import socket
 import threading
@@ -20,7 +21,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-LONGEST_MESSAGE = 2**16
+LONGEST_MESSAGE = 2**16  # bytes
+_LONGEST_TEXT = LONGEST_MESSAGE // 8  # characters, of which JSON writes some as six bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +43,11 @@ class _Connection:
 
   def __init__(self, connected: socket.socket):
     self.socket, self._read, self._lock = connected, b'', threading.Lock()
-    connected.settimeout(10.0)  # of one write: a peer that is stopped reads nothing
+    connected.settimeout(10.0)  # of one write: a process that is stopped reads nothing
     self.member: Member | None = None
     self.heard, self.ticks = 0.0, 0
     self.leaving, self.may_close = False, False
+    self.failures: queue.SimpleQueue[str] = queue.SimpleQueue()
 
   def send(self, message: Mapping[str, Any]) -> None:
     """Raises OSError where the other end is gone."""
@@ -90,7 +93,7 @@ class RollCall:
     self._address, self._end = address, end
     self._initialization, self._heartbeat, self._stall = initialization_timeout, heartbeat_timeout, stall_timeout
     self._interval = min(heartbeat_timeout / 5, 5.0)
-    self._peers: list[_Connection] = []  # of process 0: all others; of another: process 0
+    self._others: list[_Connection] = []  # of process 0: to all others; of another: to process 0
     self._ticks, self._clock, self._advanced = 0, 0.0, (0, 0.0)
     self._leaving, self._all_left = False, threading.Event()
 
@@ -142,8 +145,8 @@ class RollCall:
           except OSError:  # a stranger at the door, or one that was ended while it waited
             selector.unregister(key.fileobj)
             key.fileobj.close()
-            if key.data in self._peers:
-              self._peers.remove(key.data)
+            if key.data in self._others:
+              self._others.remove(key.data)
               wanted.add(key.data.member.process_id)
     with socket.create_server(('', 0)) as free:
       own_port = free.getsockname()[1]
@@ -156,8 +159,8 @@ class RollCall:
         member = connection.member = Member(**message['hello'])
       except (KeyError, TypeError):
         raise OSError('no greeting') from None
-      self._peers.append(connection)
-      known = [self.me, *(peer.member for peer in self._peers[:-1])]
+      self._others.append(connection)
+      known = [self.me, *(other.member for other in self._others[:-1])]
       twin = next((other for other in known if other.process_id == member.process_id), None)
       if member.num_processes != self.me.num_processes:
         sentence = (
@@ -191,7 +194,7 @@ class RollCall:
             'start process 0 there, or correct coordinator_address'
           ) from None
         time.sleep(0.2)
-    self._peers = [connection]
+    self._others = [connection]
     try:
       connection.send({'hello': dataclasses.asdict(self.me)})
       connection.socket.settimeout(self._initialization + 10.0)  # process 0 gives up first, and says why
@@ -207,8 +210,8 @@ class RollCall:
 
   def watch(self) -> None:
     """Begins to watch the others."""
-    for peer in self._peers:
-      peer.heard = self._clock
+    for other in self._others:
+      other.heard = self._clock
     threading.Thread(target=self._watch, name='roll call', daemon=True).start()
 
   def progress(self) -> None:
@@ -217,7 +220,20 @@ class RollCall:
 
   def fail(self, reason: str) -> None:
     """Tells the others why this process ends."""
-    self._tell({'failed': f'{self.me} ended: {reason}'[: LONGEST_MESSAGE // 4]})
+    self._tell({'failed': f'{self.me} ended: {reason}'[:_LONGEST_TEXT]})
+
+  def gather_failures(self, failure: str) -> str:
+    """Waits until all processes have come to this point; what has failed in which of them, '' if nothing has.
+
+    All call it in the same order, one thread of each at a time. failure: one short line, '' if this one did not fail.
+    """
+    if self.me.process_id > 0:
+      self._tell({'failures': failure[:_LONGEST_TEXT]})
+      return self._others[0].failures.get()
+    told = {other.member.process_id: other.failures.get() for other in self._others} | {0: failure}
+    failures = '; '.join(f'process {process}: {told[process]}' for process in sorted(told) if told[process])
+    self._tell({'failures': failures[:_LONGEST_TEXT]})
+    return failures[:_LONGEST_TEXT]
 
   def leave(self) -> None:
     """Returns when all processes have come to this point."""
@@ -228,54 +244,56 @@ class RollCall:
   def _watch(self) -> None:
     spoken, now = -self._interval, time.monotonic()
     with selectors.DefaultSelector() as selector:
-      for peer in self._peers:
-        selector.register(peer.socket, selectors.EVENT_READ, peer)
-      while self._peers:
+      for other in self._others:
+        selector.register(other.socket, selectors.EVENT_READ, other)
+      while self._others:
         ready = selector.select(self._interval / 2)
         before, now = now, time.monotonic()
         self._clock += min(now - before, self._interval)  # while this process was stopped itself it cannot tell
         for key, _ in ready:
-          peer = key.data
+          other = key.data
           try:
-            for message in peer.receive():
-              self._hear(peer, message)
-            peer.heard = self._clock
+            for message in other.receive():
+              self._hear(other, message)
+            other.heard = self._clock
           except OSError:
-            selector.unregister(peer.socket)
-            self._peers.remove(peer)
-            if not peer.may_close:
-              self._lose(f'{self._name(peer)} was lost: it was killed or its machine went away')
+            selector.unregister(other.socket)
+            self._others.remove(other)
+            if not other.may_close:
+              self._lose(f'{self._name(other)} was lost: it was killed or its machine went away')
         if self._clock - spoken >= self._interval:
           spoken = self._clock
           self._tell({'alive': self._ticks})
-        for peer in self._peers:
-          if self._clock - peer.heard > self._heartbeat and not peer.may_close:
-            self._lose(f'{self._name(peer)} was lost: nothing was heard of it for {self._heartbeat:g} s')
+        for other in self._others:
+          if self._clock - other.heard > self._heartbeat and not other.may_close:
+            self._lose(f'{self._name(other)} was lost: nothing was heard of it for {self._heartbeat:g} s')
         if self.me.process_id == 0:
           self._look_for_stall()
-          if self._leaving and all(peer.leaving for peer in self._peers):
+          if self._leaving and all(other.leaving for other in self._others):
             self._tell({'goodbye': 0})
             self._all_left.set()
             return
 
-  def _hear(self, peer: _Connection, message: Mapping[str, Any]) -> None:
+  def _hear(self, other: _Connection, message: Mapping[str, Any]) -> None:
     if 'alive' in message:
-      peer.ticks = message['alive']
+      other.ticks = message['alive']
+    elif 'failures' in message:
+      other.failures.put(message['failures'])
     elif 'leaving' in message:
-      peer.leaving = True
+      other.leaving = True
     elif 'goodbye' in message:
-      peer.may_close = True
+      other.may_close = True
       self._all_left.set()
     elif 'lost' in message:
       self._end(message['lost'], False)
     elif 'failed' in message:
-      peer.may_close = True
-      self._tell({'failed': message['failed']}, but=peer)
+      other.may_close = True
+      self._tell({'failed': message['failed']}, but=other)
       self._end(message['failed'], True)
 
   def _look_for_stall(self) -> None:
     """Process 0: whether the process that is furthest behind has got further lately."""
-    least, last = min(((peer.ticks, self._name(peer)) for peer in self._peers), default=(self._ticks, ''))
+    least, last = min(((other.ticks, self._name(other)) for other in self._others), default=(self._ticks, ''))
     if self._ticks < least:
       least, last = self._ticks, str(self.me)
     if least != self._advanced[0]:
@@ -289,13 +307,13 @@ class RollCall:
       self._tell({'lost': sentence})
     self._end(sentence, False)
 
-  def _name(self, peer: _Connection) -> str:
-    return str(peer.member) if peer.member else f'process 0 (the coordinator, {self._address})'
+  def _name(self, other: _Connection) -> str:
+    return str(other.member) if other.member else f'process 0 (the coordinator, {self._address})'
 
   def _tell(self, message: Mapping[str, Any], but: _Connection | None = None) -> None:
-    for peer in list(self._peers):
-      if peer is not but:
+    for other in list(self._others):
+      if other is not but:
         try:
-          peer.send(message)
+          other.send(message)
         except OSError:
           continue  # whoever reads from it finds out

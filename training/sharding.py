@@ -13,10 +13,8 @@ import jax
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from kernels.choice import BATCH_AXES, TENSOR_AXIS
+from kernels.mesh import AXES, BATCH_AXES, TENSOR_AXIS
 from training import config as config_lib
-
-AXES = (*BATCH_AXES, TENSOR_AXIS)
 
 # The first pattern found in a parameter's path gives its partition, aligned with the array's last dimensions so that
 # stacked layers fit. An axis that the mesh lacks, or that does not divide its dimension, is left out there: the array
@@ -35,12 +33,12 @@ RULES: Rules = (
 def make_mesh(settings: config_lib.Config, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
   """The mesh of a config over these devices, by default over all of this run's.
 
-  Raises ValueError for unknown axes, a shape that the devices cannot fill, or rows that cannot be shared out evenly.
+  Raises ValueError for a shape that the devices cannot fill, or rows that cannot be shared out evenly.
   """
-  shape, axes = settings.mesh.shape, settings.mesh.axes
+  shape = settings.mesh.shape
   devices = jax.devices() if devices is None else list(devices)
-  if len(shape) != len(axes) or len(set(axes)) != len(axes) or not set(axes) <= set(AXES):
-    raise ValueError(f'mesh.shape {shape} and mesh.axes {axes} must give one size for each axis; the axes are {AXES}')
+  if not 1 <= len(shape) <= len(AXES):
+    raise ValueError(f'mesh.shape {shape} must give devices along {", ".join(AXES)}; the last ones may be left out')
   if any(size < 1 and size != -1 for size in shape) or shape.count(-1) > 1:
     raise ValueError(f'mesh.shape must hold sizes of at least 1, one of them may be -1 for the rest, got {shape}')
   given = math.prod(size for size in shape if size != -1)
@@ -50,7 +48,8 @@ def make_mesh(settings: config_lib.Config, devices: Sequence[jax.Device] | None 
     raise ValueError(f'mesh.shape {shape} needs {used} devices, there are {len(devices)}')
   if used < len(devices) and -1 in shape:
     raise ValueError(f'mesh.shape {shape} cannot be filled: {given} does not divide the {len(devices)} devices')
-  mesh = jax.make_mesh(sizes, axes, axis_types=(AxisType.Auto,) * len(axes), devices=devices[:used])
+  types = (AxisType.Auto,) * len(shape)
+  mesh = jax.make_mesh(sizes, AXES[: len(shape)], axis_types=types, devices=devices[:used])
   check_batches(settings, mesh)
   return mesh
 

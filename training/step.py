@@ -36,7 +36,7 @@ def make_step(
   accumulate: int = 1,
   ema: float = 0.0,
   skip_norm: float = 0.0,
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any], jax.Array]]:
   """The step, (state, batch) -> (state, metrics, needed), to be jitted with the state donated.
 
   capacities: static chunks per row of each inner level. needed: [levels] int32, those of the fullest row; where they do
@@ -48,9 +48,10 @@ def make_step(
   it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS aside)
   and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
   that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
-  per auxiliary loss; and the model's own, as means over micro-batches. Where there is nothing to take a mean of, it is
-  0 and its count says so: no step of a healthy run makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing
-  raises ValueError if the model has an auxiliary loss without a weight.
+  per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of mappings
+  under 'stages'. Where there is nothing to take a mean of, it is 0 and its count says so: no step of a healthy run
+  makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing raises ValueError if the model has an auxiliary
+  loss without a weight.
   """
 
   def objective(params, micro, context, scored):
@@ -60,7 +61,8 @@ def make_step(
       raise ValueError(f'missing config key loss_weights.{unweighted[0]}: the model has an auxiliary loss of this name')
     penalty = sum(loss_weights[name] * value for name, value in output.aux_losses.items())
     loss = jnp.sum(output.nll) / scored + penalty / accumulate
-    means = {f'{name}_loss': value for name, value in output.aux_losses.items()} | output.metrics
+    means = {f'{name}_loss': value for name, value in output.aux_losses.items()}
+    means |= {'stages': output.stage_metrics, **output.metrics}
     needed = jnp.array(output.needed, jnp.int32)
     return loss, (_count(micro, output.nll), jax.tree.map(jnp.float32, means), needed)
 
@@ -85,7 +87,7 @@ def make_step(
     total, mean = (lambda x: jnp.sum(x, 0)), (lambda x: jnp.mean(x, 0))
     return (loss, (jax.tree.map(total, sums), jax.tree.map(mean, means), jnp.max(needed, 0))), gradients
 
-  def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
+  def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any], jax.Array]:
     rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws what an uninterrupted one draws
     progress = state.step.astype(jnp.float32) / num_steps
     (loss, (sums, means, needed)), gradients = gradient(state.params, batch, rng, progress)
@@ -121,9 +123,9 @@ def make_step(
   return step
 
 
-def read(metrics: Mapping[str, jax.Array]) -> dict[str, float]:
-  """A step's metrics on the host: without the means of nothing, and without the counts that tell these."""
-  values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+def read(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  """A step's metrics as floats on the host: without the means of nothing, and without the counts that tell these."""
+  values = jax.tree.map(float, jax.device_get(dict(metrics)))
   counts = {name: values.pop(count) for name, count in _COUNTS.items() if count in values}
   return {name: value for name, value in values.items() if counts.get(name) != 0}
 
@@ -145,8 +147,7 @@ def split_rows(batch: Any, pieces: int, mesh: jax.sharding.Mesh) -> Any:
 
 def _count(batch, nll_BxL) -> dict[str, jax.Array]:
   """Sums over a batch, apart for text bytes and ends of documents."""
-  eos_BxL = batch.scored & batch.eos
-  text_BxL = batch.scored & ~eos_BxL
+  text_BxL, eos_BxL = batch.text_and_ends()
   starts_BxL = batch.marks.get('words')
   words = {} if starts_BxL is None else {'words': jnp.sum(starts_BxL & text_BxL, dtype=jnp.float32)}
   return words | {

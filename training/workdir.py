@@ -44,7 +44,7 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   FileNotFoundError if the directory, its config, or the step is not there, ValueError if what is there is damaged.
   """
   workdir = paths.of(workdir, 'workdir')
-  if _is_official(workdir):
+  if _published(workdir) is not None:
     if step is not None:
       raise ValueError(f'step {step} does not apply: {workdir} holds official weights, not checkpoints of a run')
     return Loaded(byte_models.from_pretrained(workdir), {}, None)
@@ -67,7 +67,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The resolved config of a work directory, with the files in it where they lie now; FileNotFoundError or ValueError
   if there is none or it is not one.
   """
-  config = _saved_config(workdir)
+  config = config_lib.resolve(_saved_config(workdir))
   found = _subwords(config)
   own = (workdir / UNITS).absolute()
   if found and found[0] == UNITS and (own.is_file() or not pathlib.Path(UNITS).is_file()):
@@ -162,10 +162,10 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
   """
   directory = paths.of(source, 'init_from')
   source = str(directory)
-  if _is_llama(directory):
+  published = _published(directory)
+  if directory.suffix == '.gguf' or (published or {}).get('model_type') == 'llama':
     return byte_models.graft(model.config, source, seed)
-  is_official = _is_official(directory)
-  found = byte_models.from_pretrained(source, like=model.config) if is_official else load(directory).model
+  found = load(directory).model if published is None else byte_models.from_pretrained(source, like=model.config)
   for name in found.alphabet | model.alphabet:
     theirs, ours = (side.alphabet.get(name) for side in (found, model))
     if theirs != ours:
@@ -176,15 +176,15 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
     raise ValueError(f'init_from {source!r} holds another model: {error}') from None
 
 
-def _is_official(source: pathlib.Path) -> bool:
-  """Whether config.json is not that of a run, so that of official weights, or an error that their reader tells."""
-  return (source / weights.CONFIG).is_file() and 'model' not in weights.read_json(source / weights.CONFIG)
-
-
-def _is_llama(source: pathlib.Path) -> bool:
-  if source.suffix == '.gguf':
-    return True
-  return _is_official(source) and weights.read_json(source / weights.CONFIG).get('model_type') == 'llama'
+def _published(source: pathlib.Path) -> dict[str, Any] | None:
+  """config.json where it is not that of a run, so that of official weights, or an error that their reader tells; None
+  where it is that of a run, or there is none.
+  """
+  file = source / weights.CONFIG
+  if not file.is_file():
+    return None
+  values = weights.read_json(file)
+  return None if 'model' in values else values
 
 
 def _newest_whole(directory: pathlib.Path, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:

@@ -97,7 +97,7 @@ TRAINING = {
     'accumulate': 1,
     'ema': 0.0,
   },
-  'mesh': {'shape': [1], 'axes': ['data']},
+  'mesh': {'shape': [1]},
   'checkpoint': {'every_steps': 0, 'keep_latest': 1, 'keep_best': 0},
   'eval': {'every_steps': 0, 'max_bytes': 0},
   'log': {'every_steps': 1},
@@ -226,7 +226,7 @@ def training(name: str, context: Context, other: bool = False) -> Iterator[Row]:
         jax.block_until_ready(metrics)
         measured.append((time.perf_counter() - began) / STEPS)
   taken, size = statistics.median(seconds[False]), tree['batch_size'] * tree['seq_len']
-  chunks = [float(value) for key, value in sorted(metrics.items()) if key.startswith('bytes_per_chunk')]
+  chunks = [float(stage['bytes_per_chunk']) for stage in metrics['stages']]
   work = sum(trainer.model.flops_per_byte(tree['seq_len'], chunks or None).values())
   row = {
     'what': f'{name}, a step, {forms if other else "as chosen"}',

@@ -6,36 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers import checks
+from layers.cross import CrossConfig
 from layers.rotary import RotaryScaling
 from layers.stack import StackConfig
 from text import words
 
 SPECIAL = '<|begin_of_text|>'
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossConfig:
-  """Cross attention from queries of width_q to keys and values of width_kv; qk_norm as in AttentionConfig."""
-
-  width_q: int
-  width_kv: int
-  num_heads: int
-  num_kv_heads: int
-  head: int
-  qk_norm: str
-  norm_epsilon: float
-  rotary_base: float
-  rotary_scaling: RotaryScaling | None
-
-  @property
-  def inner(self) -> int:
-    """Width of all query heads together."""
-    return self.num_heads * self.head
-
-  @property
-  def shared(self) -> int:
-    """Width of all key heads together."""
-    return self.num_kv_heads * self.head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +100,6 @@ _FIXED = {
   'hidden_act': 'silu',
   'attention_bias': False,
   'mlp_bias': False,
-}
-_SCALING = {
-  'factor': 'factor',
-  'low_freq_factor': 'low_frequency_factor',
-  'high_freq_factor': 'high_frequency_factor',
-  'original_max_position_embeddings': 'original_max_positions',
 }
 
 
@@ -231,7 +201,7 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
       head_size=head,
       rotary_dim=head,
       rotary_base=checks.number(sizes['rope_theta'], f'{where}.rope_theta'),
-      rotary_scaling=_scaling(where, sizes['rope_scaling']),
+      rotary_scaling=RotaryScaling.of_published(sizes['rope_scaling'], f'{where}.rope_scaling'),
       window=-1 if window is None else window,
       qk_norm=_qk_norm(where, sizes),
       norm_epsilon=checks.number(sizes['rms_norm_eps'], f'{where}.rms_norm_eps'),
@@ -273,7 +243,7 @@ def _cross(where: str, values: Mapping[str, Any], outer: dict[str, Any], width_q
     qk_norm=_qk_norm(where, sizes),
     norm_epsilon=float(outer['rms_norm_eps']),
     rotary_base=float(outer['rope_theta']),
-    rotary_scaling=_scaling(where, outer['rope_scaling']),
+    rotary_scaling=RotaryScaling.of_published(outer['rope_scaling'], f'{where}.rope_scaling'),
   )
 
 
@@ -281,17 +251,6 @@ def _qk_norm(where: str, sizes: dict[str, Any]) -> str:
   if not checks.boolean(sizes['key_query_norm'], f'{where}.key_query_norm'):
     return ''
   return 'head' if checks.boolean(sizes['key_query_norm_per_head'], f'{where}.key_query_norm_per_head') else 'full'
-
-
-def _scaling(where: str, values: Any) -> RotaryScaling | None:
-  if values is None:
-    return None
-  kind = values.get('rope_type', values.get('type')) if isinstance(values, Mapping) else None
-  if kind == 'default':
-    return None
-  if kind != 'llama3' or any(key not in values for key in _SCALING):
-    raise ValueError(f"{where}.rope_scaling {values!r}: None or rope_type 'llama3' with {', '.join(_SCALING)}.")
-  return RotaryScaling(**{ours: values[theirs] for theirs, ours in _SCALING.items()})
 
 
 def _known(values: Any, defaults: Mapping[str, Any], where: str, silent: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,50 +1,42 @@
-"""The byte decoder: blocks over bytes, and before each of them what its word's vector adds."""
-
-from collections.abc import Callable
+"""The byte decoder: blocks over bytes, and what their words' vectors add before each of them."""
 
 from flax import nnx
-from jax import Array
 
 from byte_models.tfree_hat.config import TFreeHATConfig
-from byte_models.tfree_hat.cross import Guide, Unused
-from layers.attention import AttentionCache
-from layers.stack import Inject, Stack, height
-
-UNDO = 3  # positions that a late decision about a character may take back
+from layers.cross import CrossConfig, Guide
+from layers.linear import Linear, RMSNorm, normal
+from layers.stack import Stack, height
 
 
 class Decoder(nnx.Module):
   """A stack whose first layers (or all) are guided; not scanned, it is short."""
 
   def __init__(self, config: TFreeHATConfig, *, rngs: nnx.Rngs):
-    self.config = config.decoder
-    deviation = 0.02 * height(self.config.layout) ** -0.5
-    self.stack = Stack(self.config, output_deviation=deviation, rngs=rngs)
+    deviation = 0.02 * height(config.decoder.layout) ** -0.5
+    self.stack = Stack(config.decoder, output_deviation=deviation, rngs=rngs)
     make = lambda: Guide(config.guide, output_deviation=deviation, rngs=rngs)
     self.guides = nnx.List([make() for _ in range(config.guided_layers)])
     if config.keep_unused:
-      count = height(self.config.layout) // 2
+      count = height(config.decoder.layout) // 2
       self.unused = nnx.List(
         [Unused(config.guide, guided=layer < config.guided_layers, rngs=rngs) for layer in range(count)]
       )
 
-  def __call__(self, a_BxLxD: Array, guide: Callable[[int], Array], segment_ids_BxL: Array) -> Array:
-    """a, and guide(layer) [B, L, D] for every guided layer, -> [B, L, D]."""
-    return self.stack(a_BxLxD, segment_ids_BxL, self._inject(guide))
 
-  def init_cache(self, batch_size: int, max_length: int) -> tuple[AttentionCache, ...]:
-    """One cache a block, whose last UNDO positions can be taken back."""
-    return self.stack.init_cache(batch_size, max_length, undo=UNDO)
+class Unused(nnx.Module):
+  """What a published decoder layer holds and nothing depends on: its gradient is zero.
 
-  def prefill(
-    self, a_BxLxD: Array, guide: Callable[[int], Array], length_B: Array, cache: tuple
-  ) -> tuple[Array, tuple]:
-    """Parallel form over right-padded rows, from an empty cache."""
-    return self.stack.prefill(a_BxLxD, length_B, cache, self._inject(guide))
+  With one key, queries and keys make no difference; a layer without cross attention keeps its norms all the same.
+  """
 
-  def step(self, a_BxD: Array, guide: Callable[[int], Array], active_B: Array, cache: tuple) -> tuple[Array, tuple]:
-    """One position for the active rows."""
-    return self.stack.step(a_BxD, active_B, cache, self._inject(guide))
-
-  def _inject(self, guide: Callable[[int], Array]) -> Inject:
-    return lambda layer, stream: guide(layer) if layer < len(self.guides) else None
+  def __init__(self, config: CrossConfig, *, guided: bool, rngs: nnx.Rngs):
+    self.query_norm = RMSNorm(config.width_q, config.norm_epsilon)
+    if not guided:
+      self.kv_norm = RMSNorm(config.width_kv, config.norm_epsilon)
+      return
+    self.query = Linear(config.width_q, config.inner, kernel_init=normal(0.02), rngs=rngs)
+    self.key = Linear(config.width_kv, config.shared, kernel_init=normal(0.02), rngs=rngs)
+    if config.qk_norm:
+      full = config.qk_norm == 'full'
+      self.norm_query = RMSNorm(config.inner if full else config.head, config.norm_epsilon)
+      self.norm_key = RMSNorm(config.shared if full else config.head, config.norm_epsilon)

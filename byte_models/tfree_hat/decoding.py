@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from byte_models.tfree_hat.cross import OpenWord
-from byte_models.tfree_hat.decoder import UNDO
 from byte_models.tfree_hat.words import locate, unfinished
+from layers.cross import OpenChunk, guided, inject
 from text import marks
 from text.batch import Batch
 from text.marks import Read
@@ -28,6 +27,7 @@ from text.marks import Read
 if TYPE_CHECKING:
   from byte_models.tfree_hat.model import TFreeHAT
 
+UNDO = 3  # positions that a late decision about a character may take back
 RECENT = UNDO + 1  # positions that one byte may decide about: its own and those that waited
 
 
@@ -48,7 +48,7 @@ class Cache:
   decided_B: Array
   recent_BxRxD: Array
   word_B: Array
-  pooled: OpenWord
+  pooled: OpenChunk
   guide_BxGxD: Array
 
 
@@ -59,34 +59,32 @@ def init_cache(model: 'TFreeHAT', batch_size: int, max_bytes: int) -> Cache:
   first_BxD = jnp.broadcast_to(model.first_1x1xD[0].astype(dtype), (batch_size, config.main.width))
   return Cache(
     encoder=model.encoder.init_cache(batch_size, max_bytes),
-    decoder=model.decoder.init_cache(batch_size, max_bytes),
+    decoder=model.decoder.stack.init_cache(batch_size, max_bytes, undo=UNDO),
     main=model.main.init_cache(batch_size, max_bytes),
     text=Read.nothing(model.marks, batch_size, max_bytes),
     decided_B=zeros(),
     recent_BxRxD=jnp.zeros((batch_size, RECENT, config.encoder.width), dtype),
     word_B=zeros() - 1,
     pooled=model.connector.begin(batch_size),
-    guide_BxGxD=_guides(model, first_BxD),
+    guide_BxGxD=guided(model.decoder.guides, first_BxD),
   )
 
 
 def prefill(model: 'TFreeHAT', batch: Batch, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
   """The parallel form up to each row's last word, which stays open; a prompt may be one word."""
   starts_BxP = jnp.asarray(marks.mark(batch, model.marks).marks['words'])
-  segment_ids, index_P = batch.segment_ids, jnp.arange(batch.bytes.shape[1], dtype=jnp.int32)
-  bytes_BxP = jnp.where(segment_ids > 0, jnp.asarray(batch.bytes), 0).astype(jnp.uint8)
+  segment_ids_BxP, index_P = batch.segment_ids, jnp.arange(batch.bytes.shape[1], dtype=jnp.int32)
+  bytes_BxP = jnp.where(segment_ids_BxP > 0, jnp.asarray(batch.bytes), 0).astype(jnp.uint8)
   last_B = length_B[:, None] - 1
-  decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids), last_B, 1)[:, 0]
-  words = locate(bytes_BxP, segment_ids, starts_BxP & (index_P < decided_B[:, None]), model.config.delivery)
+  decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids_BxP), last_B, 1)[:, 0]
+  words = locate(bytes_BxP, segment_ids_BxP, starts_BxP & (index_P < decided_B[:, None]), model.config.delivery)
   a_BxPxD, encoder = model.encoder.prefill(model.embed(bytes_BxP), length_B, cache.encoder)
-  mixed = model.connector.out(model.connector.mixed(a_BxPxD, words))
-  z_BxSxD, main = model.main.prefill(mixed, words.level.count_B - 1, cache.main)
-  p_BxSxD = model.predictive(z_BxSxD, words)
-  table_BxSxGxD = _guides(model, p_BxSxD)
-  at_bytes = lambda layer: jnp.take_along_axis(table_BxSxGxD[:, :, layer], words.delivered_BxL[..., None], 1)
-  y_BxPxD, decoder = model.decoder.prefill(a_BxPxD, at_bytes, length_B, cache.decoder)
+  word_B = words.inner.count_B - 1
+  z_BxSxD, main = model.main.prefill(model.pool(a_BxPxD, words), word_B, cache.main)
+  table_BxSxGxD = guided(model.decoder.guides, model.predictive(z_BxSxD, words))
+  added = inject(table_BxSxGxD, words.delivered_BxL)
+  y_BxPxD, decoder = model.decoder.stack.prefill(a_BxPxD, length_B, cache.decoder, added)
   recent_BxR = jnp.maximum(length_B[:, None] - RECENT + jnp.arange(RECENT), 0)
-  word_B = words.level.count_B - 1
   is_decided = decided_B > 0  # a row that begins with an unfinished character has no word yet
   cache = Cache(
     encoder=encoder,
@@ -96,7 +94,9 @@ def prefill(model: 'TFreeHAT', batch: Batch, length_B: Array, cache: Cache) -> t
     decided_B=decided_B.astype(jnp.int32),
     recent_BxRxD=jnp.take_along_axis(a_BxPxD, recent_BxR[..., None], 1),
     word_B=jnp.where(is_decided, word_B, -1).astype(jnp.int32),
-    pooled=model.connector.read_last(a_BxPxD, words, index_P < decided_B[:, None]),
+    pooled=model.connector.read_all(
+      a_BxPxD, (words.index_BxC == word_B[:, None]) & (index_P < decided_B[:, None]), word_B
+    ),
     guide_BxGxD=jnp.take_along_axis(table_BxSxGxD, word_B[:, None, None, None], 1)[:, 0],
   )
   return _logits(model, jnp.take_along_axis(y_BxPxD, last_B[..., None], 1)[:, 0], cache), cache
@@ -128,7 +128,7 @@ def step(model: 'TFreeHAT', byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
   decide = functools.partial(_decide, model, position_BxR, decides_BxR, starts_BxR, again_BxR)
   first = jnp.min(jnp.argmax(decides_BxR | (jnp.arange(RECENT) == RECENT - 1), 1))  # mostly the last: one round
   cache = jax.lax.fori_loop(first, RECENT, decide, cache)
-  y_BxD, decoder = model.decoder.step(a_BxD, _guide(cache), every_B, cache.decoder)
+  y_BxD, decoder = model.decoder.stack.step(a_BxD, every_B, cache.decoder, inject(cache.guide_BxGxD))
   cache = dataclasses.replace(cache, decoder=decoder)
   return _logits(model, y_BxD, cache), cache
 
@@ -151,29 +151,18 @@ def _decide(
     ends_B = starts_B & (cache.word_B >= 0)
     z_BxD, main = model.main.step(model.connector.finish(cache.pooled, a_BxD.dtype), ends_B, main)
     p_BxD = jnp.where(ends_B[:, None], z_BxD, model.first_1x1xD[0].astype(z_BxD.dtype))
-    return main, jnp.where(starts_B[:, None, None], _guides(model, p_BxD), guide_BxGxD)
+    return main, jnp.where(starts_B[:, None, None], guided(model.decoder.guides, p_BxD), guide_BxGxD)
 
   main, guide_BxGxD = jax.lax.cond(jnp.any(starts_B), end_words, lambda state: state, (cache.main, cache.guide_BxGxD))
   word_B = cache.word_B + starts_B
-  fresh = model.connector.begin(starts_B.shape[0])
-  keep = lambda new, old: jnp.where(starts_B.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
-  pooled = jax.tree.map(keep, fresh, cache.pooled)
+  pooled = model.connector.begin_where(starts_B, cache.pooled)
   pooled = model.connector.read(a_BxD, at(position_BxR), word_B, decides_B, pooled)
   cache = dataclasses.replace(cache, main=main, guide_BxGxD=guide_BxGxD, word_B=word_B, pooled=pooled)
   if model.config.delivery != 'published':
     return cache
-  read = lambda decoder: model.decoder.step(a_BxD, _guide(cache), again_B, decoder)[1]
+  read = lambda decoder: model.decoder.stack.step(a_BxD, again_B, decoder, inject(cache.guide_BxGxD))[1]
   decoder = jax.lax.cond(jnp.any(again_B), read, lambda decoder: decoder, cache.decoder)
   return dataclasses.replace(cache, decoder=decoder)
-
-
-def _guides(model: 'TFreeHAT', p: Array) -> Array:
-  """What vectors of words add in every guided layer: [..., G, D]."""
-  return jnp.stack([guide(p) for guide in model.decoder.guides], -2)
-
-
-def _guide(cache: Cache):
-  return lambda layer: cache.guide_BxGxD[:, layer]
 
 
 def _logits(model: 'TFreeHAT', y_BxD: Array, cache: Cache) -> Array:

@@ -8,12 +8,11 @@ from jax import Array
 
 from byte_models.tfree_hat import decoding
 from byte_models.tfree_hat.config import TFreeHATConfig
-from byte_models.tfree_hat.cross import Pool
 from byte_models.tfree_hat.decoder import Decoder
 from byte_models.tfree_hat.words import Words, locate
 from layers import contract, segments, stack
-from layers.chunks import pick
 from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
+from layers.cross import LatentPool, guide_flops, guided, inject, pool_flops
 from layers.linear import Linear, RMSNorm, normal
 from layers.stack import Stack, height
 from text import BOS, EOS, marks
@@ -30,7 +29,7 @@ class TFreeHAT(ByteModel):
     width = config.encoder.width
     self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (256, width)))
     self.encoder = Stack(config.encoder, output_deviation=deviation(config.encoder), rngs=rngs)
-    self.connector = Pool(config.pool, output_deviation=deviation(config.encoder), rngs=rngs)
+    self.connector = LatentPool(config.pool, output_deviation=deviation(config.encoder), rngs=rngs)
     self.main = Stack(config.main, output_deviation=deviation(config.main), rngs=rngs)
     self.first_1x1xD = nnx.Param(normal(0.02)(rngs.params(), (1, 1, config.main.width)))
     self.decoder = Decoder(config, rngs=rngs)
@@ -45,17 +44,19 @@ class TFreeHAT(ByteModel):
     z_BxSxD = self.backbone(self.pool(a_BxLxD, words), words)
     y_BxLxD = self.decode(a_BxLxD, self.predictive(z_BxSxD, words), words, batch)
     logits = self.by_byte(self.head(y_BxLxD))
-    count_B = words.level.count_B
+    count_B = words.inner.count_B
     return ModelOutput(
       nll=next_byte_nll(logits, batch),
       logits=logits,
-      segmentations=(words.starts_BxL,),
-      boundary_probabilities=(words.starts_BxL.astype(jnp.float32),),
+      segmentations=(words.starts_BxC,),
+      boundary_probabilities=(words.starts_BxC.astype(jnp.float32),),
       needed=(words.needed,),
-      metrics={
-        'bytes_per_chunk_0': (jnp.sum(words.valid_BxL) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
-        'fill_0': (jnp.mean(count_B) / words.level.segment_ids_BxC.shape[1]).astype(jnp.float32),
-      },
+      stage_metrics=(
+        {
+          'bytes_per_chunk': (jnp.sum(words.outer.count_B) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
+          'fill': (jnp.mean(count_B) / words.slot_BxM.shape[1]).astype(jnp.float32),
+        },
+      ),
     )
 
   @property
@@ -85,28 +86,23 @@ class TFreeHAT(ByteModel):
 
   def pool(self, a_BxLxD: Array, words: Words) -> Array:
     """The vector of every word: [B, S, D], 0 in slots that are empty."""
-    return self.connector.out(self.connector.mixed(a_BxLxD, words))
+    own_BxL = jnp.where(words.index_BxC < 0, words.slot_BxM.shape[1], words.index_BxC)
+    return self.connector.pool(a_BxLxD, own_BxL, words)
 
   def backbone(self, g_BxSxD: Array, words: Words) -> Array:
     """Words -> what follows them, causally: [B, S, D]."""
-    return self.main(g_BxSxD, words.level.segment_ids_BxC)
+    return self.main(g_BxSxD, words.inner.segment_ids_BxC)
 
   def predictive(self, z_BxSxD: Array, words: Words) -> Array:
     """What each word is predicted from: the output at the word before it, a learned vector for the first: [B, S, D]."""
     before = jnp.pad(z_BxSxD[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    first_BxSx1 = segments.starts(words.level.segment_ids_BxC)[..., None]
+    first_BxSx1 = segments.starts(words.inner.segment_ids_BxC)[..., None]
     return jnp.where(first_BxSx1, self.first_1x1xD[...].astype(before.dtype), before)
 
   def decode(self, a_BxLxD: Array, p_BxSxD: Array, words: Words, batch: Batch) -> Array:
     """Bytes with what their words are predicted from -> the decoder's residual stream: [B, L, D]."""
-    table = jnp.concatenate([guide(p_BxSxD) for guide in self.decoder.guides], -1)
-    return self.decoder(a_BxLxD, self._picked(table, words), jnp.asarray(batch.segment_ids))
-
-  def _picked(self, table_BxSxGD: Array, words: Words):
-    """guide(layer): the layer's part of the table, at every byte."""
-    width = self.config.decoder.width
-    part = lambda layer: table_BxSxGD[..., layer * width : (layer + 1) * width]
-    return lambda layer: pick(part(layer), words.delivered_BxL)
+    added = inject(guided(self.decoder.guides, p_BxSxD), words.delivered_BxL)
+    return self.decoder.stack(a_BxLxD, jnp.asarray(batch.segment_ids), added)
 
   def head(self, y: Array) -> Array:
     """The decoder's residual stream -> logits over the published ids, float32: [..., 256]."""
@@ -164,13 +160,12 @@ class TFreeHAT(ByteModel):
     sizes = (config.bytes_per_word,) if bytes_per_chunk is None else tuple(bytes_per_chunk)
     if len(sizes) != 1 or sizes[0] < 1:
       raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1: the bytes of a word.')
-    rate, pool, guide = 1.0 / sizes[0], config.pool, config.guide
-    per_guide = 2 * (guide.width_kv * guide.shared + guide.inner * guide.width_q)
+    rate = 1.0 / sizes[0]
     return {
       'encoder': stack.flops(config.encoder, 1.0, length),
-      'pool': 4.0 * (pool.width_kv * pool.shared + pool.inner) + rate * 2 * pool.inner * pool.width_q,
+      'pool': pool_flops(config.pool, 1.0, rate),
       'main': stack.flops(config.main, rate, length * rate),
-      'guides': rate * config.guided_layers * per_guide,
+      'guides': config.guided_layers * guide_flops(config.guide, rate),
       'decoder': stack.flops(config.decoder, 1.0, length),
       'lm_head': 2.0 * 256 * config.decoder.width,
     }

@@ -10,9 +10,10 @@ import numpy as np
 from flax import nnx
 
 from byte_models import llama_weights
-from byte_models.tfree_hat.config import CrossConfig, TFreeHATConfig
+from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.model import TFreeHAT
 from layers import weights
+from layers.cross import CrossConfig
 from layers.paths import flatten, rebuild
 from layers.stack import parse_layout
 from layers.weights import Part, linear
@@ -86,11 +87,8 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> TFreeHAT:
   remembered for `save_pretrained`. Raises FileNotFoundError for a missing file and ValueError for a configuration or a
   tensor that does not fit.
   """
-  directory = weights.directory(directory)
-  config = weights.read_config(
-    directory / weights.CONFIG, lambda values: TFreeHATConfig.from_dict({'keep_unused': True, **values, **overrides})
-  )
-  tensors = weights.read_tensors(directory)
+  parse = lambda values: TFreeHATConfig.from_dict({'keep_unused': True, **values, **overrides})
+  directory, config, tensors = weights.read(directory, parse)
   wanted = list(parts(config))
   weights.check(wanted, tensors, directory)
   flat = weights.gather((part for part in wanted if config.keep_unused or '.unused.' not in part.path), tensors)

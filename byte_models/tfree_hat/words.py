@@ -13,54 +13,31 @@ import jax.numpy as jnp
 from jax import Array
 
 from layers import segments
-from layers.chunks import Level
+from layers.chunks import Level, Segments
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Words:
-  """valid_BxL: not padding. starts_BxL: where words begin. level: the words, and needed: those of the fullest row.
-  slot_BxL: of each byte's word. delivered_BxL: of the word whose vector each byte gets. byte_BxL: index in the
-  document. word_BxL: index of a byte's word in its document.
-  """
+class Words(Segments):
+  """The bytes of rows cut into words. delivered_BxL: the word whose vector each byte gets, 0 in padding."""
 
-  valid_BxL: Array
-  starts_BxL: Array
-  level: Level
-  needed: Array
-  slot_BxL: Array
   delivered_BxL: Array
-  byte_BxL: Array
-  word_BxL: Array
 
 
 def locate(
   bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, delivery: str, capacity: int | None = None
 ) -> Words:
   """Words from where they begin, at most `capacity` of a row; the first position of a document always begins one."""
-  bytes_level = Level.of_bytes(segment_ids_BxL, {})
-  first_BxL = segments.starts(segment_ids_BxL) & bytes_level.valid
-  starts_BxL = (word_starts_BxL & bytes_level.valid) | first_BxL
-  cut = bytes_level.cut(starts_BxL, capacity)
-  slot_BxL = jnp.maximum(cut.index_BxC, 0)
-  word_BxL = jnp.take_along_axis(segments.positions(cut.inner.segment_ids_BxC), slot_BxL, 1)
-  delivered_BxL = slot_BxL
+  level = Level.of_bytes(segment_ids_BxL, {})
+  first_BxL = segments.starts(segment_ids_BxL)
+  cut = level.cut((word_starts_BxL | first_BxL) & level.valid, capacity)
+  delivered_BxL = jnp.maximum(cut.index_BxC, 0)
   if delivery == 'causal':
     back_BxL = unfinished(bytes_BxL, segment_ids_BxL)
-    shifted = [_before(slot_BxL, k) for k in range(4)]
-    delivered_BxL = jnp.select([back_BxL == k for k in range(4)], shifted)
     # Where a document begins is no secret: an unfinished character there gets what its document begins with.
-    delivered_BxL = jnp.maximum(delivered_BxL, slot_BxL - word_BxL)
-  return Words(
-    valid_BxL=bytes_level.valid,
-    starts_BxL=starts_BxL,
-    level=cut.inner,
-    needed=cut.needed,
-    slot_BxL=slot_BxL,
-    delivered_BxL=delivered_BxL,
-    byte_BxL=segments.positions(segment_ids_BxL),
-    word_BxL=word_BxL,
-  )
+    back_BxL = jnp.minimum(back_BxL, segments.positions(segment_ids_BxL))
+    delivered_BxL = jnp.select([back_BxL == k for k in range(4)], [_before(delivered_BxL, k) for k in range(4)])
+  return Words(**vars(cut), delivered_BxL=delivered_BxL)
 
 
 def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:

@@ -108,12 +108,12 @@ class WordAR(ByteModel):
     symbols, places = spelled(self.config, batch)
     nll_BxL, capacity = self._run(symbols, capacities, _nats)
     bytes_, count_B = jnp.sum(jnp.asarray(batch.segment_ids) > 0), jnp.sum(symbols.starts_BxL, 1)
-    metrics = {
-      'boundary_rate_0': jnp.sum(count_B) / jnp.maximum(bytes_, 1),
-      'bytes_per_chunk_0': bytes_ / jnp.maximum(jnp.sum(count_B), 1),
-      'fill_0': jnp.mean(count_B) / capacity,
+    of_words = {
+      'boundary_rate': jnp.sum(count_B) / jnp.maximum(bytes_, 1),
+      'bytes_per_chunk': bytes_ / jnp.maximum(jnp.sum(count_B), 1),
+      'fill': jnp.mean(count_B) / capacity,
     }
-    needed = (jnp.max(count_B),)
+    metrics, needed = {}, (jnp.max(count_B),)
     if 'units' in self.marks:
       metrics['bytes_per_unit'] = bytes_ / jnp.maximum(jnp.sum(places.is_last_BxL), 1)
       needed = (jnp.max(jnp.sum(symbols.segment_ids_BxL > 0, 1)), *needed)
@@ -122,7 +122,8 @@ class WordAR(ByteModel):
       segmentations=(places.starts_BxL,),
       boundary_probabilities=(places.starts_BxL.astype(jnp.float32),),
       needed=needed,
-      metrics={name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()},
+      metrics=jax.tree.map(jnp.float32, metrics),
+      stage_metrics=(jax.tree.map(jnp.float32, of_words),),
     )
 
   def symbol_logits(self, batch: Batch) -> tuple[Array, Array | None]:

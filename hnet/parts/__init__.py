@@ -7,11 +7,11 @@ from typing import Any
 from flax import nnx
 
 from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread, Unpool
-from hnet.parts.boundaries import Cosine, SpaceLike, Stride
-from hnet.parts.combines import STE, Sum
+from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
+from hnet.parts.combines import STE, Sum, Through
 from hnet.parts.losses import Ratio
-from hnet.parts.pools import First
-from hnet.parts.unpools import EMA, Repeat, Scatter
+from hnet.parts.pools import First, Latent
+from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from text.specification import arguments, canonical
 
 __all__ = [
@@ -19,10 +19,10 @@ __all__ = [
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
-  'boundary': {'cosine': Cosine, 'space': SpaceLike, 'stride': Stride},
-  'pool': {'first': First},
-  'unpool': {'ema': EMA, 'repeat': Repeat, 'scatter': Scatter},
-  'combine': {'ste': STE, 'sum': Sum},
+  'boundary': {'cosine': Cosine, 'mark': Mark, 'space': SpaceLike, 'stride': Stride},
+  'pool': {'first': First, 'latent': Latent},
+  'unpool': {'cross': Cross, 'ema': EMA, 'repeat': Repeat, 'scatter': Scatter},
+  'combine': {'ste': STE, 'sum': Sum, 'through': Through},
   'loss': {'ratio': Ratio},
 }
 
@@ -44,6 +44,10 @@ class Part:
   def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Any:
     """The module of a boundary, pool, unpool or combination."""
     return self.make(sizes, rngs=rngs, **dict(self.options))
+
+  def flops(self, sizes: Sizes, slots: float, chunks: float) -> float:
+    """Forward FLOPs on so many slots and chunks."""
+    return self.make.flops(sizes, slots, chunks, **dict(self.options))
 
   def loss(self) -> AuxLoss:
     """The loss, which has no parameters."""

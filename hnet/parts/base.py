@@ -2,7 +2,9 @@
 
 A stage has slots t, and an emission mask over them: a chunk starts at e_k. The inner stage turns what Pool made of
 chunk k into z_k, which is delivered to the slots [e_k, e_{k+1}). What Pool reads differs: `first` e_k alone (H-Net,
-SpaceByte), `until` what follows the chunk before up to e_k, `before` the chunk before.
+SpaceByte), `until` what follows the emission before up to e_k, for boundaries that emit at the last slot of what they
+find, `before` the slots [e_{k-1}, e_k). What stands before a document's first slot is nothing, so with `before` that
+emission makes no chunk: the level inside begins with the second, and the slots up to it get a vector of the unpool's.
 
 A part is an `nnx.Module` with a class attribute OPTIONS, its options and their defaults, and is made as
 `Part(sizes, rngs=…, **options)`. One that reads marks of bytes (text.marks) has a static method `marks(**options)`,
@@ -20,15 +22,24 @@ from jax import Array
 
 from layers.chunks import Level, Segments
 from layers.contract import Context
+from layers.stack import Inject
 
 HIGHEST = jax.lax.Precision.HIGHEST  # of products whose rounding would move boundaries
 
 
+@staticmethod
+def free(sizes: 'Sizes', slots: float, chunks: float, **options: Any) -> float:
+  """The FLOPs of a part that has none which count."""
+  del sizes, slots, chunks, options
+  return 0.0
+
+
 class Sizes(NamedTuple):
-  """Channels of the stage, D, and of the stage inside, E ≥ D."""
+  """Channels of the stage, D, and of the stage inside, E ≥ D; blocks of the stage's decoder (or main network)."""
 
   width: int
   inner: int
+  blocks: int = 1
 
 
 @jax.tree_util.register_dataclass
@@ -46,13 +57,14 @@ class Cut:
 class Boundary(Protocol):
   """Decides where chunks start. lookahead: slots behind t that the decision at t reads. differentiable: whether `soft`
   carries a gradient; with a lookahead it may not, since that would tell the loss the next byte. learned: whether its
-  rate can be pulled to a target.
+  rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last.
   """
 
   OPTIONS: dict[str, Any]
   lookahead: int
   differentiable: bool
   learned: bool
+  emits: str
 
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """The first slot of a document always emits; padding never does."""
@@ -70,8 +82,8 @@ class Boundary(Protocol):
     """Slots of a chunk by the rule; None where it is learned or the text decides. ValueError for bad options."""
 
   @staticmethod
-  def flops(sizes: Sizes) -> float:
-    """Forward FLOPs a slot."""
+  def flops(sizes: Sizes, slots: float, chunks: float, **options: Any) -> float:
+    """Forward FLOPs on so many slots, in which so many chunks start; likewise of the other parts."""
 
 
 class Pool(Protocol):
@@ -87,46 +99,49 @@ class Pool(Protocol):
 
   def after(self, e_BxCxD: Array, cut: Cut, segments: Segments) -> Any: ...
 
-  def step(self, e_BxD: Array, cut: Cut, cache: Any) -> tuple[Array, Any]:
-    """[B, E], of the chunk that starts here; what rows that emit nothing get is not looked at."""
+  def step(self, e_BxD: Array, cut: Cut, active_B: Array, cache: Any) -> tuple[Array, Array, Any]:
+    """([B, E], in which rows a chunk starts here, cache); what the other rows get is not looked at. They are those that
+    emit, but for the first slot of a document where the pool reads what stands before.
+    """
 
 
 class Unpool(Protocol):
-  """Delivers the inner stage's outputs to slots, and narrows them."""
+  """Delivers the inner stage's outputs to slots, and narrows them. injects: whether it does so in the decoder's blocks:
+  it then gives an Inject in place of u.
+  """
 
   OPTIONS: dict[str, Any]
+  injects: bool
 
   def __call__(
-    self, z_BxMxE: Array, cut: Cut, segments: Segments, level: Level, scale: Array | None, residual: Array | None
-  ) -> Array:
+    self, z_BxMxE: Array, cut: Cut, segments: Segments, scale: Array | None, residual: Array | None
+  ) -> Array | Inject:
     """u_t · scale_t + residual_t, float32 or in the residual's dtype: [B, C, D]. scale: float32 [B, C], taken as 1 with
     slope 1 (straight through); None: 1. residual: float32 [B, C, D]; None: 0.
     """
 
   def init_cache(self, batch_size: int) -> Any: ...
 
-  def after(self, z_BxMxE: Array, cut: Cut, segments: Segments, level: Level) -> Any: ...
+  def after(self, z_BxMxE: Array, cut: Cut, segments: Segments) -> Any: ...
 
-  def step(self, z_BxE: Array, cut: Cut, cache: Any) -> tuple[Array, Any]:
-    """(u [B, D] float32 of one slot, cache); z counts in rows that emit."""
+  def step(self, z_BxE: Array, cut: Cut, cache: Any) -> tuple[Array | Inject, Any]:
+    """(u [B, D] float32 of one slot, cache); z counts in rows where a chunk starts, which are those that emit."""
 
 
-# (scale, residual) -> u · STE(scale) + residual at every slot
-Spread = Callable[[Array | None, Array | None], Array]
+# (scale, residual) -> u · STE(scale) + residual at every slot; (None, None) -> an Inject, of an unpool that gives one
+Spread = Callable[[Array | None, Array | None], Array | Inject]
 
 
 class Combine(Protocol):
   """Joins what comes back from inside with the encoder's states: the decoder's input. It has no state, so that the same
-  call serves a step.
+  call serves a step. injects: whether it passes on what an unpool injects.
   """
 
   OPTIONS: dict[str, Any]
+  injects: bool
 
-  def __call__(self, e: Array, cut: Cut, spread: Spread) -> Array:
-    """[..., D] in the dtype of e."""
-
-  @staticmethod
-  def flops(sizes: Sizes) -> float: ...
+  def __call__(self, e: Array, cut: Cut, spread: Spread) -> tuple[Array, Inject | None]:
+    """([..., D] in the dtype of e, what enters the decoder's blocks)."""
 
 
 class AuxLoss(Protocol):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import HIGHEST, Cut, Sizes
+from hnet.parts.base import HIGHEST, Cut, Sizes, free
 from kernels.route import route
 from layers import segments
 from layers.chunks import Level
@@ -23,7 +23,7 @@ class Cosine(nnx.Module):
   """
 
   OPTIONS = {}
-  lookahead, differentiable, learned = 0, True, True
+  lookahead, differentiable, learned, emits = 0, True, True, 'starts'
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
@@ -33,7 +33,7 @@ class Cosine(nnx.Module):
     """p is 1 at the first slot of a document and 0 in padding."""
     del context
     e_BxCxD = e_BxCxD.astype(jnp.float32)
-    p_BxC = route(self.query(e_BxCxD, HIGHEST), self.key(e_BxCxD, HIGHEST), level.segment_ids_BxC).p_BxL
+    p_BxC = route(self.query(e_BxCxD, HIGHEST), self.key(e_BxCxD, HIGHEST), level.segment_ids_BxC)
     return Cut((p_BxC > 0.5) & level.valid, p_BxC, p_BxC)
 
   def init_cache(self, batch_size: int) -> dict[str, Array]:
@@ -61,22 +61,18 @@ class Cosine(nnx.Module):
     """Learned."""
 
   @staticmethod
-  def flops(sizes: Sizes) -> float:
+  def flops(sizes: Sizes, slots: float, chunks: float) -> float:
     """Two projections."""
-    return 4.0 * sizes.width**2
+    del chunks
+    return 4.0 * slots * sizes.width**2
 
 
 class _Rule(nnx.Module):
   """A boundary without parameters: p is 1 or 0."""
 
   OPTIONS = {}
-  lookahead, differentiable, learned = 0, False, False
-
-  @staticmethod
-  def flops(sizes: Sizes) -> float:
-    """Nothing that counts."""
-    del sizes
-    return 0.0
+  lookahead, differentiable, learned, emits = 0, False, False, 'starts'
+  flops = free
 
 
 def by_rule(emit: Array) -> Cut:
@@ -155,6 +151,48 @@ class SpaceLike(_Rule):
   def chunk_size() -> float:
     """6.0 bytes, as the paper reports."""
     return 6.0
+
+
+class Mark(_Rule):
+  """A chunk at every slot whose byte has a mark that is not 0, such as where words begin.
+
+  name: what the model calls the mark. by: its rule (text/marks.py), one that looks at no later byte, since the mark
+  would tell it to the loss; T-Free-HAT's late decisions about words are in byte_models/tfree_hat.
+  """
+
+  OPTIONS = {'name': 'words', 'by': 'fixed(size=8)'}
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, name: str, by: str):
+    del sizes, rngs, by
+    self.name = name
+
+  @staticmethod
+  def marks(name: str, by: str) -> dict[str, str]:
+    """The one."""
+    return {name: by}
+
+  def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
+    """By the byte where a slot starts."""
+    del e_BxCxD, context
+    return by_rule((level.marks[self.name].astype(bool) | segments.starts(level.segment_ids_BxC)) & level.valid)
+
+  def init_cache(self, batch_size: int) -> Array:
+    """Nothing seen yet."""
+    return jnp.zeros(batch_size, bool)
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
+    """Whether a slot was seen."""
+    del e_BxCxD, cut
+    return level.count_B > 0
+
+  def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
+    """One slot."""
+    del e_BxD
+    return by_rule((marks[self.name].astype(bool) | ~cache) & active_B), cache | active_B
+
+  @staticmethod
+  def chunk_size(name: str, by: str) -> None:
+    """The text decides."""
 
 
 def space_like(byte: Array) -> Array:

@@ -4,7 +4,8 @@ import functools
 
 from jax import Array
 
-from kernels.choice import choose, over_rows
+from kernels.choice import choose
+from kernels.mesh import over_rows
 
 
 def attention(

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.choice import choose, over_rows
+from kernels.choice import choose
+from kernels.mesh import over_rows
 
 
 @jax.tree_util.register_dataclass

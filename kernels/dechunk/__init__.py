@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.choice import choose, over_rows
+from kernels.choice import choose
 from kernels.chunk import at_starts, chunk_index, positions, slots
+from kernels.mesh import over_rows
 
 CLAMP = 1e-4  # probabilities stay within [1e-4, 1 - 1e-4], as in the official code; the first chunk's 1 is clamped too
 
@@ -49,9 +50,9 @@ def dechunk(
   else:
     from kernels.dechunk.pallas_gpu import dechunk as run
 
-  def rows(z, p, mask, segment_ids, selected, residual):
-    selected = jnp.ones(p.shape, jnp.float32) if selected is None else selected.astype(jnp.float32)
-    return run(z, *coefficients(p, mask, segment_ids, capacity), selected, residual)
+  def rows(z_BxMxD, p_BxL, mask_BxL, segment_ids_BxL, selected_BxL, residual_BxLxD):
+    selected_BxL = jnp.ones(p_BxL.shape, jnp.float32) if selected_BxL is None else selected_BxL.astype(jnp.float32)
+    return run(z_BxMxD, *coefficients(p_BxL, mask_BxL, segment_ids_BxL, capacity), selected_BxL, residual_BxLxD)
 
   return over_rows(name, rows, (z_BxMxD, p_BxL, mask_BxL, segment_ids_BxL, selected_BxL, residual_BxLxD))
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 
-def route(q_BxLxD: np.ndarray, k_BxLxD: np.ndarray, segment_ids_BxL: np.ndarray) -> tuple[np.ndarray, ...]:
-  """(p, mask, selected), each [B, L], of kernels.route."""
+def route(q_BxLxD: np.ndarray, k_BxLxD: np.ndarray, segment_ids_BxL: np.ndarray) -> np.ndarray:
+  """p [B, L] of kernels.route."""
   q, k = q_BxLxD.astype(np.float64), k_BxLxD.astype(np.float64)
   p = np.zeros(segment_ids_BxL.shape)
   for b, ids in enumerate(segment_ids_BxL):
@@ -14,5 +14,4 @@ def route(q_BxLxD: np.ndarray, k_BxLxD: np.ndarray, segment_ids_BxL: np.ndarray)
       elif document:
         norms = max(np.linalg.norm(q[b, t - 1]), 1e-12) * max(np.linalg.norm(k[b, t]), 1e-12)
         p[b, t] = np.clip((1 - q[b, t - 1] @ k[b, t] / norms) / 2, 0, 1)
-  mask = p > 0.5
-  return p, mask, np.where(mask, p, 1 - p)
+  return p

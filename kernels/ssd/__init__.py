@@ -5,7 +5,8 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.choice import choose, over_rows
+from kernels.choice import choose
+from kernels.mesh import over_rows
 
 
 def ssd(

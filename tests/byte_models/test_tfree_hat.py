@@ -142,7 +142,7 @@ def test_decoding_goes_on_after_bytes_that_are_not_text():
 def test_a_batch_without_words_is_split_eagerly_and_refused_under_tracing():
   model = abstract(branch())
   batch = Batch.of([b'one two three'])
-  np.testing.assert_array_equal(model.locate(batch).starts_BxL, mark(batch, model.marks).marks['words'])
+  np.testing.assert_array_equal(model.locate(batch).starts_BxC, mark(batch, model.marks).marks['words'])
   with pytest.raises(ValueError, match=r"lacks the mark 'words' \(hat\(max_bytes=8\)\) under jax.jit"):
     jax.eval_shape(lambda model, batch: model(batch), model, batch)
 

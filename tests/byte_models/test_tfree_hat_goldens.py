@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from byte_models import tfree_hat
 from byte_models.tfree_hat.official import parts
+from layers import segments
 from layers.paths import flatten
 from layers.weights import scatter
 from tests.goldens import GOLDENS
@@ -63,8 +64,8 @@ def intermediates(model, batch):
     'predictive_word_embeddings': p,
     'decoder_output': y,
     'logits': model.head(y),
-    'word_index_per_byte': words.word_BxL,
-    'byte_position_ids': words.byte_BxL,
+    'word_index_per_byte': words.index_BxC,  # of rows of one document
+    'byte_position_ids': segments.positions(batch.segment_ids),
   }
 
 
@@ -84,7 +85,7 @@ def test_words_are_those_of_the_published_splitter(name):
   unmarked, model = Batch(batch.bytes, batch.segment_ids), load(name)
   np.testing.assert_array_equal(mark(unmarked, model.marks).marks['words'], batch.marks['words'])
   unmarked = model.locate(unmarked)
-  np.testing.assert_array_equal(unmarked.starts_BxL, batch.marks['words'])
+  np.testing.assert_array_equal(unmarked.starts_BxC, batch.marks['words'])
 
 
 def test_a_window_may_count_the_own_byte():

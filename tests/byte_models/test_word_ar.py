@@ -163,10 +163,10 @@ def test_patches_restart_behind_bos_and_eos_does_not_cut_them():
 def test_capacities_that_just_fit_give_the_same_values_and_gradients(kind):
   model = tiny.build(tiny.KINDS[kind])
   output = assert_same_where_chunks_fit(model, batch_of(model, b'\xfe' + SENTENCE, b'\xfeother words'))
-  count, metrics = output.segmentations[0].sum(1), output.metrics
-  assert metrics['fill_0'] == pytest.approx(count.mean() / count.max())
-  assert metrics['bytes_per_chunk_0'] == pytest.approx((len(SENTENCE) + 13) / count.sum())
-  assert metrics['boundary_rate_0'] == pytest.approx(count.sum() / (len(SENTENCE) + 13))
+  count, (metrics,) = output.segmentations[0].sum(1), output.stage_metrics
+  assert metrics['fill'] == pytest.approx(count.mean() / count.max())
+  assert metrics['bytes_per_chunk'] == pytest.approx((len(SENTENCE) + 13) / count.sum())
+  assert metrics['boundary_rate'] == pytest.approx(count.sum() / (len(SENTENCE) + 13))
 
 
 def test_places_in_the_buffer_are_a_permutation_with_a_gradient_that_gathers():

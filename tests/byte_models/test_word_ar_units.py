@@ -230,7 +230,7 @@ def test_capacities_that_just_fit_give_the_same_values_and_gradients(model):
   output = assert_same_where_chunks_fit(model, marked(model, of(b'\xfethe the ' + 'café, ภา'.encode(), b'\xfea')))
   units, words_ = output.needed
   assert words_ == output.segmentations[0].sum(1).max() < units <= 24
-  assert output.metrics['fill_0'] == pytest.approx(output.segmentations[0].sum(1).mean() / words_)
+  assert output.stage_metrics[0]['fill'] == pytest.approx(output.segmentations[0].sum(1).mean() / words_)
 
 
 def test_units_that_are_missing_are_an_error_under_tracing_and_made_eagerly(models):

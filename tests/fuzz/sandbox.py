@@ -194,7 +194,7 @@ def _is_raised_or_named(error: BaseException) -> bool:
   while trace.tb_next is not None:
     trace = trace.tb_next
   operation = dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]]
-  return operation in ('RAISE_VARARGS', 'RERAISE') and command_line.raised_by(error) in command_line.OURS
+  return operation in ('RAISE_VARARGS', 'RERAISE') and not command_line.in_library(error)
 
 
 def _names(directory: pathlib.Path) -> set[str]:

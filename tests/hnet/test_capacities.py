@@ -87,9 +87,9 @@ def test_needed_are_the_chunks_of_the_fullest_row(whole, case):
   assert tuple(map(int, output.needed)) == CASES[case][2]
   for level, (b, p) in enumerate(zip(output.segmentations, output.boundary_probabilities, strict=True)):
     assert output.needed[level] == b.sum(1).max()
-    assert output.metrics[f'fill_{level}'] == pytest.approx(b.sum() / ROWS / LENGTH)
+    assert output.stage_metrics[level]['fill'] == pytest.approx(b.sum() / ROWS / LENGTH)
     assert not np.any(np.abs(p - 0.5) < 1e-4), 'choose another text: rounding could decide a boundary'
-  assert not any(name.startswith('dropped') for name in output.metrics)
+  assert not any('dropped_boundaries' in metrics for metrics in output.stage_metrics)
 
 
 @pytest.mark.parametrize('capacities', CAPACITIES)
@@ -109,9 +109,10 @@ def test_capacities_that_fit_change_nothing_and_others_say_so_without_harm(whole
       np.testing.assert_array_equal(b, other)
     np.testing.assert_allclose(ours.logits, expected.logits, atol=2e-5)
     np.testing.assert_allclose(ours.nll, expected.nll, atol=2e-5)
-    for name, value in ours.metrics.items():
-      share = LENGTH / capacities[int(name[-1])] if name.startswith('fill_') else 1
-      np.testing.assert_allclose(value, share * expected.metrics[name], rtol=1e-5, err_msg=name)
+    for metrics, other, capacity in zip(ours.stage_metrics, expected.stage_metrics, capacities, strict=True):
+      for name, value in metrics.items():
+        share = LENGTH / capacity if name == 'fill' else 1
+        np.testing.assert_allclose(value, share * other[name], rtol=1e-5, err_msg=name)
     gradients = flatten(gradients)
     for path, gradient in flatten(found).items():
       tolerance = 1e-4 * np.abs(gradients[path]).max() + 1e-6
@@ -125,11 +126,12 @@ class TestFixedCapacity:
   MOST = 15  # 0.3 of 48 bytes, rounded up
 
   @pytest.fixture(scope='class')
-  def forms(self):
+  @classmethod
+  def forms(cls):
     full = build(ONE_STAGE)
     config = hnet.parse(branch(ONE_STAGE, fixed_capacity=[0.3]))
     hard = rebuild(jax.eval_shape(lambda: hnet.build(config, rngs=nnx.Rngs(0))), flatten(full))
-    return jax.jit(lambda batch: full(batch)), jax.jit(lambda batch: hard(batch, capacities=(self.MOST,)))
+    return jax.jit(lambda batch: full(batch)), jax.jit(lambda batch: hard(batch, capacities=(cls.MOST,)))
 
   def test_the_first_chunks_of_a_row_are_kept_and_the_others_counted(self, forms):
     full, hard = (form(text(0)) for form in forms)
@@ -137,8 +139,8 @@ class TestFixedCapacity:
     kept = wanted & (np.cumsum(wanted, 1) <= self.MOST)
     assert wanted.sum(1).max() > self.MOST and hard.needed == (self.MOST,)
     np.testing.assert_array_equal(hard.segmentations[0], kept)
-    assert hard.metrics['dropped_boundaries_0'] == wanted.sum() - kept.sum()
-    assert 'dropped_boundaries_0' not in full.metrics
+    assert hard.stage_metrics[0]['dropped_boundaries'] == wanted.sum() - kept.sum()
+    assert 'dropped_boundaries' not in full.stage_metrics[0]
     first = np.argmax(wanted & ~kept, axis=1)
     for row, end in enumerate(first):
       np.testing.assert_allclose(hard.logits[row, : end or None], full.logits[row, : end or None], atol=1e-5)
@@ -146,7 +148,7 @@ class TestFixedCapacity:
 
   def test_nothing_changes_while_the_chunks_fit(self, forms):
     full, hard = (form(text(40)) for form in forms)
-    assert hard.metrics['dropped_boundaries_0'] == 0 and hard.needed == full.needed
+    assert hard.stage_metrics[0]['dropped_boundaries'] == 0 and hard.needed == full.needed
     np.testing.assert_allclose(hard.logits, full.logits, atol=1e-5)
 
   def test_a_document_without_room_reads_nothing_of_the_one_before(self, forms):
@@ -164,6 +166,7 @@ class TestFixedCapacity:
     hard = rebuild(jax.eval_shape(lambda: hnet.build(hard, rngs=nnx.Rngs(0))), flatten(whole(6)[0]))
     output, gradient = jax.device_get(value_and_gradient(hard, text(0), capacities=CAPACITIES[-1]))
     assert tuple(map(int, output.needed)) == (CASES[6][2][0], 10)  # 0.2 of 48 bytes, not of the chunks outside
-    assert output.metrics['dropped_boundaries_1'] == whole(6)[2].segmentations[1].sum() - output.segmentations[1].sum()
-    assert output.metrics['dropped_boundaries_1'] > 0 and 'dropped_boundaries_0' not in output.metrics
+    outer, inner = output.stage_metrics
+    dropped = whole(6)[2].segmentations[1].sum() - output.segmentations[1].sum()
+    assert inner['dropped_boundaries'] == dropped > 0 and 'dropped_boundaries' not in outer
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -7,6 +7,7 @@ import pytest
 import hnet
 from hnet.parts import KINDS
 from hnet.parts.boundaries import Cosine, Stride
+from hnet.parts.pools import First
 from hnet.systems import SYSTEMS
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, attention, branch
 
@@ -93,7 +94,7 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'chunking': f'hnet_pool({"9" * 4000})'}, r'boundary stride\(9{50}\): write'),
     ({'chunking': f'hnet_pool({"9" * 5000})'}, 'is not a whole number'),
     ({'chunking': {'boundary': 'stride(-1)'}}, r'boundary stride\(-1\): write'),
-    ({'chunking': {'boundary': 'words'}}, "boundary 'words' is not known: use one of cosine, space, stride"),
+    ({'chunking': {'boundary': 'words'}}, "boundary 'words' is not known: use one of cosine, mark, space, stride"),
     ({'chunking': {'pool': 'last'}}, "pool 'last' is not known"),
     ({'chunking': {'pool': 'first(widen=ones)'}}, "pool first: widen 'ones' is not one of learned, zeros"),
     ({'chunking': {'unpool': 'sum'}}, "unpool 'sum' is not known"),
@@ -125,6 +126,38 @@ def test_keys_of_the_old_spelling_say_where_they_went(key):
 
 def test_the_ladder_says_what_to_do_without_it():
   refused({'ladder': {'fractions': (0.25, 0.5)}}, r'model\.ladder is gone: leave it out.* model\.fixed_capacity')
+
+
+@pytest.mark.parametrize(
+  'chunking, message',
+  [
+    ({'boundary': 'mark(words,by=tokens)'}, "mark 'words': 'tokens' is not known: use one of hat"),
+    ({'boundary': 'mark(by=hat)'}, r"the mark 'words' \(hat\) of a byte depends on later bytes, .*'fixed\(size=8\)'"),
+    ({'pool': 'latent(heads=5)'}, 'pool latent: heads=5 does not divide the 64 channels into heads of an even size'),
+    ({'pool': 'latent(heads=64)'}, 'pool latent: heads=64 does not divide the 64 channels into heads of an even size'),
+    ({'pool': 'latent(heads=0)'}, 'pool latent: heads 0 must be an integer of at least 1'),
+    ({'pool': 'latent(heads=4,kv_heads=3)'}, 'pool latent: kv_heads=3 does not divide heads=4'),
+    ({'pool': 'latent(qk_norm=both)'}, "pool latent: qk_norm 'both' is not one of none, head, full"),
+    ({'pool': 'latent(rotary_base=nan)'}, 'pool latent: rotary_base=nan must be a positive number'),
+    ({'unpool': 'cross(norm_epsilon=0)'}, 'unpool cross: norm_epsilon=0.0 must be a positive number'),
+    ({'unpool': 'cross(heads=5)'}, 'unpool cross: heads=5 does not divide the 32 channels'),
+    ({'unpool': 'cross(layers=2)'}, 'unpool cross: layers=2, but the decoder has 1 blocks'),
+    ({'unpool': 'cross', 'combine': 'ste'}, "unpool cross.* adds to the decoder's blocks, .* use combine through, or"),
+    ({'combine': 'through'}, 'unpool ema.* gives every slot a vector, .* use combine ste or sum, or'),
+  ],
+)
+def test_parts_that_do_not_fit_are_named(chunking, message):
+  refused({'chunking': chunking}, message)
+
+
+def test_what_a_pool_reads_fits_where_a_boundary_emits(monkeypatch):
+  monkeypatch.setitem(KINDS['boundary'], 'last', type('Last', (Stride,), {'emits': 'ends'}))
+  monkeypatch.setitem(KINDS['pool'], 'all', type('All', (First,), {'reads': 'until'}))
+  hnet.parse(branch(ONE_STAGE, chunking={'boundary': 'last', 'pool': 'all'}))
+  refused({'chunking': {'boundary': 'last'}}, "reads 'first', and boundary last.* ends: use a pool that reads 'until'")
+  refused(
+    {'chunking': {'pool': 'all'}}, "reads 'until', and boundary cosine emits .* starts: use a pool that reads 'fi"
+  )
 
 
 class Ahead(Stride):
@@ -197,7 +230,7 @@ def test_stages_have_their_own_sizes():
   )
   outer, middle, inner = config.stages
   assert (outer.encoder.layout, middle.decoder.layout, inner.main.layout) == ('m4', 'm4T1', 'T22')
-  assert (outer.sizes, middle.sizes, inner.sizes) == ((32, 64), (64, 128), (128, 128))
+  assert (outer.sizes, middle.sizes, inner.sizes) == ((32, 64, 4), (64, 128, 5), (128, 128, 22))
   # MLPs are rounded up to a multiple of 128; null means 8/3 of the width (170 -> 256)
   assert (outer.encoder.mlp_width, middle.encoder.mlp_width, inner.main.mlp_width) == (0, 256, 384)
   assert (middle.encoder.num_heads, middle.encoder.window, inner.main.window) == (4, 7, -1)

@@ -112,13 +112,14 @@ def test_gradients_equal_the_official_code(name, scan_layers, implementation):
   def loss(model):
     output = model(batch)
     cross_entropy = jnp.sum(output.nll) / batch.scored.sum()
-    return cross_entropy + 0.03 * output.aux_losses.get('ratio', 0.0), (cross_entropy, output.metrics)
+    return cross_entropy + 0.03 * output.aux_losses.get('ratio', 0.0), (cross_entropy, output.stage_metrics)
 
-  (total, (cross_entropy, metrics)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
+  (total, (cross_entropy, stage_metrics)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(model)
   np.testing.assert_allclose(total, expected.pop('__loss'), rtol=1e-5)
   np.testing.assert_allclose(cross_entropy, expected.pop('__ce'), rtol=1e-5)
   for stage in range(len(TARGETS.get(name, ()))):
-    np.testing.assert_allclose(metrics[f'ratio_loss_{stage}'], expected.pop(f'__ratio_loss.{stage}'), rtol=1e-5)
+    theirs = expected.pop(f'__ratio_loss.{stage}')
+    np.testing.assert_allclose(stage_metrics[stage]['ratio_loss'], theirs, rtol=1e-5)
   flat = {path: np.asarray(value) for path, value in flatten(gradient).items()}
   ours = weights.scatter(official.parts(model.config), flat)
   assert ours.keys() == expected.keys()

@@ -37,16 +37,13 @@ def test_metrics_are_what_they_are_called(two_stage):
   model, forward = two_stage
   output = forward(model, BATCH, Context(progress=jnp.float32(1.0)))
   outer, inner = (np.asarray(b).sum() for b in output.segmentations)
-  metrics = output.metrics
-  assert metrics['boundary_rate_0'] == pytest.approx(outer / REAL.sum(), rel=1e-6)
-  assert metrics['boundary_rate_1'] == pytest.approx(inner / outer, rel=1e-6)
-  assert metrics['bytes_per_chunk_0'] == pytest.approx(REAL.sum() / outer, rel=1e-6)
-  assert metrics['bytes_per_chunk_1'] == pytest.approx(REAL.sum() / inner, rel=1e-6)
-  assert metrics['fill_0'] == pytest.approx(outer / 3 / 48, rel=1e-6)
-  assert metrics['fill_1'] == pytest.approx(inner / 3 / 48, rel=1e-6)
-  assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
-  names = ('boundary_rate', 'bytes_per_chunk', 'fill', 'ratio_loss')
-  assert set(metrics) == {f'{name}_{stage}' for name in names for stage in (0, 1)}
+  assert output.metrics == {}
+  for metrics, drawn, slots in zip(output.stage_metrics, (outer, inner), (REAL.sum(), outer), strict=True):
+    assert metrics['boundary_rate'] == pytest.approx(drawn / slots, rel=1e-6)
+    assert metrics['bytes_per_chunk'] == pytest.approx(REAL.sum() / drawn, rel=1e-6)
+    assert metrics['fill'] == pytest.approx(drawn / 3 / 48, rel=1e-6)
+    assert all(value.dtype == jnp.float32 and value.shape == () for value in metrics.values())
+    assert set(metrics) == {'boundary_rate', 'bytes_per_chunk', 'fill', 'ratio_loss'}
 
 
 def test_targets_follow_the_progress_in_one_program(two_stage):
@@ -56,8 +53,8 @@ def test_targets_follow_the_progress_in_one_program(two_stage):
   (outer_b, inner_b), (outer_p, inner_p) = outputs[0].segmentations, outputs[0].boundary_probabilities
   for output, target in zip(outputs, (2.0, 3.0, 4.0), strict=True):
     outer, inner = ratio_loss(outer_p, outer_b, REAL, 2.0), ratio_loss(inner_p, inner_b, outer_b, target)
-    np.testing.assert_allclose(output.metrics['ratio_loss_0'], outer, rtol=1e-5)
-    np.testing.assert_allclose(output.metrics['ratio_loss_1'], inner, rtol=1e-5)
+    np.testing.assert_allclose(output.stage_metrics[0]['ratio_loss'], outer, rtol=1e-5)
+    np.testing.assert_allclose(output.stage_metrics[1]['ratio_loss'], inner, rtol=1e-5)
     np.testing.assert_allclose(output.aux_losses['ratio'], outer + inner, rtol=1e-5)
 
 
@@ -75,10 +72,10 @@ def test_rates_of_documents_are_pulled_one_by_one():
 def test_rules_have_no_auxiliary_loss():
   model = jax.eval_shape(lambda: hnet.build(hnet.parse(branch(ONE_STAGE, chunking='hnet_space')), rngs=nnx.Rngs(0)))
   output = jax.eval_shape(lambda model: model(BATCH), model)
-  assert output.aux_losses == {} and 'ratio_loss_0' not in output.metrics and 'boundary_rate_0' in output.metrics
+  assert output.aux_losses == {} and set(output.stage_metrics[0]) == {'boundary_rate', 'bytes_per_chunk', 'fill'}
   flat = jax.eval_shape(lambda: hnet.build(hnet.parse(branch(['T1'])), rngs=nnx.Rngs(0)))
   output = jax.eval_shape(lambda model: model(BATCH), flat)
-  assert output.aux_losses == output.metrics == {} and output.segmentations == ()
+  assert output.aux_losses == output.metrics == {} and output.segmentations == output.stage_metrics == ()
 
 
 def test_bfloat16_computes_nearly_the_same_and_decodes():

@@ -21,7 +21,7 @@ from layers.contract import EVAL
 from layers.paths import flatten, rebuild
 from tests.layers.common import random, segment_ids
 
-SIZES = Sizes(8, 12)
+SIZES = Sizes(8, 12, blocks=2)
 IDS = segment_ids([12], [5, 4], [1, 3, 8], [2])
 ROWS, LENGTH = IDS.shape
 STARTS = np.diff(IDS, axis=1, prepend=0) * (IDS > 0) > 0
@@ -162,6 +162,14 @@ def test_stride_counts_from_the_start_of_a_document(size):
   np.testing.assert_array_equal(probabilities(f'stride(size={size})', bytes(20)), np.arange(20) % size == 0)
 
 
+def test_a_mark_starts_a_chunk_as_does_a_document():
+  marks = np.random.default_rng(2).random(IDS.shape) < 0.4
+  level = Level.of_bytes(jnp.asarray(IDS), {'bytes': jnp.zeros(IDS.shape), 'far': jnp.asarray(marks, jnp.int8)})
+  cut = build('boundary', 'mark(far)')(None, level, EVAL)
+  np.testing.assert_array_equal(cut.emit, (marks | STARTS) & (IDS > 0))
+  np.testing.assert_array_equal(cut.p, cut.emit)
+
+
 def test_a_rule_reads_the_byte_where_a_slot_starts_at_any_depth():
   text, every_other = b'a bc, e;fgh -3 x+-y.zz  ', np.arange(24)[None] % 2 == 0
   inner = jax.jit(lambda level: level.cut(every_other).inner)(level_of(np.ones((1, 24), np.int32), text))
@@ -187,7 +195,44 @@ def test_first_is_the_state_where_a_chunk_starts(widen):
       np.testing.assert_array_equal(extra, np.broadcast_to(pool.pad[...] if widen == 'learned' else 0, extra.shape))
   equal = parts.parse('pool', f'first(widen={widen})').build(Sizes(8, 8), rngs=nnx.Rngs(0))
   assert not flatten(equal)
-  np.testing.assert_array_equal(equal.step(e[:, 0], cut_of(), None)[0], e[:, 0])
+  np.testing.assert_array_equal(equal.step(e[:, 0], cut_of(), None, None)[0], e[:, 0])
+
+
+def softmax(scores):
+  """Over the first axis, float64."""
+  weights = np.exp(scores - scores.max(0))
+  return weights / weights.sum(0)
+
+
+def turned(x, index):
+  """Channels i and i + K/2 of every head turned by index · 100^(-2i/K): [H, K] -> [H, K], float64."""
+  half = x.shape[-1] // 2
+  angle = index * 100.0 ** (-np.arange(half) / half)
+  a, b = x[:, :half], x[:, half:]
+  return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], -1)
+
+
+def test_latent_attends_to_the_slots_from_the_chunk_before_up_to_its_own():
+  pool, e = build('pool', 'latent(heads=2,kv_heads=1,rotary_base=100)'), random(ROWS, LENGTH, SIZES.width)
+  emit, capacity, size = EMIT & ~STARTS, 7, SIZES.inner // 2
+  found = jax.jit(lambda e: pool(e, cut_of(emit), level_of(IDS).cut(emit, capacity)))(e)
+  kernel = {name: np.float64(getattr(pool, name).kernel[...]) for name in ('query', 'key_value', 'out')}
+  query = (np.float64(pool.latent_1x1xD[0, 0]) @ kernel['query']).reshape(2, size)
+  chunks = 0
+  for row in range(ROWS):
+    starts = np.flatnonzero(emit[row])
+    for slot, start in enumerate(starts):
+      begin = np.flatnonzero(IDS[row] == IDS[row, start])[0]
+      inside = [s for s in starts if begin < s < start]
+      read = range(max([begin, *inside]), start)
+      key, value = np.split(np.float64(e[row, read]) @ kernel['key_value'], 2, -1)
+      q = turned(query, len(inside))
+      scores = np.stack([q @ turned(k[None], t - begin)[0] for k, t in zip(key, read, strict=True)]) / size**0.5
+      mixed = np.einsum('th,tk->hk', softmax(scores), value).ravel()
+      np.testing.assert_allclose(found[row, slot], mixed @ kernel['out'], atol=1e-5)
+      chunks += 1
+    np.testing.assert_array_equal(found[row, len(starts) :], 0)
+  assert chunks > ROWS
 
 
 # Unpools
@@ -209,7 +254,7 @@ def naive(unpool, z, p, emit, ids, limit):
 
 
 @pytest.mark.parametrize('narrow', ['first', 'last'])
-@pytest.mark.parametrize('unpool', KINDS['unpool'])
+@pytest.mark.parametrize('unpool', ['ema', 'repeat', 'scatter'])
 def test_slots_get_what_the_definition_says_with_or_without_scale_and_residual(unpool, narrow):
   part, level, capacity = build('unpool', f'{unpool}(narrow={narrow})'), level_of(IDS), 9
   z, weight = random(ROWS, capacity, SIZES.inner), random(ROWS, LENGTH, SIZES.width, seed=1) * (IDS > 0)[..., None]
@@ -220,9 +265,9 @@ def test_slots_get_what_the_definition_says_with_or_without_scale_and_residual(u
   def run(z, scale, residual, limit):
     segments = level.cut(cut.emit, capacity, limit)
     cut_ = dataclasses.replace(cut, emit=segments.starts_BxC)
-    loss = lambda scale, residual: jnp.vdot(part(z, cut_, segments, level, scale, residual), weight)
+    loss = lambda scale, residual: jnp.vdot(part(z, cut_, segments, scale, residual), weight)
     gradients = jax.grad(loss, (0, 1))(scale, residual)
-    return part(z, cut_, segments, level, None, None), part(z, cut_, segments, level, scale, residual), gradients
+    return part(z, cut_, segments, None, None), part(z, cut_, segments, scale, residual), gradients
 
   for limit in (None, 3):  # behind which some documents have no chunk
     alone, joined, (of_scale, of_residual) = run(z, scale, residual, limit)
@@ -236,6 +281,21 @@ def test_slots_get_what_the_definition_says_with_or_without_scale_and_residual(u
   assert limit and any(-1 in own[: (ids > 0).sum()] for (_, own), ids in zip(chunks_of(EMIT, IDS, 3), IDS, strict=True))
 
 
+def test_cross_adds_what_the_chunk_of_a_slot_says_to_the_first_blocks_of_the_decoder():
+  part, emit, capacity = build('unpool', 'cross(heads=4,kv_heads=2,layers=1)'), EMIT & ~STARTS, 9
+  z, stream = random(ROWS, capacity, SIZES.inner), random(ROWS, LENGTH, SIZES.width, seed=1)
+  inject = part(z, cut_of(emit), level_of(IDS).cut(emit, capacity), None, None)
+  (guide,) = part.guides
+  norm = lambda p: np.float64(p) / np.sqrt(np.mean(np.square(p, dtype=np.float64)) + 1e-5) * guide.norm.scale[...]
+  for row, (_, own) in enumerate(chunks_of(emit, IDS)):
+    for t, chunk in enumerate(own):
+      value = norm(z[row, chunk] if chunk >= 0 else part.first_E[...]) @ np.float64(guide.values.kernel[...])
+      expected = np.repeat(value.reshape(2, 2), 2, 0).ravel() @ np.float64(guide.out.kernel[...])
+      np.testing.assert_allclose(inject(0, stream)[row, t], expected, atol=1e-5)
+  assert inject(1, stream) is None
+  assert len(build('unpool', 'cross(heads=2)').guides) == SIZES.blocks
+
+
 def test_gradients_of_smoothing_are_those_of_single_steps_and_clamped_probabilities_have_none():
   ids = segment_ids([11], [4, 7], [1, 1, 5], [11])
   every = ids > 0
@@ -245,7 +305,7 @@ def test_gradients_of_smoothing_are_those_of_single_steps_and_clamped_probabilit
   part, level = build('unpool', 'ema'), level_of(ids)
 
   def at_once(z, p):
-    return part(z, cut_of(every, p), level.cut(every), level, None, None)
+    return part(z, cut_of(every, p), level.cut(every), None, None)
 
   def by_steps(z, p):
     def step(last, slot):
@@ -273,51 +333,81 @@ def test_straight_through_weighs_by_the_probability_of_what_was_decided():
   part, e, u = build('combine', 'ste'), random(ROWS, LENGTH, 8), random(ROWS, LENGTH, 8, seed=1)
   cut = cut_of()
   kernel, bias = part.residual.kernel[...], part.residual.bias[...]
-  run = lambda soft: part(e, dataclasses.replace(cut, soft=soft), functools.partial(spread, u))
+  run = lambda soft: part(e, dataclasses.replace(cut, soft=soft), functools.partial(spread, u))[0]
   np.testing.assert_allclose(run(cut.soft), u + e @ np.asarray(kernel) + bias, atol=1e-5)
   weight = random(ROWS, LENGTH, 8, seed=2)
   slope = jax.grad(lambda soft: jnp.vdot(run(soft), weight))(cut.soft)
   np.testing.assert_allclose(slope, np.where(EMIT, 1, -1) * np.sum(u * weight, -1), atol=1e-5)
-  low = part(jnp.asarray(e, jnp.bfloat16), cut, functools.partial(spread, u))
-  assert low.dtype == jnp.bfloat16
+  low, injected = part(jnp.asarray(e, jnp.bfloat16), cut, functools.partial(spread, u))
+  assert injected is None and low.dtype == jnp.bfloat16
 
 
 def test_sum_adds_the_encoders_states():
   e, u = random(ROWS, LENGTH, 8), random(ROWS, LENGTH, 8, seed=1)
-  np.testing.assert_array_equal(build('combine', 'sum')(e, cut_of(), functools.partial(spread, u)), u + e)
+  y, injected = build('combine', 'sum')(e, cut_of(), functools.partial(spread, u))
+  np.testing.assert_array_equal(y, u + e)
+  assert injected is None
+
+
+def test_through_passes_both_on():
+  e, add = random(ROWS, LENGTH, 8), lambda layer, stream: stream
+  assert build('combine', 'through')(e, cut_of(), functools.partial(spread, add)) == (e, add)
 
 
 # One slot at a time
 
 
-@pytest.mark.parametrize('system', systems.SYSTEMS)
+SMALL = {'tfree_hat': 'tfree_hat(pool_heads=2,heads=2)'}  # systems whose default sizes are larger than SIZES
+# What no system has by default, or no two parts of it together
+MIXED = {
+  'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
+  'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
+  'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
+}
+
+
+def added_everywhere(y, inject):
+  """What a combination gives the decoder, as one array."""
+  return (
+    y
+    if inject is None
+    else jnp.concatenate([y, *(inject(layer, y) for layer in range(SIZES.blocks) if inject(layer, y) is not None)], -1)
+  )
+
+
+@pytest.mark.parametrize('system', [*systems.SYSTEMS, *MIXED])
 def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   """Every part of a published system, around a stage inside that looks at one chunk alone."""
-  chosen = systems.parse(system)
+  chosen = systems.parse(MIXED.get(system, SMALL.get(system, system)))
   boundary, pool, unpool, combine = (
     build(kind, chosen[kind].name) for kind in ('boundary', 'pool', 'unpool', 'combine')
   )
   rows, length = 4, 10
   rng = np.random.default_rng(0)
   e, data = random(rows, length, SIZES.width), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (rows, length))
+  words = rng.random((rows, length)) < 0.4
 
   @jax.jit
   def at_once(count_B):
     """(what comes out, the caches behind so many slots)."""
-    level = Level.of_bytes((jnp.arange(length) < count_B[:, None]).astype(jnp.int32), {'bytes': jnp.asarray(data)})
+    ids = (jnp.arange(length) < count_B[:, None]).astype(jnp.int32)
+    level = Level.of_bytes(ids, {'bytes': jnp.asarray(data), 'words': jnp.asarray(words)})
     cut = boundary(e, level, EVAL)
-    segments = level.cut(cut.emit)
+    segments = level.cut(cut.emit & ~((pool.reads == 'before') & (jnp.arange(length) == 0)))
+    cut = dataclasses.replace(cut, emit=segments.starts_BxC)
     z = jnp.tanh(pool(e, cut, segments))
-    y = combine(e, cut, functools.partial(unpool, z, cut, segments, level))
-    caches = boundary.after(e, cut, level), pool.after(e, cut, segments), unpool.after(z, cut, segments, level)
-    return (cut.emit, cut.p, y), caches
+    y = combine(e, cut, functools.partial(unpool, z, cut, segments))
+    caches = boundary.after(e, cut, level), pool.after(e, cut, segments), unpool.after(z, cut, segments)
+    return (cut.emit, cut.p, added_everywhere(*y)), caches
 
   @jax.jit
-  def step(e_BxD, byte_B, active_B, caches):
-    cut, of_boundary = boundary.step(e_BxD, {'bytes': byte_B}, active_B, caches[0])
-    g, of_pool = pool.step(e_BxD, cut, caches[1])
+  def step(e_BxD, byte_B, word_B, active_B, caches):
+    cut, of_boundary = boundary.step(e_BxD, {'bytes': byte_B, 'words': word_B}, active_B, caches[0])
+    g, starts_B, of_pool = pool.step(e_BxD, cut, active_B, caches[1])
+    cut = dataclasses.replace(cut, emit=starts_B)
     u, of_unpool = unpool.step(jnp.tanh(g), cut, caches[2])
-    return (cut.emit, cut.p, combine(e_BxD, cut, functools.partial(spread, u))), (of_boundary, of_pool, of_unpool)
+    y = added_everywhere(*combine(e_BxD, cut, functools.partial(spread, u)))
+    return (cut.emit, cut.p, y), (of_boundary, of_pool, of_unpool)
 
   expected = jax.device_get(at_once(np.full(rows, length))[0])
   count = np.array([0, 1, 3, 6])
@@ -326,10 +416,11 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   assert jax.tree.map(lambda x: (x.shape, x.dtype), caches) == jax.tree.map(lambda x: (x.shape, x.dtype), fresh)
   while (count < length).any():
     here, active = np.minimum(count, length - 1), (count < length) & (rng.random(rows) < 0.6)
-    (emit, p, y), caches = step(e[range(rows), here], data[range(rows), here], active, caches)
+    at = range(rows), here
+    (emit, p, y), caches = step(e[at], data[at], words[at], active, caches)
     assert not emit[~active].any()
     for found, wanted in zip((emit, p, y), expected, strict=True):
-      np.testing.assert_allclose(found[active], wanted[range(rows), here][active], atol=1e-5)
+      np.testing.assert_allclose(found[active], wanted[at][active], atol=1e-5)
     count = count + active
 
 
@@ -343,6 +434,7 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
     ('boundary', 'stride', 'stride(size=6)', {'size': 6}),
     ('boundary', 'stride(5)', 'stride(size=5)', {'size': 5}),
     ('boundary', ' stride ( size = 2147483647 ) ', 'stride(size=2147483647)', {'size': 2**31 - 1}),
+    ('boundary', 'mark(by=script)', 'mark(name=words,by=script)', {'name': 'words', 'by': 'script'}),
     ('pool', 'first(zeros)', 'first(widen=zeros)', {'widen': 'zeros'}),
     ('unpool', 'repeat', 'repeat(narrow=first)', {'narrow': 'first'}),
     ('combine', 'sum', 'sum', {}),
@@ -363,7 +455,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
 @pytest.mark.parametrize(
   'kind, spec, sentence',
   [
-    ('boundary', '', "boundary '' is not known: use one of cosine, space, stride"),
+    ('boundary', '', "boundary '' is not known: use one of cosine, mark, space, stride"),
     ('boundary', 'words', "boundary 'words' is not known"),
     ('boundary', 'stride:6', "boundary 'stride:6' is not known"),
     ('boundary', 'stride(', "boundary 'stride\\(' is not known"),
@@ -375,8 +467,8 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
     ('boundary', None, 'boundary None must be a specification such as'),
     ('boundary', 6, 'boundary 6 must be a specification'),
     ('pool', 'last', "pool 'last' is not known: use one of first"),
-    ('unpool', 'sum', "unpool 'sum' is not known: use one of ema, repeat, scatter"),
-    ('combine', 'ema', "combine 'ema' is not known: use one of ste, sum"),
+    ('unpool', 'sum', "unpool 'sum' is not known: use one of cross, ema, repeat, scatter"),
+    ('combine', 'ema', "combine 'ema' is not known: use one of ste, sum, through"),
     (
       'loss',
       'ratio(goal=3)',
@@ -396,8 +488,12 @@ def test_every_part_says_what_its_kind_has_to_say():
     for name, made in classes.items():
       assert isinstance(made.OPTIONS, dict) and made.__doc__, name
       if kind != 'loss':
-        assert made.flops(SIZES) >= 0
+        options = {**made.OPTIONS, **({'heads': 2} if 'heads' in made.OPTIONS else {})}
+        few, more = (made.flops(SIZES, 1.0, chunks, **options) for chunks in (0.25, 0.5))
+        assert 0 <= few <= more
   for boundary in KINDS['boundary'].values():
     assert boundary.lookahead == 0 and boundary.differentiable == boundary.learned
-    assert boundary.chunk_size(**boundary.OPTIONS) is None or not boundary.learned
+    assert boundary.emits in ('starts', 'ends')
+    options = {key: value or key for key, value in boundary.OPTIONS.items()}
+    assert boundary.chunk_size(**options) is None or not boundary.learned
   assert {pool.reads for pool in KINDS['pool'].values()} <= {'first', 'until', 'before'}

@@ -21,7 +21,7 @@ mask, ids, p = boundaries('drawn', rows=4, length=16)
 z, x, wide = normal(4, 6, 8), normal(4, 16, 8), normal(4, 16, 8)
 heads = lambda count, size: normal(4, 16, count, size)
 dt = np.abs(normal(4, 16, 2)) * 0.1
-route_of = lambda q, k: (lambda r: (r.p_BxL, r.selected_BxL))(route(q, k, ids))
+route_of = lambda q, k: route(q, k, ids)
 dechunk_of = lambda z, p, selected, residual: dechunk(z, p, mask, ids, selected, residual)
 ssd_of = lambda x, dt, a, b, c: ssd(x, dt, a, b, c, ids, 16)
 attention_of = lambda q, k, v: attention(q, k, v, ids, 7)

@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from kernels import aot, tpu_compiler
-from kernels.apart import compile_apart
 from kernels.cases import OPERATIONS, Case, program
+from kernels.in_subprocess import compile_case
 
 TPU = jax.sharding.AbstractDevice(device_kind='TPU v5 lite', num_cores=1, platform='tpu')
 problem = tpu_compiler.problem()
@@ -26,19 +26,19 @@ def test_an_operation_and_its_gradient_lower_for_a_tpu_without_its_compiler(oper
 @needs_compiler
 @pytest.mark.parametrize('operation', OPERATIONS)
 def test_an_operation_and_its_gradient_compile(operation):
-  ok, text = compile_apart('v5e:2x2', Case(operation, 256, 'bfloat16', True, batch=2, length=600, chunks=200))
+  ok, text = compile_case('v5e:2x2', Case(operation, 256, 'bfloat16', True, batch=2, length=600, chunks=200))
   assert ok, text
 
 
 @needs_compiler
 def test_rows_stay_on_their_chips():
-  ok, text = compile_apart('v5e:2x2', Case('dechunk', 256, 'float32', True, batch=4, length=600, chunks=200), devices=4)
+  ok, text = compile_case('v5e:2x2', Case('dechunk', 256, 'float32', True, batch=4, length=600, chunks=200), devices=4)
   assert ok, text
 
 
 @needs_compiler
 def test_an_unknown_topology_is_one_sentence():
-  ok, text = compile_apart('v9:2x2', Case('route', 256, 'float32', False))
+  ok, text = compile_case('v9:2x2', Case('route', 256, 'float32', False))
   assert not ok and "topology 'v9:2x2': libtpu says" in text and 'write one such as v4:2x2x1' in text
 
 

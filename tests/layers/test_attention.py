@@ -112,6 +112,26 @@ def test_llama_scaling_slows_long_waves_and_keeps_short_ones():
   assert {*np.round(plain / scaled, 3)} > {1.0, 8.0}
 
 
+@pytest.mark.parametrize(
+  ('values', 'sentence'),
+  [
+    ({'rope_type': 'yarn'}, r"here.rope_scaling {'rope_type': 'yarn'}: supported are none and llama3 with factor, low"),
+    ('llama3', "here.rope_scaling 'llama3': supported"),
+    ({'type': 'llama3', 'factor': 8.0}, 'supported are none and llama3 with factor, low_freq_factor, high_freq_factor'),
+    (
+      {**RotaryScaling(8.0, 1.0, 4.0, 8192).published(), 'factor': '8'},
+      "here.rope_scaling.factor '8' must be a number",
+    ),
+  ],
+)
+def test_published_scaling_is_read_or_refused_in_one_sentence(values, sentence):
+  scaling = RotaryScaling(8.0, 1.0, 4.0, 8192)
+  assert RotaryScaling.of_published(scaling.published()) == scaling
+  assert RotaryScaling.of_published(None) is RotaryScaling.of_published({'rope_type': 'default'}) is None
+  with pytest.raises(ValueError, match=sentence):
+    RotaryScaling.of_published(values, 'here.rope_scaling')
+
+
 FORMS = {
   'full': AttentionConfig(16, 2, 4),
   'window': AttentionConfig(16, 2, 4, 3),

@@ -33,14 +33,15 @@ PATTERNS = st.lists(SPECIAL | ANY, min_size=ROWS, max_size=ROWS).map(np.stack)
 
 @functools.partial(jax.jit, static_argnames='cuts')
 def both(ids, bytes_, patterns, with_starts, values, cuts):
-  """[(level, pattern on it, segments, values of the level inside at bytes)] from the outside in."""
+  """[(level, pattern on it, segments, their next_BxC, values of the level inside at bytes)] from the outside in."""
   level, result = Level.of_bytes(ids, {'bytes': bytes_, 'far': -jnp.arange(LENGTH) * jnp.ones_like(ids)}), []
   for pattern, (capacity, limit) in zip(patterns, cuts, strict=True):
     slots = level.segment_ids_BxC
     first = jnp.diff(slots, axis=1, prepend=0) != 0
     emit = (pattern[:, : slots.shape[1]] | (first & with_starts)) & level.valid
     segments = level.cut(emit, capacity, limit)
-    result.append((level, emit, segments, segments.inner.to_bytes(values[:, : segments.slot_BxM.shape[1]])))
+    at_bytes = segments.inner.to_bytes(values[:, : segments.slot_BxM.shape[1]])
+    result.append((level, emit, segments, segments.next_BxC, at_bytes))
     level = segments.inner
   return result
 
@@ -52,7 +53,7 @@ def test_cuts_equal_lists_of_chunks(ids, patterns, with_starts, cuts):
   values = random(ROWS, LENGTH)
   bytes_ = np.random.default_rng(0).integers(0, 256, ids.shape).astype(np.uint8)
   found = jax.device_get(both(ids, bytes_, patterns, with_starts, values, cuts))
-  for (level, emit, segments, at_bytes), (capacity, limit) in zip(found, cuts, strict=True):
+  for (level, emit, segments, next_BxC, at_bytes), (capacity, limit) in zip(found, cuts, strict=True):
     width = level.segment_ids_BxC.shape[1]
     capacity = width if capacity is None else capacity
     counts, dropped = [], 0
@@ -69,6 +70,10 @@ def test_cuts_equal_lists_of_chunks(ids, patterns, with_starts, cuts):
       own = [k >= 0 and valid[t] and level.segment_ids_BxC[row, starts[k]] == level.segment_ids_BxC[row, t]
              for t, k in enumerate(last)]  # fmt: skip
       np.testing.assert_array_equal(segments.index_BxC[row], np.where(own, last, -1))
+      later = {t: [k for k, start in enumerate(starts) if start > t][:1] for t in slots}
+      ids = level.segment_ids_BxC[row]
+      follows = [k[0] if k and valid[t] and ids[starts[k[0]]] == ids[t] else capacity for t, k in later.items()]
+      np.testing.assert_array_equal(next_BxC[row], follows)
       behind = last >= 0
       np.testing.assert_array_equal(segments.offset_BxC[row][behind], slots[behind] - starts[last[behind]])
       inner, rest = segments.inner, [0] * (capacity - len(starts))

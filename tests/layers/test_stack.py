@@ -126,7 +126,7 @@ def test_a_run_is_taken_apart_into_its_blocks(reference):
 
 def test_taken_apart_for_decoding_every_block_has_its_own_parameters_and_computes_the_same(reference):
   module, x, *_ = reference
-  separate = jax.jit(stack.apart)({'inner': module})['inner']
+  separate = jax.jit(stack.unstacked)({'inner': module})['inner']
   assert sum(leaf.size for leaf in jax.tree.leaves(separate)) == sum(leaf.size for leaf in jax.tree.leaves(module))
   assert [len(run) for run in separate.runs] == [2, 2] and module.runs[0].mixer.qkv.kernel[...].shape[0] == 2
   step = jax.jit(lambda module, x: module.step(x, jnp.ones(len(x), bool), module.init_cache(len(x), 4)))

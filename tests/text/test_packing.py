@@ -45,7 +45,8 @@ def check_rows(corpus, plan, seq_len):
   counts = [np.zeros(length + 2, int) for length in corpus.lengths]
   rows, pieces = rows_of(plan), plan.pieces(np.arange(len(plan)))
   batch = packing.materialise(corpus, pieces, len(plan), seq_len)
-  scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, len(plan), seq_len)
+  scored_BxL = packing.scored(pieces, len(plan), seq_len)
+  text_BxL, eos_BxL = batch.text_and_ends(scored_BxL)
   for row, pieces in enumerate(rows):
     expected, segment_ids, scored, is_bos, is_eos = [], [], [], [], []
     assert pieces
@@ -64,8 +65,9 @@ def check_rows(corpus, plan, seq_len):
     np.testing.assert_array_equal(batch.bytes[row], np.pad(expected, (0, seq_len - used)))
     np.testing.assert_array_equal(batch.segment_ids[row], np.pad(segment_ids, (0, seq_len - used)))
     np.testing.assert_array_equal(scored_BxL[row], np.pad(scored, (0, seq_len - used)))
-    np.testing.assert_array_equal(is_eos_BxL[row], np.pad(is_eos, (0, seq_len - used)))
     np.testing.assert_array_equal(batch.eos[row], np.pad(is_eos, (0, seq_len - used)))
+    np.testing.assert_array_equal(eos_BxL[row], np.pad(is_eos, (0, seq_len - used)))
+    np.testing.assert_array_equal(text_BxL[row], np.pad(np.greater(scored, is_eos), (0, seq_len - used)))
     np.testing.assert_array_equal(batch.bos[row], np.pad(is_bos, (0, seq_len - used)))
   for count in counts:
     np.testing.assert_array_equal(count, [0] + [1] * (len(count) - 1))
@@ -121,19 +123,19 @@ def test_raw_bytes_254_and_255_are_scored_and_are_not_an_eos():
   plan = packing.evaluation_rows(corpus.lengths, 8)
   pieces = plan.pieces(np.array([0]))
   batch = packing.materialise(corpus, pieces, 1, 8)
-  scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, 1, 8)
+  scored_BxL = packing.scored(pieces, 1, 8)
   np.testing.assert_array_equal(batch.bytes, [[254, 255, 254, 255, 255, 0, 0, 0]])
   np.testing.assert_array_equal(scored_BxL, [[0, 1, 1, 1, 1, 0, 0, 0]])
-  np.testing.assert_array_equal(is_eos_BxL, [[0, 0, 0, 0, 1, 0, 0, 0]])
+  np.testing.assert_array_equal(batch.eos, [[0, 0, 0, 0, 1, 0, 0, 0]])
 
 
 def test_rows_without_pieces_are_padding():
   corpus = MemoryCorpus([b'a'])
   pieces = packing.evaluation_rows(corpus.lengths, 4).pieces(np.array([0]))
   batch = packing.materialise(corpus, pieces, 3, 4)
-  scored_BxL, is_eos_BxL = packing.scoring(corpus, pieces, 3, 4)
+  scored_BxL = packing.scored(pieces, 3, 4)
   assert batch.segment_ids[0].any() and not batch.segment_ids[1:].any() and not batch.bytes[1:].any()
-  assert not scored_BxL[1:].any() and not is_eos_BxL[1:].any()
+  assert not scored_BxL[1:].any() and not batch.eos[1:].any()
 
 
 def test_epochs_and_seeds_differ_and_the_same_ones_are_equal():

@@ -183,7 +183,7 @@ def test_a_long_document_is_read_and_split_once_whatever_its_words(monkeypatch):
   for document in (tiny_subwords.TEXT * 4, b'x' * 5000):  # many words, and one that only the cap cuts
     pushed.clear()
     batches = rows_lib.evaluation_batches(MemoryCorpus([document]), marks=HAT, seq_len=16, batch_size=8)
-    starts = [rows.batch.marks['words'][rows.scored_BxL & ~rows.is_eos_BxL] for rows in batches]
+    starts = [rows.batch.marks['words'][rows.batch.text_and_ends(rows.scored_BxL)[0]] for rows in batches]
     begin = np.flatnonzero(np.concatenate(starts)).tolist()
     assert begin == [0, *words.parse('hat')(document)[:-1].tolist()]
     assert sum(pushed) < 4 * len(document)

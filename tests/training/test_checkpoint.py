@@ -193,15 +193,14 @@ def test_older_steps_go_only_when_a_newer_one_was_read_back(tmp_path, monkeypatc
   told = []
   written(tmp_path, 1, 2, 3, keep=1)
   assert checkpoint.all_steps(tmp_path) == [3]
-  wait = ocp.AsyncCheckpointer.wait_until_finished
+  finalize = ocp.StandardCheckpointHandler.finalize
 
-  def lose_a_shard(self):  # the disk says that all is written, and it is not
-    wait(self)
-    if (tmp_path / '4').is_dir():
-      damage_shards(tmp_path / '4')
+  def lose_a_shard(self, directory):  # the disk says that all is written, and it is not
+    finalize(self, directory)
+    damage_shards(pathlib.Path(directory).parent)
 
   with monkeypatch.context() as patch:
-    patch.setattr(ocp.AsyncCheckpointer, 'wait_until_finished', lose_a_shard)
+    patch.setattr(ocp.StandardCheckpointHandler, 'finalize', lose_a_shard)
     checkpoints = checkpoint.Checkpoints(tmp_path, 1, 0, told.append)
     with pytest.raises(OSError, match='the last checkpoint, of step 4, could not be written .*; step 3 is the newest'):
       checkpoints.finish(make_state(4), POSITION, None)

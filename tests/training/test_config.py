@@ -6,7 +6,14 @@ from training import config as config_lib
 def test_the_tree_becomes_dataclasses(make_config):
   config = config_lib.parse(make_config(seed=3))
   assert (config.seed, config.optimizer.schedule.name, config.optimizer.betas) == (3, 'wsd', (0.9, 0.95))
-  assert config.eval.seq_len == 0 and config.mesh.axes == ('data',)
+  assert config.eval.seq_len == 0 and config.mesh.shape == (-1,)
+
+
+def test_a_config_that_names_the_axes_of_the_mesh_is_read_without_them(make_config):
+  for shape, axes in (((-1,), ('data',)), ((1, -1, 1), ('data', 'fsdp', 'tensor'))):
+    named = make_config(**{'mesh.shape': shape, 'mesh.axes': axes})
+    assert config_lib.parse(named) == config_lib.parse(make_config(**{'mesh.shape': shape}))
+    assert config_lib.resolve(named)['mesh'] == {'shape': list(shape)}
 
 
 def test_an_unknown_key_is_named_in_full_with_the_nearest_valid_one(make_config):
@@ -41,7 +48,9 @@ def test_a_missing_key_is_named_in_full(make_config):
       'files:a/*.txt@all',
       "data.validation is '', the held-out part of each source, but 'files:a/*.txt@all'",
     ),
-    ('data.validation', ('a', 'a'), "data.validation must be '', a source of text or a list of different ones"),
+    ('data.validation', ('a', 'a'), "config key data.validation must be '', a source of text or a list of different"),
+    ('data.validation', ('a', ''), "config key data.validation must be '', a source of text or a list of different"),
+    ('data.validation', 0, "config key data.validation must be '', a source of text or a list of different"),
     ('optimizer.groups', {'a': {'multiplier': 0.1}}, 'missing config key optimizer.groups.a.pattern'),
     ('optimizer.groups', {'a': {'pattern': 'b('}}, "optimizer.groups.a.pattern 'b(' is not a regular expression"),
     (
@@ -52,6 +61,7 @@ def test_a_missing_key_is_named_in_full(make_config):
     ('optimizer.groups', {'a': {'pattern': 'b', 'steps': 1}}, 'unknown config key optimizer.groups.a.steps'),
     ('data', 'files:x', "config key data must be a branch with keys, got 'files:x'"),
     ('loss_weights.ratio', 'much', "loss_weights.ratio must be a finite number, got 'much'"),
+    ('mesh.axes', ('fsdp',), "mesh.axes ['fsdp']: mesh.shape gives devices along data, fsdp, tensor in this order"),
     ('model.width', object(), 'the config holds a value that JSON cannot save'),
   ],
 )

@@ -99,7 +99,6 @@ SET = {
   'loss_weights={}': {},
   'mesh.shape=4,8,2': [4, 8, 2],
   'mesh.shape=8': [8],
-  'mesh.axes=data,fsdp': ['data', 'fsdp'],
   'eval.seq_len=512': 512,
   'eval.batch_size=0x10': 16,
   'init_from=12': '12',

@@ -112,7 +112,7 @@ def test_a_step_that_its_run_removes_under_a_reader_is_not_called_damaged(action
 def test_readers_of_a_run_that_saves_and_removes_in_a_hurry_see_no_damage(stopped, tmp_path):
   workdir, ends, said = runs.copy_of(stopped, tmp_path), threading.Event(), []
   directory = workdir / 'checkpoints'
-  record = json.loads(reading.record_path(directory, 10).read_bytes())
+  record = json.loads(reading.record_path(directory / '10').read_bytes())
   del record['checksum']
 
   def save_and_remove():

@@ -259,10 +259,10 @@ def test_a_full_disk_harms_no_earlier_checkpoint_and_training_goes_on(
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(make_config, tmp_path, monkeypatch, capsys):
-  def no_space(self, step, **_):
+  async def no_space(self, directory, **_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(checkpoint.writing.ocp.AsyncCheckpointer, 'save', no_space)
+  monkeypatch.setattr(checkpoint.writing.ocp.StandardCheckpointHandler, 'async_save', no_space)
   with pytest.raises(OSError, match=r'the last checkpoint, of step 3, could not be written to .*; there is none'):
     training.train(make_config(num_steps=3), tmp_path)
   assert 'the checkpoint of step 3 could not be written' in capsys.readouterr().out

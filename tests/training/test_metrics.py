@@ -102,8 +102,7 @@ def test_utilization_counts_forward_and_backward_once():
 
 
 def test_lines_are_short():
-  line = summary_line(
-    5, 10, {'loss': 1.0, 'bpb': 2.0, 'learning_rate': 1e-3, 'bytes_per_chunk_0': 4.567, 'other': 1.0}, 3723
-  )
+  stages = ({'bytes_per_chunk': 4.567, 'fill': 0.5},)
+  line = summary_line(5, 10, {'loss': 1.0, 'bpb': 2.0, 'learning_rate': 1e-3, 'stages': stages, 'other': 1.0}, 3723)
   assert line == 'step 5/10  loss 1.0000  bpb 2.0000  lr 0.001  bytes_per_chunk_0 4.57  left 1:02:03'
   assert duration(61) == '1:01'

@@ -132,8 +132,8 @@ def test_one_process_goes_on_from_two(source, one, two, tmp_path, capsys):
 
 def test_four_processes_with_another_mesh_go_on_from_two(source, one, two, tmp_path):
   copy = halfway(two, tmp_path)
-  flags = ['--config.checkpoint.keep_latest=9', '--config.optimizer.ema=0.9', '--config.mesh.shape=(2,2)']
-  train_in_processes(source, copy, 4, *flags, "--config.mesh.axes=('data','fsdp')")
+  flags = ['--config.checkpoint.keep_latest=9', '--config.optimizer.ema=0.9', '--config.mesh.shape=2,2']
+  train_in_processes(source, copy, 4, *flags)
   assert_same_training(copy, one)
 
 
@@ -243,11 +243,17 @@ def test_slurm_tells_the_parts_of_a_run_and_one_process_is_alone(monkeypatch):
   job = {'JOB_ID': '4096', 'STEP_NODELIST': 'node[003,007]', 'NTASKS': '16', 'PROCID': '9', 'LOCALID': '1'}
   for name, value in job.items():
     monkeypatch.setenv(f'SLURM_{name}', value)
-  assert processes._parts(None, None, None, 1.0) == ('node003:61440', 16, 9, [1])
+  assert processes._parts(None, None, None, 1.0) == ('node003:61440', 16, 9)
   monkeypatch.setenv('SLURM_NTASKS', '1')
   monkeypatch.setenv('SLURM_PROCID', '0')
   with processes.taking_part():
     assert jax.process_count() == 1 and processes.all_agree(False) is False
+
+
+def test_several_processes_that_do_not_know_each_other_are_one_sentence(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(ValueError, match=r'^several processes train within `with training\.processes\.taking_part'):
+    processes.check_equal('the configs', {}, '')
 
 
 class Device:

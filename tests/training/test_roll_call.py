@@ -1,5 +1,6 @@
 """The roll call without JAX: its processes are threads here."""
 
+import concurrent.futures
 import queue
 import socket
 import threading
@@ -7,6 +8,7 @@ import time
 
 import pytest
 
+from training import roll_call
 from training.roll_call import RollCall
 
 
@@ -61,6 +63,19 @@ def test_all_get_the_address_of_jax_and_leave_together(address):
   for thread in threads:
     thread.join()
   assert ended.empty()
+
+
+def test_a_failure_of_one_is_told_to_all_when_all_have_come(address):
+  calls, _ = running(address, 3)
+
+  def gather(*failures):
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+      return set(pool.map(lambda one, failure: one.gather_failures(failure), calls, failures))
+
+  assert gather('', '', '') == {''}
+  assert gather('', 'disk full', '') == {'process 1: disk full'}
+  assert gather('no place', '', 'é' * roll_call.LONGEST_MESSAGE)  # what is too long is cut, not refused
+  assert gather('no place', '', 'disk full') == {'process 0: no place; process 2: disk full'}
 
 
 def test_process_numbers_that_disagree_are_told_to_both(address):
@@ -118,7 +133,7 @@ def test_strangers_at_the_port_are_turned_away(address):
 
 def test_a_killed_process_is_told_to_all_others_by_its_name(address):
   calls, ended = running(address, 3)
-  calls[1]._peers[0].socket.shutdown(socket.SHUT_RDWR)  # what the kernel does for a killed process
+  calls[1]._others[0].socket.shutdown(socket.SHUT_RDWR)  # what the kernel does for a killed process
   told = dict(ended.get()[:2] for _ in range(3))
   assert told[0] == told[2] and told[0].startswith('process 1 (pid ') and 'was lost: it was killed' in told[0]
 
@@ -126,9 +141,9 @@ def test_a_killed_process_is_told_to_all_others_by_its_name(address):
 def test_a_process_that_is_killed_while_it_waits_for_the_end_of_all_is_lost_too(address):
   calls, ended = running(address, 3)
   threading.Thread(target=calls[1].leave, daemon=True).start()
-  while not any(peer.leaving for peer in calls[0]._peers):
+  while not any(other.leaving for other in calls[0]._others):
     time.sleep(0.01)
-  calls[1]._peers[0].socket.shutdown(socket.SHUT_RDWR)
+  calls[1]._others[0].socket.shutdown(socket.SHUT_RDWR)
   told = dict(ended.get(timeout=60)[:2] for _ in range(3))
   assert told[0] == told[2] and told[0].startswith('process 1 (pid ') and 'was lost: it was killed' in told[0]
 

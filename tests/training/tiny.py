@@ -50,8 +50,8 @@ class Tiny(ByteModel):
       nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
     starts = batch.marks['words'] if 'words' in self.marks else batch.bytes == ord(' ')
     aux = jnp.mean(jnp.square(x))
-    metrics = {'bytes_per_chunk_0': jnp.float32(4.0), 'activity': aux}
-    return ModelOutput(nll, logits, (starts,), (starts * 1.0,), aux_losses={'ratio': aux}, metrics=metrics)
+    metrics, of_stage = {'activity': aux}, {'bytes_per_chunk': jnp.float32(4.0)}
+    return ModelOutput(nll, logits, (starts,), (starts * 1.0,), (), {'ratio': aux}, metrics, (of_stage,))
 
   @property
   def marks(self):
@@ -118,7 +118,7 @@ def get_config(source: str = 'python_docs') -> ml_collections.ConfigDict:
         'accumulate': 1,
         'ema': 0.0,
       },
-      'mesh': {'shape': (-1,), 'axes': ('data',)},
+      'mesh': {'shape': (-1,)},
       'checkpoint': {'every_steps': 5, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0},
       'eval': {'every_steps': 10, 'max_bytes': 2000},
       'log': {'every_steps': 1},

@@ -20,6 +20,8 @@ from training.checkpoint import array_store
 from training.state import COUNTERS, Flat, TrainState, flatten, rebuild
 
 METRIC = 'validation_bpb'
+RECORD = 'record'  # the directory of a step's JSON, beside those of its arrays
+UNFINISHED = '.orbax-checkpoint-tmp'  # suffix of a step that is being written, as Orbax's own tools know it
 REMOVED = '.removed'  # suffix of a step on its way out
 _REMOVED = 'removed: '  # before what a process tells of a step that is no longer there
 FREE_BYTES, BYTES_OF_A_BYTE = 100_000_000, 200  # an array may be as large as this and so many times the step's files
@@ -51,7 +53,7 @@ def half_written(directory: pathlib.Path) -> list[str]:
   """Names of what a killed run did not finish writing or removing; the next save clears it away."""
   if not directory.is_dir():
     return []
-  return sorted(path.name for pattern in ('*.orbax-checkpoint-tmp*', f'*{REMOVED}') for path in directory.glob(pattern))
+  return sorted(path.name for pattern in (f'*{UNFINISHED}*', f'*{REMOVED}') for path in directory.glob(pattern))
 
 
 def records(directory: pathlib.Path) -> dict[int, dict[str, Any]]:
@@ -102,7 +104,7 @@ def read_record(directory: pathlib.Path, step: int) -> dict[str, Any]:
   if not path.is_dir():
     raise RemovedCheckpoint(f'there is no checkpoint of step {step} in {directory} ({_have(directory)})')
   try:
-    record = json.loads(record_path(directory, step).read_bytes())
+    record = json.loads(record_path(path).read_bytes())
     # Earlier records have one digest for each item, and their own among them.
     seal = record['digests'].pop('record') if 'digests' in record else record.pop('checksum')
     whole = seal == _checksum(record) and record['step'] == step and _has_sums(record)
@@ -131,7 +133,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def rewrite_position(directory: pathlib.Path, step: int, position: Mapping[str, Any]) -> None:
   """Gives a saved step another position in the data: wholly or, if it is stopped, not at all."""
-  path, record = record_path(directory, step), read_record(directory, step) | {'position': dict(position)}
+  path, record = record_path(directory / str(step)), read_record(directory, step) | {'position': dict(position)}
   if 'digests' in record:
     record['digests']['record'] = _checksum(record)
   else:
@@ -141,9 +143,9 @@ def rewrite_position(directory: pathlib.Path, step: int, position: Mapping[str, 
   os.replace(partial, path)
 
 
-def record_path(directory: pathlib.Path, step: int) -> pathlib.Path:
-  """The JSON file of a step's record."""
-  return directory / str(step) / 'record' / 'metadata'
+def record_path(path: pathlib.Path) -> pathlib.Path:
+  """The JSON file of the record of a step in a directory of its own."""
+  return path / RECORD / 'metadata'
 
 
 def restore(

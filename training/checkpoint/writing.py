@@ -1,22 +1,23 @@
 """The checkpoints that a run writes, keeps and goes on from."""
 
+import asyncio
+import concurrent.futures
 import contextlib
+import json
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from training import processes
 from training.checkpoint import array_store, reading
-from training.checkpoint.peers import Peers
 from training.checkpoint.reading import METRIC, DamagedCheckpoint, all_steps, half_written
-from training.state import COUNTERS, TrainState
-
-_FOR_EVER = 10**9  # seconds. Orbax's time-outs go by a clock that may jump; what hangs is the roll call's to notice.
+from training.state import COUNTERS, Flat, TrainState
 
 
 class Checkpoints:
@@ -27,8 +28,6 @@ class Checkpoints:
   def __init__(self, directory: pathlib.Path, keep_latest: int, keep_best: int, report: Callable[[str], None]):
     """report: takes one sentence for the user, where something went wrong that training survives."""
     self._directory, self._keep, self._report = directory.absolute(), (keep_latest, keep_best), report
-    self._writer: ocp.AsyncCheckpointer | None = None
-    self._peers = Peers()
     self._saved: int | None = None  # the newest step that was handed to the writer and has not failed
     self._thread: threading.Thread | None = None  # waits for the step being written, and checks it
     self._error: Exception | None = None  # what came of that
@@ -84,18 +83,15 @@ class Checkpoints:
       'position': dict(position),
       'checksums': {name: array_store.checksums(flat) for name, flat in items.items()},
     }
-    arguments = {name: ocp.args.StandardSave(flat) for name, flat in items.items()}
-    arguments['record'] = ocp.args.JsonSave(reading.sealed(record))
-    self._saved, self._error = step, None
+    self._saved, self._error, writes = step, None, []
+    handlers = {name: ocp.StandardCheckpointHandler() for name in items}
     try:
-      self._open()
-      self._peers.begin()
-      self._writer.save(self._directory / str(step), args=ocp.args.Composite(**arguments))
+      self._make_directories(step, [*items, reading.RECORD])
+      writes = _start_writes(handlers, items, self._unfinished(step))
     except Exception as error:  # whatever prevents a save must not end the training
-      if self._writer is not None and jax.process_count() > 1:
-        raise  # the others are in the middle of it and would wait for ever
       self._error = error
-    self._thread = threading.Thread(target=self._settle, args=(step,), name='checkpoint', daemon=True)
+    arguments = (step, handlers, writes, reading.sealed(record))
+    self._thread = threading.Thread(target=self._settle, args=arguments, name='checkpoint', daemon=True)
     self._thread.start()
 
   def poll(self) -> None:
@@ -119,7 +115,6 @@ class Checkpoints:
       f'the checkpoint of step {step} could not be written to {self._directory} ({reasons[0]}); earlier ones are '
       'untouched, and the next one is tried when it is due'
     )
-    self._close_writer()  # a fresh one knows nothing of the failure
     if processes.is_main():
       self._clear()  # a full disk needs the space
     return False
@@ -136,30 +131,35 @@ class Checkpoints:
       )
 
   def close(self) -> None:
-    """Waits for the save under way and lets the writer go; of several processes one may come here alone, by an error,
-    and waits for nothing.
-    """
-    if self._thread is not None and jax.process_count() > 1:
-      return
-    self.wait()
-    self._close_writer()
+    """Waits for the save under way. Of several processes one may come here alone, by an error: none waits."""
+    if jax.process_count() == 1:
+      self.wait()
 
-  def _settle(self, step: int) -> None:
-    """In a thread: waits until a step is written. Then the first process reads it back, and removes what it replaces:
-    however a disk lies, there is always a step that was seen to be whole.
+  def _settle(self, step: int, handlers: Mapping, writes: Iterable[ocp.future.Future], record: Mapping) -> None:
+    """In a thread: waits until all processes have written their part, well or badly. If all did well, the first gives
+    the step its name, reads it back, and removes what it replaces: however a disk lies, there is always a step that was
+    seen to be whole.
     """
+    own = [self._error, *map(_error_of, writes)]  # all of them: nobody writes any more when a failure is told
+    failed = next(filter(None, own), None)
     try:
-      if self._error is None:
-        self._writer.wait_until_finished()
-        if processes.is_main():
-          if found := reading.damage(self._directory, step):
-            aside = _set_aside(self._directory / str(step))
-            raise DamagedCheckpoint(f'it does not read back, {found[0]}, and was moved to {aside.name}')
-          self._remove_old(step)
+      if failures := processes.gather_failures('' if failed is None else reading.reason(failed)):
+        raise failed or OSError(failures)
+      if processes.is_main():
+        self._finish_step(step, handlers, record)
     except Exception as error:
       self._error = error
-      with contextlib.suppress(Exception):  # without its coordinator a run ends anyway
-        self._peers.fail(reading.reason(error))
+
+  def _finish_step(self, step: int, handlers: Mapping, record: Mapping[str, Any]) -> None:
+    unfinished = self._unfinished(step)
+    for name, handler in handlers.items():
+      handler.finalize(epath.Path(unfinished / name))
+    reading.record_path(unfinished).write_text(json.dumps(record))
+    unfinished.rename(self._directory / str(step))
+    if found := reading.damage(self._directory, step):
+      aside = _set_aside(self._directory / str(step))
+      raise DamagedCheckpoint(f'it does not read back, {found[0]}, and was moved to {aside.name}')
+    self._remove_old(step)
 
   def _remove_old(self, newest: int) -> None:
     latest, best = self._keep
@@ -172,31 +172,46 @@ class Checkpoints:
         with contextlib.suppress(OSError):  # what cannot be removed now may go after the next save
           _remove(self._directory / str(step))
 
-  def _open(self) -> None:
+  def _make_directories(self, step: int, names: Iterable[str]) -> None:
     """In all processes or, with an OSError, in none."""
-    if self._writer is not None:
-      return
     problem = ''
     if processes.is_main():
       try:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._clear()
+        for name in names:
+          (self._unfinished(step) / name).mkdir(parents=True)
       except OSError as error:
         problem = reading.reason(error)
-      self._clear()
     if problems := reading.from_all(problem):
       raise OSError(problems[0])
-    options = ocp.AsyncOptions(timeout_secs=_FOR_EVER, barrier_sync_fn=self._peers.meet)
-    self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
 
-  def _close_writer(self) -> None:
-    writer, self._writer = self._writer, None
-    if writer is not None:
-      with contextlib.suppress(Exception):  # a failure that was reported, once more
-        writer.close()
+  def _unfinished(self, step: int) -> pathlib.Path:
+    return self._directory / f'{step}{reading.UNFINISHED}'
 
   def _clear(self) -> None:
     for name in half_written(self._directory):
       shutil.rmtree(self._directory / name, ignore_errors=True)
+
+
+def _start_writes(
+  handlers: Mapping[str, ocp.StandardCheckpointHandler], items: Mapping[str, Flat], directory: pathlib.Path
+) -> list[ocp.future.Future]:
+  """Copies the arrays of all items to the host; each is then written to the directory of its name, in threads."""
+
+  async def start():
+    arguments = {name: ocp.args.StandardSave(flat) for name, flat in items.items()}
+    starts = [handlers[name].async_save(epath.Path(directory / name), args=arguments[name]) for name in items]
+    return await asyncio.gather(*starts)
+
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:  # the thread of a notebook has an event loop already
+    return [write for writes in pool.submit(asyncio.run, start()).result() for write in writes]
+
+
+def _error_of(write: ocp.future.Future) -> Exception | None:
+  try:
+    return write.result()
+  except Exception as error:
+    return error
 
 
 def roll_back(directory: pathlib.Path, failed_step: int, batch_size: int, allowed: int) -> str | None:

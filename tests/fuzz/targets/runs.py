@@ -69,7 +69,7 @@ def _make_checkpoints(rng: random.Random, seeds: pathlib.Path, case: pathlib.Pat
   files = [path for path in sorted((directory / workdir.CHECKPOINTS).rglob('*')) if path.is_file()]
   for path in rng.sample(files, rng.randint(1, 3)):
     if (
-      path == reading.record_path(directory / workdir.CHECKPOINTS, int(path.relative_to(directory).parts[1]))
+      path == reading.record_path(directory / workdir.CHECKPOINTS / path.relative_to(directory).parts[1])
       and rng.random() < 0.8
     ):
       record = json.loads(path.read_bytes())

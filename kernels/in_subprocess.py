@@ -7,7 +7,7 @@ import sys
 from kernels import cases
 
 
-def compile_apart(target: str, case: cases.Case, devices: int = 1) -> tuple[bool, str]:
+def compile_case(target: str, case: cases.Case, devices: int = 1) -> tuple[bool, str]:
   """Compiles one case for the first devices of a target: (whether it worked, what to print)."""
   one = json.dumps([target, vars(case), devices])
   done = subprocess.run([sys.executable, '-m', 'kernels.compile', f'--one={one}'], capture_output=True, text=True)

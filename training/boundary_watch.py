@@ -1,6 +1,6 @@
 """Whether the boundaries that a model learns go where its ratio loss pulls them, and what to do where they do not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training import config as config_lib
@@ -13,7 +13,7 @@ FAR, PROGRESS = 0.5, 0.05
 
 
 class BoundaryWatch:
-  """Watches the metrics `boundary_rate_N` of the stages that have a target.
+  """Watches the metric `boundary_rate` of the stages that have a target.
 
   The first verdict comes with the second window after the learning rate's warm-up, since routers swing at first: an
   H-Net that ends at its target may begin with a tenth of it and be at twice it a hundred steps later. A stage is
@@ -28,13 +28,13 @@ class BoundaryWatch:
     self._before: dict[int, float] = {}  # distance from the target in the window before
     self._said: dict[int, str] = {}
 
-  def look(self, step: int, values: Mapping[str, float]) -> list[str]:
-    """Sentences for the user after a step with these metrics."""
+  def look(self, step: int, stages: Sequence[Mapping[str, float]]) -> list[str]:
+    """Sentences for the user after a step with these metrics of its stages, outermost first."""
     sentences = []
     for index, target in self._targets.items():
-      if step <= self._first or (rate := values.get(f'boundary_rate_{index}')) is None:
+      if step <= self._first:
         continue
-      self._rates[index].append(rate)
+      self._rates[index].append(stages[index]['boundary_rate'])
       if len(self._rates[index]) == WINDOW:
         mean, self._rates[index] = sum(self._rates[index]) / WINDOW, []
         goal = 1.0 / float(target(step / self._settings.num_steps))

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from hnet.parts.losses import TargetSchedule
-from training import boundaries, description
+from training import boundary_watch, description
 from training import config as config_lib
 from training.state import flatten
 
@@ -20,12 +20,12 @@ BRANCH = {
 def watch(make_config, weight=0.03, **branch):
   config = make_config(num_steps=1000, loss_weights={'ratio': weight}, model=BRANCH | branch)
   settings = config_lib.parse(config)
-  return boundaries.BoundaryWatch(settings, description.abstract_model(settings.model))
+  return boundary_watch.BoundaryWatch(settings, description.abstract_model(settings.model))
 
 
 def told(watch, rates):
   """Every sentence of a run that has these rates, one a step."""
-  return [said for step, rate in enumerate(rates, 1) for said in watch.look(step, {'boundary_rate_0': rate})]
+  return [said for step, rate in enumerate(rates, 1) for said in watch.look(step, [{'boundary_rate': rate}])]
 
 
 def test_a_router_that_swings_and_settles_is_not_reported(make_config):
