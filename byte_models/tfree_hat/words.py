@@ -18,7 +18,7 @@ from layers.chunks import Level, Segments
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Words(Segments):
+class WordSegments(Segments):
   """The bytes of rows cut into words. delivered_BxL: the word whose vector each byte gets, 0 in padding."""
 
   delivered_BxL: Array
@@ -26,7 +26,7 @@ class Words(Segments):
 
 def locate(
   bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, delivery: str, capacity: int | None = None
-) -> Words:
+) -> WordSegments:
   """Words from where they begin, at most `capacity` of a row; the first position of a document always begins one."""
   level = Level.of_bytes(segment_ids_BxL, {})
   first_BxL = segments.starts(segment_ids_BxL)
@@ -37,7 +37,7 @@ def locate(
     # Where a document begins is no secret: an unfinished character there gets what its document begins with.
     back_BxL = jnp.minimum(back_BxL, segments.positions(segment_ids_BxL))
     delivered_BxL = jnp.select([back_BxL == k for k in range(4)], [_before(delivered_BxL, k) for k in range(4)])
-  return Words(**vars(cut), delivered_BxL=delivered_BxL)
+  return WordSegments(**vars(cut), delivered_BxL=delivered_BxL)
 
 
 def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
