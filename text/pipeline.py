@@ -1,6 +1,7 @@
 """Training batches without end, in an order that depends on (corpus, seq_len, seed) alone."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -55,12 +56,15 @@ def pipeline(
     raise ValueError(f'host={host} must be from 0 to hosts - 1 = {hosts - 1}')
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
+  marks = dict(marks or {})
+  marks_lib.parse(marks)  # what is wrong with them is an error here, not in a worker
   mixture = source if isinstance(source, Mixture) else Mixture([source])
   # What each worker reads; deleted with the iterator.
   notes = tempfile.NamedTemporaryFile(prefix='reading-') if workers else None  # noqa: SIM115
   mixture = copy.copy(mixture)
   mixture.corpora = tuple(_Noted(corpus, index, notes and notes.name) for index, corpus in enumerate(mixture.corpora))
-  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, dict(marks or {}))
+  rows, share = MixedRows(mixture, seq_len, seed), batch_size // hosts  # what cannot be packed is an error here
+  batches = _HostBatches(rows, start_row + host * share, share, batch_size, marks)
 
   import grain  # here, so that models and evaluation can import text without it
 
@@ -156,29 +160,18 @@ def _begin_worker(worker: int, workers: int) -> None:
   threading.Thread(target=watch, daemon=True).start()
 
 
+@dataclasses.dataclass(frozen=True)
 class _HostBatches:
-  """Random access to one host's share of the k-th global batch."""
+  """Random access to one host's share of the k-th global batch: `share` rows from first_row + k * batch_size on."""
 
-  def __init__(
-    self,
-    mixture: Mixture,
-    batch_size: int,
-    seq_len: int,
-    seed: int,
-    start_row: int,
-    host: int,
-    hosts: int,
-    marks: Mapping[str, str],
-  ):
-    marks_lib.parse(marks)  # what is wrong with them is an error here, not in a worker
-    self._marks = marks
-    self._batch_size = batch_size
-    self._share = batch_size // hosts
-    self._first_row = start_row + host * self._share
-    self._rows = MixedRows(mixture, seq_len, seed)  # what cannot be packed is an error here, not in a thread
+  rows: MixedRows
+  first_row: int
+  share: int
+  batch_size: int
+  marks: Mapping[str, str]
 
   def __len__(self) -> int:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    return self._rows.batch(self._first_row + index * self._batch_size, self._share, self._marks)
+    return self.rows.batch(self.first_row + index * self.batch_size, self.share, self.marks)

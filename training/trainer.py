@@ -99,18 +99,7 @@ class Trainer:
     does not divide, and for devices that it leaves idle.
     """
     settings = self.settings
-    step = make_step(
-      self.model,
-      self.optimizer,
-      self.mesh,
-      capacities=capacities,
-      seed=settings.seed,
-      num_steps=settings.num_steps,
-      loss_weights=settings.loss_weights,
-      accumulate=settings.optimizer.accumulate,
-      ema=settings.optimizer.ema,
-      skip_norm=settings.optimizer.skip_norm,
-    )
+    step = make_step(settings, self.model, self.optimizer, self.mesh, capacities)
     places = sharding.shardings(state, self.mesh)
     here, everywhere = (NamedSharding(self.mesh, spec) for spec in (sharding.batch_spec(self.mesh), PartitionSpec()))
     jitted = jax.jit(

@@ -88,15 +88,7 @@ def test_small_configurations_have_a_step(name):
   state = trainer.abstract_state()
   settings = trainer.settings
   capacities = capacity.stated(trainer.model, settings.seq_len)
-  step = make_step(
-    trainer.model,
-    trainer.optimizer,
-    trainer.mesh,
-    capacities=capacities,
-    seed=0,
-    num_steps=2,
-    loss_weights=settings.loss_weights,
-  )
+  step = make_step(settings, trainer.model, trainer.optimizer, trainer.mesh, capacities)
   after, metrics, needed = jax.eval_shape(step, state, trainer.abstract_batch())
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
   assert metrics['loss'].shape == () and needed.shape == (len(capacities),)

@@ -29,11 +29,7 @@ def take_steps(config, batch, num_steps, start=lambda state: state):
     return state.create(params, optimizer.init, ema=settings.optimizer.ema > 0)
 
   mesh = sharding.make_mesh(settings)
-  options = dict(
-    loss_weights=settings.loss_weights, accumulate=settings.optimizer.accumulate, ema=settings.optimizer.ema
-  )
-  options['skip_norm'] = settings.optimizer.skip_norm
-  step = jax.jit(make_step(model, optimizer, mesh, capacities=(), seed=0, num_steps=settings.num_steps, **options))
+  step = jax.jit(make_step(settings, model, optimizer, mesh, ()))
   taken = []
   with jax.set_mesh(mesh):
     train_state = start(jax.jit(create)())
