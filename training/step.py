@@ -35,8 +35,9 @@ def make_step(
 
   Loss: sum of nll over the global batch / its scored positions, over all micro-batches alike, plus each auxiliary
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
-  counted; the step counts. So is one whose gradient norm is above optimizer.skip_norm times the geometric mean of those before
-  it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS aside)
+  counted; the step counts. So is one whose gradient norm is above optimizer.skip_norm times the geometric mean of those
+  before it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS
+  aside)
   and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
   that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
   per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of mappings
