@@ -2,7 +2,8 @@
 
 --config.KEY=VALUE changes any key of the experiment (training/config_flag.py).
 
-The same command goes on where a stopped run ended. --describe [--json] prints parameters and FLOPs per byte instead.
+The same command goes on where a stopped run ended. --describe [--json] prints parameters and FLOPs per byte instead,
+--describe --verbose every key of the experiment and its value too.
 On several machines, or with several processes on one, it is the same command in each: on TPU pods, under Slurm, Open
 MPI and Kubernetes as it is, elsewhere with --coordinator_address, --num_processes and --process_id (docs/scale.md).
 It ends with code 0 when the model is trained, 1 and one sentence where the user can mend something, 128 + n after
@@ -27,12 +28,14 @@ from absl import flags
 import training
 from text import paths
 from training import command_line, compile_for, config_flag, description, processes
+from training import config as config_lib
 
 config_flag.define('The experiment, such as configs/quickstart.py.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory for checkpoints and metrics; a run goes on where it has some.'
 )
 _DESCRIBE = flags.DEFINE_bool('describe', False, 'Print parameters and FLOPs per byte by component, and end.')
+_VERBOSE = flags.DEFINE_bool('verbose', False, 'With --describe: every key of the experiment and its value, too.')
 _JSON = flags.DEFINE_bool('json', False, 'With --describe or --compile_for: as JSON.')
 _COMPILE_FOR = flags.DEFINE_string(
   'compile_for', None, 'Compile the step for absent devices, such as v5p:4x4x4 or h100:8, report its memory, and end.'
@@ -60,7 +63,7 @@ def main(_: list[str]) -> int | None:
   if config is None:
     raise ValueError('--config is missing: name an experiment, such as --config=configs/quickstart.py')
   if _DESCRIBE.value:
-    found = training.describe(config)
+    found = training.describe(config) | ({'config': config_lib.resolve(config)} if _VERBOSE.value else {})
     print(json.dumps(found, indent=2) if _JSON.value else description.table(found))
   elif _COMPILE_FOR.value is not None:
     quiet = (lambda _: None) if _JSON.value else print

@@ -19,16 +19,19 @@ from layers.paths import flatten
 from layers.stack import Backbone
 
 __all__ = [
-  'EVAL', 'Context', 'Family', 'Model', 'ModelOutput', 'Official', 'backbone', 'build', 'families', 'from_pretrained',
-  'graft', 'official', 'official_family', 'parse', 'resize',
+  'EVAL', 'Context', 'Family', 'Model', 'ModelOutput', 'Official', 'backbone', 'build', 'complete', 'families',
+  'from_pretrained', 'graft', 'official', 'official_family', 'parse', 'resize',
 ]  # fmt: skip
 
 
 class Family(Protocol):
   """What a family's module offers."""
 
+  def complete(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+    """A `model` branch with the keys that it leaves out, whatever the others hold."""
+
   def parse(self, branch: Mapping[str, Any]) -> Any:
-    """The frozen config of a `model` branch, with its family's name; ValueError with one sentence."""
+    """The frozen config of a branch, complete or not, with its family's name; ValueError with one sentence."""
 
   def build(self, config: Any, *, rngs: nnx.Rngs) -> Model:
     """A freshly initialised model."""
@@ -63,6 +66,14 @@ official: dict[str, str | Official] = {
   'hnet': 'hnet.official',
   'tfree_hat': 'byte_models.tfree_hat.official',
 }
+
+
+def complete(branch: Any) -> Any:
+  """A `model` branch with every key of its family, those that it leaves out at their defaults; what is no branch of a
+  known family stays as it is, for `parse` to refuse.
+  """
+  name = branch.get('family') if isinstance(branch, Mapping) else None
+  return _family(name).complete(branch) if isinstance(name, str) and name in families else branch
 
 
 def parse(branch: Mapping[str, Any]) -> Any:

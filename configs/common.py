@@ -4,37 +4,22 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from training import config as config_lib
+
 
 def training(*, num_steps: int, batch_size: int, seq_len: int, learning_rate: float) -> ml_collections.ConfigDict:
-  """Every branch but `model`, with the values that most experiments keep."""
-  config = ml_collections.ConfigDict()
-  config.seed = 0
-  config.num_steps = num_steps
-  config.batch_size = batch_size
-  config.seq_len = seq_len
-  config.init_from = ''
-  config.loss_weights = {'ratio': 0.03}  # the paper's alpha
-  config.data = {'source': 'python_docs', 'validation': 'python_docs', 'workers': 0, 'prefetch': 8}
-  config.optimizer = {
-    'name': 'adamw',
-    'learning_rate': learning_rate,
-    'schedule': {'name': 'wsd', 'warmup': 0.1, 'decay': 0.2, 'final': 0.0},
-    # The paper names AdamW and no more; these are the customary values of the Mamba line.
-    'weight_decay': 0.1,
-    'decay_exempt': 'default',
-    'betas': (0.9, 0.95),
-    'eps': 1e-8,
-    'clip_norm': 1.0,
-    'skip_norm': 0.0,
-    'lr_multipliers': None,
-    'accumulate': 1,
-    'ema': 0.0,
-  }
-  config.mesh = {'shape': (-1, 1, 1)}
-  config.checkpoint = {'every_steps': 100, 'keep_latest': 2, 'keep_best': 1, 'rollbacks': 0}
-  config.eval = {'every_steps': 200, 'max_bytes': 50_000}
-  config.log = {'every_steps': 10}
-  return config
+  """Every branch but `model`: Python's documentation, and the defaults of training/config.py."""
+  return ml_collections.ConfigDict(
+    config_lib.whole(
+      {
+        'num_steps': num_steps,
+        'batch_size': batch_size,
+        'seq_len': seq_len,
+        'data': {'source': 'python_docs', 'validation': 'python_docs'},
+        'optimizer': {'learning_rate': learning_rate},
+      }
+    )
+  )
 
 
 def released(
@@ -62,7 +47,6 @@ def released(
     'arch_layout': arch_layout,
     'd_model': tuple(d_model),
     'd_intermediate': tuple(d_intermediate),
-    'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2},
     'attn_cfg': {
       'num_heads': (16,) * len(d_model),
       'rotary_emb_dim': tuple(rotary_emb_dim),

@@ -17,7 +17,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'arch_layout': ('m2', ('T1m1', ('T4',), 'm1T1'), 'm2'),
     'd_model': (128, 192, 256),
     'd_intermediate': (0, 512, 768),
-    'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 64, 'expand': 2},
+    'ssm_cfg': {'d_state': 64},
     'attn_cfg': {'num_heads': (2, 3, 4), 'rotary_emb_dim': (32, 32, 32), 'window_size': (127, 127, -1)},
     'ratio_targets': (3.0, {'start': 1.5, 'end': 3.0, 'until': 0.3}),
   }

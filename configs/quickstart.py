@@ -20,7 +20,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'arch_layout': ('m2', ('T2',), 'm2'),
     'd_model': (128, 256),
     'd_intermediate': (0, 768),
-    'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 64, 'expand': 2},
+    'ssm_cfg': {'d_state': 64},
     'attn_cfg': {'num_heads': (4, 4), 'rotary_emb_dim': (16, 32), 'window_size': (-1, -1)},
     'ratio_targets': (5.0,),
   }

@@ -16,7 +16,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'arch_layout': ('m5',),
     'd_model': (160,),
     'd_intermediate': (0,),
-    'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 64, 'expand': 2},
+    'ssm_cfg': {'d_state': 64},
     'attn_cfg': {'num_heads': (4,), 'rotary_emb_dim': (32,), 'window_size': (-1,)},
   }
   return config

@@ -5,12 +5,14 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.config import MLP_MULTIPLE, HNetConfig, resize
+from hnet.config import MLP_MULTIPLE, HNetConfig, complete, resize
 from hnet.model import HNet
 from hnet.official import from_pretrained, save_pretrained
 from layers.stack import Backbone
 
-__all__ = ['HNet', 'HNetConfig', 'backbone', 'build', 'from_pretrained', 'parse', 'resize', 'save_pretrained']
+__all__ = [
+  'HNet', 'HNetConfig', 'backbone', 'build', 'complete', 'from_pretrained', 'parse', 'resize', 'save_pretrained',
+]  # fmt: skip
 
 
 def parse(branch: Mapping[str, Any]) -> HNetConfig:

@@ -18,8 +18,6 @@ from layers.stack import StackConfig, height, parse_layout
 from text import marks
 
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
-_SSM = {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2}
-_ATTENTION = ('num_heads', 'rotary_emb_dim', 'window_size')
 MLP_MULTIPLE = 128  # to which the official code rounds widths of MLPs up
 
 
@@ -108,12 +106,14 @@ def resize(
   return branch
 
 
-_OPTIONAL = {
+_REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
+_DEFAULTS = {
   'family': 'hnet',
+  **dict.fromkeys(_REQUIRED),
   'vocab_size': 256,
   'tie_embeddings': False,
-  'ssm_cfg': {},
-  'attn_cfg': {},
+  'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2},
+  'attn_cfg': {'num_heads': None, 'rotary_emb_dim': None, 'window_size': None},  # needed where there is attention
   'chunking': 'hnet',
   'post_norm': True,
   'ratio_targets': None,
@@ -125,10 +125,15 @@ _OPTIONAL = {
   'scan_layers': False,
   'ssd_tile': 64,
 }
+_SSM, _ATTENTION = tuple(_DEFAULTS['ssm_cfg']), tuple(_DEFAULTS['attn_cfg'])
 _MOST_STAGES = 16
-_REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
 _ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
 _MOVED = ('boundary', 'unpool', 'combine', 'widen')
+
+
+def complete(branch: Mapping[str, Any]) -> dict[str, Any]:
+  """The branch with all keys: one that it leaves out has its default, or None; what it holds is not looked at."""
+  return checks.filled(branch, _DEFAULTS)
 
 
 def _parse(branch: dict[str, Any]) -> HNetConfig:
@@ -143,18 +148,18 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
         'model.ladder is gone: leave it out, room for chunks follows the text; fractions that ended below 1 are '
         'model.fixed_capacity now, a share of the bytes for each stage that cuts.'
       )
-  checks.known(branch, (*_REQUIRED, *_OPTIONAL), 'model')
+  values = complete(checks.known(branch, _DEFAULTS, 'model'))
   for key in _REQUIRED:
-    if key not in branch:
+    if values[key] is None:
       raise ValueError(f'model.{key} is missing; an H-Net needs {", ".join(_REQUIRED)}.')
-  values = {**_OPTIONAL, **branch}
   if values['vocab_size'] != 256:
-    raise ValueError(f'vocab_size {values["vocab_size"]}: an H-Net reads bytes, so it is 256.')
+    raise ValueError(f'vocab_size {values["vocab_size"]!r}: an H-Net reads bytes, so it is 256.')
   checks.one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
   layouts = _layout_stacks(values['arch_layout'])
   widths = _widths(values['d_model'], len(layouts))
   mlp_widths = _mlp_widths(values['d_intermediate'], widths)
-  ssm = {**_SSM, **checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')}
+  ssm = checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')
+  checks.integer(ssm['chunk_size'], 'ssm_cfg.chunk_size', 1)  # of the authors' kernel; ours has ssd_tile
   attention = _attention(values['attn_cfg'], layouts)
   stack = functools.partial(_stack, values, ssm, attention, widths, mlp_widths)
   stages = _stages(values, layouts, widths, stack)
@@ -178,7 +183,7 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
   cuts = len(layouts) - 1
   if not cuts:
     for key in _ONLY_WITH_CHUNKS:
-      if values[key] != _OPTIONAL[key]:
+      if values[key] != _DEFAULTS[key]:
         raise ValueError(
           f'model.{key} {values[key]!r}: with the single stage {values["arch_layout"]!r} nothing is cut.'
         )
@@ -237,9 +242,9 @@ def _attention(values: Any, layouts: list[tuple[str, ...]]) -> dict[str, Any]:
   attention = checks.known(values, _ATTENTION, 'model.attn_cfg')
   attends = any(kind in 'tT' for of_stage in layouts for layout in of_stage for kind, _ in parse_layout(layout))
   for key in _ATTENTION:
-    if not attends:
-      attention.setdefault(key, -1 if key == 'window_size' else 0)
-    if key not in attention:
+    if attention[key] is None and not attends:
+      attention[key] = -1 if key == 'window_size' else 0
+    if attention[key] is None:
       raise ValueError(f'model.attn_cfg.{key} is missing: one value for each stage, or one for all.')
   return attention
 
@@ -327,7 +332,7 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
 def _target(value: Any, default: float) -> dict[str, Any]:
   if not isinstance(value, Mapping):
     return {'target': default if value is None else checks.number(value, 'ratio_targets')}
-  checks.known(value, ('start', 'end', 'until'), 'ratio_targets')
+  checks.known(value, ('start', 'end', 'until'), 'model.ratio_targets')
   if 'start' not in value or 'end' not in value:
     raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
   numbers = {key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()}

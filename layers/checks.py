@@ -1,6 +1,7 @@
 """Checks of values from a configuration: each returns the value, or raises ValueError with one sentence."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 DEEPEST = 64  # levels; a layout has at most 16 stages inside each other
@@ -39,14 +40,29 @@ def one_of(value: Any, choices: Sequence[str], name: str) -> Any:
   return value
 
 
-def known(values: Any, names: Sequence[str], where: str) -> dict[str, Any]:
-  """A mapping whose keys are all among `names`, as a dict."""
+def known(values: Any, names: Collection[str], where: str, also: Collection[str] = ()) -> dict[str, Any]:
+  """A mapping whose keys are all among `names`, as a dict; where: its own key, '' for the whole tree; also: keys that
+  may be there and of which no sentence speaks.
+  """
   if not isinstance(values, Mapping):
     raise ValueError(f'{where} {values!r} must be a mapping with {", ".join(names)}.')
+  full = lambda name: f'{where}.{name}' if where else name
   for key in values:
-    if key not in names:
-      raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(names)}.')
+    if key not in names and key not in also:
+      near = difflib.get_close_matches(str(key)[:100], names, n=1, cutoff=0.5)
+      advice = f'Did you mean "{full(near[0])}"?' if near else f'There are {", ".join(map(full, names))}.'
+      raise ValueError(f'unknown config key {full(key)}. {advice}')
   return dict(values)
+
+
+def filled(values: Any, defaults: Mapping[str, Any]) -> Any:
+  """A mapping with the keys that it leaves out, and so in the branches that have defaults; what is no mapping stays as
+  it is, for who reads it to refuse.
+  """
+  if not isinstance(values, Mapping):
+    return values
+  found = {**defaults, **values}
+  return found | {key: filled(found[key], default) for key, default in defaults.items() if isinstance(default, Mapping)}
 
 
 def shallow(value: Any, name: str) -> Any:

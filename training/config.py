@@ -1,12 +1,12 @@
-"""The config tree, checked: what `train.py` reads becomes frozen dataclasses, and as plain data config.json.
+"""The config tree, whole and checked: what `train.py` reads becomes frozen dataclasses, and as plain data config.json.
 
-Every key must be there and no other: a mistyped key, a missing one or an impossible value is a ValueError with one
-sentence that names the full dotted key, before anything is built. The `model` branch is left as it is:
-`byte_models.parse` checks it.
+The dataclasses hold the defaults, each in this one place; a new branch is a new dataclass and a field of `Config`. The
+keys of the `model` branch, and their defaults, are those of its family (`byte_models.complete`), which also checks it
+(`byte_models.parse`). A mistyped key, a missing one that has no default or an impossible value is a ValueError with one
+sentence that names the full dotted key, before anything is built.
 """
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -14,8 +14,10 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import byte_models
 import text
 from kernels.mesh import AXES
+from layers import checks
 
 # May differ when a run goes on in its old work directory: they do not change what a step computes, except
 # `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
@@ -32,9 +34,9 @@ class Data:
   """
 
   source: Any
-  validation: Any
-  workers: int
-  prefetch: int
+  validation: Any = ''
+  workers: int = 0
+  prefetch: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +44,10 @@ class Schedule:
   """name: 'wsd' | 'cosine' | 'constant'; warmup and decay: fractions of num_steps (decay is read by wsd only);
   final: last learning rate as a fraction of the peak (read by wsd and cosine)."""
 
-  name: str
-  warmup: float
-  decay: float
-  final: float
+  name: str = 'wsd'
+  warmup: float = 0.1
+  decay: float = 0.2
+  final: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +61,30 @@ class Group:
   frozen_steps: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
   """learning_rate: peak; weight_decay: decoupled, times the learning rate; decay_exempt: 'default' | 'official', who
   is spared; clip_norm: global gradient norm, 0 = off; skip_norm: an update whose gradient norm is above so many times
   the usual one is left out, 0 = none is; lr_multipliers: None, 'paper' or one number per stage;
   accumulate: micro-batches per step, the m-th of the rows r with r % accumulate = m; ema: decay of the averaged
   parameters that evaluation uses, 0 = none; groups: parameters with a rate of their own, by any name.
+
+  The H-Net paper names AdamW and no more; the other defaults are the customary values of the Mamba line.
   """
 
-  name: str
+  name: str = 'adamw'
   learning_rate: float
   schedule: Schedule
-  weight_decay: float
-  decay_exempt: str
-  betas: tuple[float, ...]
-  eps: float
-  clip_norm: float
-  lr_multipliers: Any
-  accumulate: int
-  ema: float
-  groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
+  weight_decay: float = 0.1
+  decay_exempt: str = 'default'
+  betas: tuple[float, ...] = (0.9, 0.95)
+  eps: float = 1e-8
+  clip_norm: float = 1.0
   skip_norm: float = 0.0
+  lr_multipliers: Any = None
+  accumulate: int = 1
+  ema: float = 0.0
+  groups: Mapping[str, Group] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Mesh:
   axes, these have one device.
   """
 
-  shape: tuple[int, ...]
+  shape: tuple[int, ...] = (-1, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +103,9 @@ class Checkpoint:
   back to the checkpoint before and pass over the data on which it did.
   """
 
-  every_steps: int
-  keep_latest: int
-  keep_best: int
+  every_steps: int = 100
+  keep_latest: int = 2
+  keep_best: int = 1
   rollbacks: int = 0
 
 
@@ -111,8 +115,8 @@ class Eval:
   training.
   """
 
-  every_steps: int
-  max_bytes: int
+  every_steps: int = 200
+  max_bytes: int = 50_000
   seq_len: int = 0
   batch_size: int = 0
 
@@ -121,21 +125,22 @@ class Eval:
 class Log:
   """every_steps: a line of metrics is written at every multiple."""
 
-  every_steps: int
+  every_steps: int = 10
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """The whole tree. batch_size: rows of the global batch; seq_len: bytes per row; init_from: '' or where the first
-  parameters come from, see `workdir.initial_params`; loss_weights: weight of each auxiliary loss by its name.
+  parameters come from, see `workdir.initial_params`; loss_weights: weight of each auxiliary loss by its name, by
+  default the H-Net paper's alpha.
   """
 
-  seed: int
+  seed: int = 0
   num_steps: int
   batch_size: int
   seq_len: int
-  init_from: str
-  loss_weights: Mapping[str, float]
+  init_from: str = ''
+  loss_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {'ratio': 0.03})
   data: Data
   model: Mapping[str, Any]
   optimizer: Optimizer
@@ -145,14 +150,19 @@ class Config:
   log: Log
 
 
+def whole(config: Any) -> Any:
+  """A ConfigDict or mapping as a dict with every key that has a default; nothing in it is checked."""
+  tree = _filled(Config, config.to_dict() if hasattr(config, 'to_dict') else config)
+  return {**tree, 'model': byte_models.complete(tree['model'])} if isinstance(tree, dict) and 'model' in tree else tree
+
+
 def resolve(config: Any) -> dict[str, Any]:
-  """A ConfigDict or mapping as plain JSON data (dicts, lists, numbers, strings, None).
+  """The whole tree as plain JSON data (dicts, lists, numbers, strings, None), as a work directory keeps it.
 
   Raises ValueError for a value that JSON cannot hold.
   """
-  plain = config.to_dict() if hasattr(config, 'to_dict') else config
   try:
-    return _without_axes(json.loads(json.dumps(plain, allow_nan=False)))
+    return _without_axes(json.loads(json.dumps(whole(config), allow_nan=False)))
   except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(
       f'the config holds a value that JSON cannot save ({error}); use numbers, strings, lists, dicts or None'
@@ -207,22 +217,33 @@ def refuse_changes(old: Mapping, new: Mapping, workdir: str) -> list[str]:
   return list(phrases.values())
 
 
+def _filled(hint: Any, values: Any) -> Any:
+  if not isinstance(values, Mapping):
+    return values
+  if typing.get_origin(hint) is Mapping:
+    return {name: _filled(typing.get_args(hint)[1], item) for name, item in values.items()}
+  if not dataclasses.is_dataclass(hint):
+    return values
+  hints, found = typing.get_type_hints(hint), {}
+  for field in dataclasses.fields(hint):
+    if field.name in values or dataclasses.is_dataclass(hints[field.name]):
+      found[field.name] = _filled(hints[field.name], values.get(field.name, {}))
+    elif field.default is not dataclasses.MISSING:
+      found[field.name] = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+      found[field.name] = field.default_factory()
+  return {**found, **{key: values[key] for key in values if key not in found}}
+
+
 def _branch(kind: type, values: Any, prefix: str) -> Any:
   if not isinstance(values, Mapping):
     raise ValueError(f'config key {prefix[:-1] or "(the whole config)"} must be a branch with keys, got {values!r}')
-  fields = {field.name: field for field in dataclasses.fields(kind)}
-  for key in values:
-    if key not in fields:
-      near = difflib.get_close_matches(str(key), fields, n=3, cutoff=0.5) or list(fields)
-      raise ValueError(f'unknown config key {prefix}{key}; valid here: {", ".join(prefix + name for name in near)}')
   hints = typing.get_type_hints(kind)
-  read = {}
-  for name, field in fields.items():
-    if name in values:
-      read[name] = _value(hints[name], values[name], prefix + name)
-    elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+  checks.known(values, hints, prefix[:-1])
+  for name in hints:
+    if name not in values:
       raise ValueError(f'missing config key {prefix}{name}')
-  return kind(**read)
+  return kind(**{name: _value(hint, values[name], prefix + name) for name, hint in hints.items()})
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:

@@ -1,16 +1,15 @@
 """The experiment of a command: --config=FILE.py[:ARGUMENT], and --config.KEY=VALUE for any key of its tree.
 
 FILE.py has a function get_config() that returns the tree, a ConfigDict or a dict; ARGUMENT goes to it. A KEY is written
-with dots, --config.optimizer.schedule.warmup=0.01, and may be one that the file leaves out because it has a default. A
-VALUE is text as it stands where the key holds text, and else what Python reads: 1e-3, (4, 8), True, None, {'a': 0.1}.
-4,8 is a list, too; text inside a list is in quotes: (('files:a/*', 3.0), ('files:b/*', 1.0)). Of a key that is given
-twice the last value holds. --config.KEY VALUE, --config.KEY for True and --noconfig.KEY for False mean the same.
+with dots, --config.optimizer.schedule.warmup=0.01, whether the file states it or leaves it at its default. A VALUE is
+text as it stands where the key holds text, and else what Python reads: 1e-3, (4, 8), True, None, {'a': 0.1}. 4,8 is a
+list, too; text inside a list is in quotes: (('files:a/*', 3.0), ('files:b/*', 1.0)). Of a key that is given twice the
+last value holds. --config.KEY VALUE, --config.KEY for True and --noconfig.KEY for False mean the same.
 """
 
 import ast
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 import json
@@ -35,7 +34,6 @@ MODULE = 'config_file'  # the name of a config file as a Python module
 _CHANGES = 'config.KEY'  # the flag in which absl keeps what is changed
 _CHANGE = re.compile(r'--?(no)?config\.([^=]*)(?:=(.*))?', re.DOTALL)
 _FILE = re.compile(r'(.+?\.py)(?::(.*))?', re.DOTALL)
-_SWITCHES = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
 _LITERALS = (ast.literal_eval, json.loads)  # Python's and, in lists, JSON's
 
 
@@ -71,8 +69,8 @@ def rewritten(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) 
 def read(flag_values: flags.FlagValues = flags.FLAGS) -> Any:
   """The experiment that the flags name, with its keys changed; None where there is no --config.
 
-  Raises ValueError or OSError with one sentence for a file that is not there or gives no tree, a key that is not known
-  and a value that cannot be read; what a value must be, `config.parse` and the model's family say.
+  Raises ValueError or OSError with one sentence for a file that is not there or gives no tree, and for a value that
+  cannot be read; which keys there are and what a value must be, `config.parse` and the model's family say.
   """
   named, changed = flag_values['config'].value, changes(flag_values)
   if named is None:
@@ -130,20 +128,23 @@ def change(config: Any, entries: Sequence[str]) -> None:
 
 def _set(config: Any, key: str, text: str | None) -> None:
   *branches, name = names = key.split('.')
-  hint, holder = _hint(names), config
+  if '' in names:
+    raise ValueError(f'unknown config key {key!r:.200}: write names with dots between them')
+  tree, holder = config_lib.whole(config), config
   for depth, branch in enumerate(branches, 1):
+    tree = {} if tree.get(branch) is None else tree[branch]
+    if not _is_branch(tree):
+      raise ValueError(
+        f'unknown config key {key}: {".".join(branches[:depth])} is {tree!r:.100} and has no keys, so give the whole '
+        'value'
+      )
     if holder.get(branch) is None:
       _put(holder, branch, {}, key)
-    if not _is_branch(holder[branch]):
-      raise ValueError(
-        f'unknown config key {key}: {".".join(branches[:depth])} is {holder[branch]!r:.100} and has no keys, so give '
-        'the whole value'
-      )
     holder = holder[branch]
-  existing = holder.get(name)
+  existing = tree.get(name)
   if text is None and existing is not None and not isinstance(existing, bool):
     raise ValueError(f'--config.{key} has no value: write --config.{key}=VALUE')
-  _put(holder, name, True if text is None else _value(text, hint, existing, key), key)
+  _put(holder, name, True if text is None else _value(text, _hint(names), existing, key), key)
 
 
 def _put(holder: Any, name: str, value: Any, key: str) -> None:
@@ -160,34 +161,22 @@ def _put(holder: Any, name: str, value: Any, key: str) -> None:
 
 
 def _hint(names: Sequence[str]) -> Any:
-  """The type of a key by `config.Config`; Any below `model`, whose keys the families know."""
-  if '' in names:
-    raise ValueError(f'unknown config key {".".join(names)!r:.200}: write names with dots between them')
+  """The type that `config.Config` states for a key; Any where it states none."""
   hint: Any = config_lib.Config
-  for depth, name in enumerate(names):
+  for name in names:
     if dataclasses.is_dataclass(hint):
-      known = typing.get_type_hints(hint)
-      if name not in known:
-        full = lambda part, depth=depth: '.'.join([*names[:depth], part])
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        advice = f'Did you mean "{full(near[0])}"?' if near else f'There are {", ".join(map(full, known))}.'
-        raise ValueError(f'unknown config key {full(name)}. {advice}')
-      hint = known[name]
+      hint = typing.get_type_hints(hint).get(name, Any)
     elif typing.get_origin(hint) is Mapping:
       hint = typing.get_args(hint)[1]
-    else:
-      return Any
   return hint
 
 
 def _value(text: str, hint: Any, existing: Any, key: str) -> Any:
-  """What a text means for a key that has this type and holds this now."""
+  """What a text means for a key that has this type and holds this, or has it as its default."""
   literal, is_literal = _literal(text)
   quotes = text.strip()[:1] in ('"', "'")
   if hint is str:
     return literal if is_literal and (quotes or literal is None) else text
-  if isinstance(existing, bool) and text.lower() in _SWITCHES:
-    return _SWITCHES[text.lower()]
   if not is_literal:
     if quotes or text.strip()[:1] in ('(', '[', '{'):
       raise ValueError(

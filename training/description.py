@@ -1,6 +1,6 @@
 """What a config would train: parameters and FLOPs per byte by component, without allocating the model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,16 +44,27 @@ def describe(config: Any, model: Any = None) -> dict[str, Any]:
 
 
 def table(description: Mapping[str, Any]) -> str:
-  """The description as text."""
+  """The description as text; where it has a `config`, a line for each key of that comes first."""
   parameters, flops = description['parameters_by_component'], description['flops_per_byte_by_component']
   rows = [('component', 'parameters')]
   rows += [(name, f'{count:,}') for name, count in (*parameters.items(), ('all', description['parameters']))]
   rows += [('', ''), ('component', 'FLOPs per byte')]
   rows += [(name, f'{value:,.0f}') for name, value in (*flops.items(), ('all', description['flops_per_byte']))]
   left, right = (max(len(row[side]) for row in rows) for side in (0, 1))
-  lines = [f'{name:<{left}}  {value:>{right}}'.rstrip() for name, value in rows]
+  lines = [f'{key} = {value!r}' for key, value in leaves(description.get('config', {}))]
+  lines += [''] if lines else []
+  lines += [f'{name:<{left}}  {value:>{right}}'.rstrip() for name, value in rows]
   lines.append(f'(forward pass over {description["seq_len"]} bytes, at the bytes per chunk that the config states)')
   return '\n'.join(lines)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(key with dots, value) of all that is no branch, or a branch without keys."""
+  for name, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      yield from leaves(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
 
 
 def parameters_by_component(flat: Mapping[str, Any]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import jax
 import byte_models
 from layers import weights
 from text import paths, units
-from training import checkpoint, description
+from training import checkpoint, description, earlier
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
@@ -64,8 +64,8 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The resolved config of a work directory, with the files in it where they lie now; FileNotFoundError or ValueError
-  if there is none or it is not one.
+  """The resolved config of a work directory, with the files in it where they lie now, and of an earlier version with
+  the keys that it did not have at their defaults; FileNotFoundError or ValueError if there is none or it is not one.
   """
   config = config_lib.resolve(_saved_config(workdir))
   found = _subwords(config)
@@ -84,7 +84,7 @@ def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(f'{workdir} is not a work directory: {reason}') from None
   if 'model' not in config:
     raise ValueError(f'{path} is not the config of a training run: it has no key model')
-  return config
+  return earlier.current(config)
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -5,13 +5,14 @@ from typing import Any
 
 from flax import nnx
 
-from byte_models.tfree_hat.config import TFreeHATConfig
+from byte_models.tfree_hat.config import TFreeHATConfig, complete
 from byte_models.tfree_hat.model import TFreeHAT
 from byte_models.tfree_hat.official import from_pretrained, save_pretrained
 from layers.stack import Backbone
 
 __all__ = [
-  'TFreeHAT', 'TFreeHATConfig', 'backbone', 'build', 'from_pretrained', 'parse', 'resize', 'save_pretrained',
+  'TFreeHAT', 'TFreeHATConfig', 'backbone', 'build', 'complete', 'from_pretrained', 'parse', 'resize',
+  'save_pretrained',
 ]  # fmt: skip
 
 

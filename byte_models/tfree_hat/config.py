@@ -80,6 +80,8 @@ _LAYERS = {
   'key_query_norm': False,
   'key_query_norm_per_head': False,
 }
+_LOCAL = {'vocab_size': 256, 'cross_attention_config': None}  # of encoder and decoder, beside those of all layers
+_DECODER = {'cross_attn_every_layer': True}
 _CROSS = {
   'hidden_size': None,
   'hidden_size_q': None,
@@ -103,22 +105,34 @@ _FIXED = {
 }
 
 
+def complete(branch: Mapping[str, Any]) -> dict[str, Any]:
+  """The branch with all keys: one that it leaves out has its default, or None; what it holds is not looked at."""
+  values = checks.filled(branch, {**_OURS, **_MODEL})
+  local = {**_LAYERS, 'sliding_window': values['sliding_window'], **_LOCAL}
+  layers = {'encoder_config': local, 'backbone_config': _LAYERS, 'decoder_config': {**local, **_DECODER}}
+  for name, defaults in layers.items():
+    values[name] = checks.filled(values[name], defaults)
+    if name != 'backbone_config' and isinstance(values[name], Mapping):
+      cross = values[name]['cross_attention_config']
+      values[name]['cross_attention_config'] = checks.filled(cross, _CROSS)
+  return values
+
+
 def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
-  ours = {**_OURS, **{key: branch.pop(key) for key in _OURS if key in branch}}
-  published = json.dumps(_plain(branch))
+  values = complete(branch)
+  ours = {key: values[key] for key in _OURS}
+  _known(branch, {**_OURS, **_MODEL}, 'model')
   for key in ('encoder_config', 'backbone_config', 'decoder_config'):
-    if branch.get(key) is None:
+    if values[key] is None:
       raise ValueError(f'model.{key} is missing: a T-Free-HAT has an encoder, a backbone and a decoder.')
-  values = _known(branch, _MODEL, 'model', (*_SILENT, *_FIXED))
-  part = lambda name, *more: _known(values[name], _LAYERS, f'model.{name}', (*_SILENT, *_FIXED, 'vocab_size', *more))
-  encoder = part('encoder_config', 'cross_attention_config')
-  main = part('backbone_config')
-  decoder = part('decoder_config', 'cross_attention_config', 'cross_attn_every_layer')
+  encoder = _known(values['encoder_config'], {**_LAYERS, **_LOCAL}, 'model.encoder_config')
+  main = _known(values['backbone_config'], _LAYERS, 'model.backbone_config', 'vocab_size')
+  decoder = _known(values['decoder_config'], {**_LAYERS, **_LOCAL, **_DECODER}, 'model.decoder_config')
   for name, sizes in (('encoder_config', encoder), ('decoder_config', decoder)):
-    if values[name].get('vocab_size', 256) != 256:
-      raise ValueError(f'model.{name}.vocab_size {values[name]["vocab_size"]}: the model reads bytes, so it is 256.')
-    if 'sliding_window' not in values[name]:
-      sizes['sliding_window'] = values['sliding_window']
+    if sizes['vocab_size'] != 256:
+      raise ValueError(f'model.{name}.vocab_size {sizes["vocab_size"]!r}: the model reads bytes, so it is 256.')
+  if values['sliding_window'] is not None:  # of the layers that state none
+    checks.integer(values['sliding_window'], 'sliding_window', 1)
   main['sliding_window'] = None  # the published code does not apply it
   stack = lambda name, sizes, scan=ours['scan_layers']: _stack(f'model.{name}', sizes, ours, scan)
   stacks = stack('encoder_config', encoder), stack('backbone_config', main), stack('decoder_config', decoder, False)
@@ -128,8 +142,7 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
       f'model.decoder_config.hidden_size {widths[2]} is not {widths[0]}, the encoder_config.hidden_size: the decoder '
       'goes on with what the encoder made of the bytes.'
     )
-  every_layer = values['decoder_config'].get('cross_attn_every_layer', True)
-  checks.boolean(every_layer, 'decoder_config.cross_attn_every_layer')
+  every_layer = checks.boolean(decoder['cross_attn_every_layer'], 'decoder_config.cross_attn_every_layer')
   spec, delivery = _words(ours['words'], values['max_word_size'], ours['delivery'])
   eos = values['eos_token_id']
   specials = values['special_token_dict'] or {}
@@ -144,10 +157,10 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
     raise ValueError(f'model.bytes_per_word {ours["bytes_per_word"]}: a word has at least one byte.')
   return TFreeHATConfig(
     encoder=stacks[0],
-    pool=_cross('model.encoder_config', values['encoder_config'], encoder, widths[1], widths[0]),
+    pool=_cross('model.encoder_config', encoder, widths[1], widths[0]),
     main=stacks[1],
     decoder=stacks[2],
-    guide=_cross('model.decoder_config', values['decoder_config'], decoder, widths[0], widths[1]),
+    guide=_cross('model.decoder_config', decoder, widths[0], widths[1]),
     guided_layers=decoder['num_hidden_layers'] if every_layer else 1,
     words=spec,
     delivery=delivery,
@@ -156,7 +169,7 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
     keep_unused=checks.boolean(ours['keep_unused'], 'keep_unused'),
     bytes_per_word=float(ours['bytes_per_word']),
     dtype=checks.one_of(ours['dtype'], ('float32', 'bfloat16'), 'dtype'),
-    published=published,
+    published=json.dumps(_plain({key: value for key, value in branch.items() if key not in _OURS})),
   )
 
 
@@ -189,6 +202,8 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
     raise ValueError(f'{where}.num_key_value_heads {shared} does not divide num_attention_heads {heads}.')
   if head % 2:
     raise ValueError(f'{where}.head_dim {head} must be even (by default hidden_size / num_attention_heads).')
+  for key in ('window_counts_self', 'remat', 'scan_layers'):
+    checks.boolean(ours[key], key)
   if window is not None:
     window = checks.integer(window, f'{where}.sliding_window', 1) - ours['window_counts_self']
   try:
@@ -206,19 +221,19 @@ def _stack(where: str, sizes: dict[str, Any], ours: dict[str, Any], scan: Any) -
       qk_norm=_qk_norm(where, sizes),
       norm_epsilon=checks.number(sizes['rms_norm_eps'], f'{where}.rms_norm_eps'),
       final_norm=False,
-      remat=checks.boolean(ours['remat'], 'remat'),
-      scan=checks.boolean(scan, 'scan_layers'),
+      remat=ours['remat'],
+      scan=scan,
       dtype=ours['dtype'],
     )
   except ValueError as error:
     raise ValueError(str(error) if where in str(error) else f'{where}: {error}') from None
 
 
-def _cross(where: str, values: Mapping[str, Any], outer: dict[str, Any], width_q: int, width_kv: int) -> CrossConfig:
+def _cross(where: str, outer: dict[str, Any], width_q: int, width_kv: int) -> CrossConfig:
   where = f'{where}.cross_attention_config'
-  if values.get('cross_attention_config') is None:
+  if outer['cross_attention_config'] is None:
     raise ValueError(f'{where} is missing: it has num_attention_heads at least.')
-  sizes = _known(values['cross_attention_config'], _CROSS, where, _SILENT)
+  sizes = _known(outer['cross_attention_config'], _CROSS, where)
   for key, width in (('hidden_size', width_q), ('hidden_size_q', width_q), ('hidden_size_kv', width_kv)):
     if sizes[key] not in (None, width):
       raise ValueError(f'{where}.{key} {sizes[key]!r} is not {width}, the width of what it reads or writes.')
@@ -248,21 +263,18 @@ def _cross(where: str, values: Mapping[str, Any], outer: dict[str, Any], width_q
 
 
 def _qk_norm(where: str, sizes: dict[str, Any]) -> str:
-  if not checks.boolean(sizes['key_query_norm'], f'{where}.key_query_norm'):
-    return ''
-  return 'head' if checks.boolean(sizes['key_query_norm_per_head'], f'{where}.key_query_norm_per_head') else 'full'
+  keys = ('key_query_norm', 'key_query_norm_per_head')
+  has_norms, of_heads = (checks.boolean(sizes[key], f'{where}.{key}') for key in keys)
+  return ('head' if of_heads else 'full') if has_norms else ''
 
 
-def _known(values: Any, defaults: Mapping[str, Any], where: str, silent: tuple[str, ...] = ()) -> dict[str, Any]:
-  """The values of the keys of `defaults`; other keys must be among `silent`, with their one value if they have one."""
-  if not isinstance(values, Mapping):
-    raise ValueError(f'{where} {values!r} must be a mapping with {", ".join(defaults)}.')
-  for key, value in values.items():
-    if key not in defaults and key not in silent:
-      raise ValueError(f'{where}.{key} is not a key of this configuration; it has {", ".join(defaults)}.')
-    if key in _FIXED and value not in (None, _FIXED[key]):
-      raise ValueError(f'{where}.{key} {value!r}: only {_FIXED[key]!r} is supported.')
-  return {**defaults, **{key: values[key] for key in defaults if key in values}}
+def _known(values: Any, names: Mapping[str, Any], where: str, *silent: str) -> dict[str, Any]:
+  """A mapping with these keys, and perhaps those that say nothing or must have one value, as a dict."""
+  found = checks.known(values, names, where, (*_SILENT, *_FIXED, *silent))
+  for key, only in _FIXED.items():
+    if found.get(key) not in (None, only):
+      raise ValueError(f'{where}.{key} {found[key]!r}: only {only!r} is supported.')
+  return found
 
 
 def _plain(value: Any) -> Any:

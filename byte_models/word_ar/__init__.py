@@ -5,11 +5,11 @@ from typing import Any
 
 from flax import nnx
 
-from byte_models.word_ar.config import WORD_END, WordARConfig
+from byte_models.word_ar.config import WORD_END, WordARConfig, complete
 from byte_models.word_ar.model import WordAR
 from layers.stack import Backbone
 
-__all__ = ['WORD_END', 'WordAR', 'WordARConfig', 'backbone', 'build', 'parse', 'resize']
+__all__ = ['WORD_END', 'WordAR', 'WordARConfig', 'backbone', 'build', 'complete', 'parse', 'resize']
 
 
 def parse(branch: Mapping[str, Any]) -> WordARConfig:

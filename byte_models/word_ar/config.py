@@ -26,12 +26,15 @@ from text import units, words
 WORD_END = 0xC0  # the symbol that ends a word, written [W]: a byte that UTF-8 never has
 
 _REQUIRED = ('words', 'backbone', 'decoder')
-_OPTIONAL = {
+_DEFAULTS = {
   'family': 'word_ar',
-  'encoder': None,
+  'words': None,
+  'units': 'byte',
   'num_vectors': None,
   'concatenate_vectors': False,
-  'units': 'byte',
+  'encoder': None,
+  'backbone': None,
+  'decoder': None,
   'bytes_per_chunk': None,
   'units_per_byte': None,
   'dtype': 'float32',
@@ -39,7 +42,8 @@ _OPTIONAL = {
   'scan_layers': False,
 }
 _STACK_REQUIRED = ('arch_layout', 'd_model', 'd_intermediate', 'num_heads')
-_STACK_OPTIONAL = {
+_STACK = {
+  **dict.fromkeys(_STACK_REQUIRED),
   'num_kv_heads': 0,  # as many as num_heads
   'rotary_emb_dim': None,  # the whole head
   'rotary_base': 10000.0,
@@ -95,10 +99,16 @@ class WordARConfig:
     return self.num_vectors or self.longest
 
 
+def complete(branch: Mapping[str, Any]) -> dict[str, Any]:
+  """The branch with all keys: one that it leaves out has its default, or None; what it holds is not looked at."""
+  stacks = {key: _STACK for key in ('encoder', 'backbone', 'decoder') if branch.get(key) is not None}
+  return checks.filled(branch, {**_DEFAULTS, **stacks})
+
+
 def _parse(branch: Mapping[str, Any]) -> WordARConfig:
-  values = {**_OPTIONAL, **checks.known(branch, (*_REQUIRED, *_OPTIONAL), 'model')}
+  values = complete(checks.known(branch, _DEFAULTS, 'model'))
   for key in _REQUIRED:
-    if values.get(key) is None:
+    if values[key] is None:
       raise ValueError(f'model.{key} is missing; a word model needs {", ".join(_REQUIRED)}.')
   if not isinstance(values['words'], str):
     raise ValueError(f"model.words {values['words']!r} must be a splitter, such as 'hat(max_bytes=64)'.")
@@ -160,11 +170,10 @@ def _parse(branch: Mapping[str, Any]) -> WordARConfig:
 
 def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True, **options: Any) -> StackConfig:
   """One stack; `local` is the window that a stack over single words needs, None for the backbone."""
-  given = checks.known(branch, (*_STACK_REQUIRED, *_STACK_OPTIONAL), f'model.{name}')
+  values = checks.known(branch, _STACK, f'model.{name}')
   for key in _STACK_REQUIRED:
-    if key not in given:
+    if values[key] is None:
       raise ValueError(f'model.{name}.{key} is missing; a stack needs {", ".join(_STACK_REQUIRED)}.')
-  values = {**_STACK_OPTIONAL, **given}
   try:
     kinds = {kind for kind, _ in parse_layout(values['arch_layout'])}
   except ValueError as error:
@@ -172,7 +181,8 @@ def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True
   if kinds & set('mM'):
     raise ValueError(f'{name}.arch_layout {values["arch_layout"]!r}: a word model is made of attention, t or T.')
   size = lambda key, least=1: checks.integer(values[key], f'{name}.{key}', least)
-  width, heads = size('d_model'), size('num_heads')
+  width, heads, mlp_width = size('d_model'), size('num_heads'), size('d_intermediate', 0)
+  num_kv_heads = size('num_kv_heads', 0)
   window = -1 if values['window_size'] is None else size('window_size', -1)
   if local is not None and 0 <= window < local:
     raise ValueError(
@@ -187,11 +197,11 @@ def _stack(branch: Any, name: str, local: int | None = None, causal: bool = True
     return StackConfig(
       layout=values['arch_layout'],
       width=width,
-      mlp_width=size('d_intermediate', 0),
+      mlp_width=mlp_width,
       num_heads=heads,
       rotary_dim=rotary,
       window=window if local is None else local,
-      num_kv_heads=size('num_kv_heads', 0),
+      num_kv_heads=num_kv_heads,
       rotary_base=base,
       qk_norm=checks.one_of(values['qk_norm'], ('', 'head', 'full'), f'{name}.qk_norm'),
       causal=causal,

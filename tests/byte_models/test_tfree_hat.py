@@ -213,8 +213,8 @@ def changed(path, value):
 @pytest.mark.parametrize(
   'path, value, message',
   [
-    ('colour', 1, 'model.colour is not a key'),
-    ('encoder_config.colour', 1, 'encoder_config.colour is not a key'),
+    ('colour', 1, 'unknown config key model.colour'),
+    ('encoder_config.colour', 1, 'unknown config key model.encoder_config.colour'),
     ('encoder_config', None, 'encoder_config is missing'),
     ('encoder_config.hidden_size', None, 'encoder_config.hidden_size is missing'),
     ('encoder_config.num_attention_heads', 3, 'num_attention_heads 3 does not divide hidden_size 16'),
@@ -239,7 +239,7 @@ def changed(path, value):
     ('eos_token_id', 300, 'eos_token_id 300'),
     ('special_token_dict', ['a'], 'special_token_dict'),
     ('bytes_per_word', 0.5, 'a word has at least one byte'),
-    ('fixed_capacity', [0.5], 'model.fixed_capacity is not a key'),
+    ('fixed_capacity', [0.5], 'unknown config key model.fixed_capacity'),
     ('dtype', 'float64', "dtype 'float64' is not one of float32, bfloat16"),
     ('scan_layers', 1, 'scan_layers 1 must be True or False'),
   ],

@@ -21,8 +21,8 @@ def small(**changes):
 
 
 REFUSED = {
-  'an unknown key': ({'patch': 8}, r'model\.patch is not a key'),
-  'an unknown key of a stack': ({'encoder': small(heads=2)}, r'model\.encoder\.heads is not a key'),
+  'an unknown key': ({'patch': 8}, r'unknown config key model\.patch'),
+  'an unknown key of a stack': ({'encoder': small(heads=2)}, r'unknown config key model\.encoder\.heads'),
   'a missing key of a stack': ({'decoder': {'d_model': 32}}, r'model\.decoder\.arch_layout is missing'),
   'a stack that is no branch': ({'backbone': 'T2'}, r"model\.backbone 'T2' must be a mapping"),
   'no words': ({'words': None}, r'model\.words is missing'),
@@ -55,7 +55,7 @@ REFUSED = {
   'heads': ({'encoder': small(num_heads=3)}, r'model\.encoder\.num_heads 3 does not divide d_model 32'),
   'a rotary base': ({'decoder': small(rotary_base=0.0)}, r'decoder\.rotary_base 0\.0 must be above 0'),
   'a norm': ({'decoder': small(qk_norm='all')}, r"decoder\.qk_norm 'all' is not one of"),
-  'a fixed capacity': ({'fixed_capacity': [0.5]}, r'model\.fixed_capacity is not a key'),
+  'a fixed capacity': ({'fixed_capacity': [0.5]}, r'unknown config key model\.fixed_capacity'),
   'bytes of a word': ({'bytes_per_chunk': [9.0]}, r"bytes_per_chunk 9\.0: a word of 'hat\(max_bytes=8\)' has 1 to 8"),
   'a number for all stages': ({'bytes_per_chunk': 4.0}, r'bytes_per_chunk 4\.0: a list with one number'),
   'a type': ({'dtype': 'float16'}, r"dtype 'float16' is not one of"),

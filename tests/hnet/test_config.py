@@ -34,12 +34,12 @@ def test_missing_attention_keys_are_named(key):
 @pytest.mark.parametrize(
   'changes, message',
   [
-    ({'d_modle': [32]}, r'model\.d_modle is not a key'),
-    ({'ssm_cfg': {'dstate': 8}}, r'model\.ssm_cfg\.dstate is not a key'),
-    ({'attn_cfg': {**attention(), 'heads': 2}}, r'model\.attn_cfg\.heads is not a key'),
-    ({'chunking': {'bounds': 'space'}}, r'model\.chunking\.bounds is not a key'),
-    ({'fixed_capacities': [0.5]}, r'model\.fixed_capacities is not a key'),
-    ({'ratio_targets': [{'start': 2, 'stop': 3}]}, r'ratio_targets\.stop is not a key'),
+    ({'d_modle': [32]}, r'unknown config key model\.d_modle'),
+    ({'ssm_cfg': {'dstate': 8}}, r'unknown config key model\.ssm_cfg\.dstate'),
+    ({'attn_cfg': {**attention(), 'heads': 2}}, r'unknown config key model\.attn_cfg\.heads'),
+    ({'chunking': {'bounds': 'space'}}, r'unknown config key model\.chunking\.bounds'),
+    ({'fixed_capacities': [0.5]}, r'unknown config key model\.fixed_capacities'),
+    ({'ratio_targets': [{'start': 2, 'stop': 3}]}, r'unknown config key model\.ratio_targets\.stop'),
   ],
 )
 def test_unknown_keys_are_named(changes, message):
@@ -48,7 +48,7 @@ def test_unknown_keys_are_named(changes, message):
 
 @pytest.mark.parametrize(
   'layout',
-  ['m4', [], ['m4', 'm4'], ['m4', ['T1']], ['m4', 'T1', 'm4'], ['m4', ['T1'], 'm4', 'm4'], [['T1']], None, 5, [5]],
+  ['m4', [], ['m4', 'm4'], ['m4', ['T1']], ['m4', 'T1', 'm4'], ['m4', ['T1'], 'm4', 'm4'], [['T1']], 5, [5]],
 )
 def test_nesting_that_is_no_stage_is_refused(layout):
   with pytest.raises(ValueError, match='arch_layout .*: a stage is'):

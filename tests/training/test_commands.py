@@ -11,7 +11,9 @@ import types
 
 import pytest
 
+from tests.training import tiny
 from training import command_line, config_flag, load
+from training import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,6 +31,14 @@ def test_describe_prints_json_and_nothing_else(source):
   found = json.loads(done.stdout)
   assert found['parameters'] == sum(found['parameters_by_component'].values()) == 2 * 2**40 + 2**20 + 512 * 2**20 + 256
   assert found['flops_per_byte'] == sum(found['flops_per_byte_by_component'].values()) == 4 * 2.0**40 + 512 * 2**20
+
+
+def test_a_verbose_description_has_every_key_of_the_tree(source):
+  text = run(*command(source, '--describe', '--verbose', '--config.model.width=4')).stdout
+  for line in ('seed = 0', 'model.width = 4', 'model.dropout = 0.1', "mesh.axes = ['data']", 'optimizer.groups = {}'):
+    assert f'\n{line}\n' in f'\n{text}'
+  found = json.loads(run(*command(source, '--describe', '--verbose', '--json')).stdout)
+  assert found['config'] == config_lib.resolve(tiny.get_config(source))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,11 @@
+import copy
+import dataclasses
+
 import pytest
 
+from layers import weights
 from training import config as config_lib
+from training import config_flag, workdir
 
 
 def test_the_tree_becomes_dataclasses(make_config):
@@ -17,15 +22,73 @@ def test_a_config_that_names_the_axes_of_the_mesh_is_read_without_them(make_conf
 
 
 def test_an_unknown_key_is_named_in_full_with_the_nearest_valid_one(make_config):
-  with pytest.raises(ValueError, match=r'^unknown config key optimizer\.clip_nrm; valid here: optimizer\.clip_norm'):
+  sentence = r'^unknown config key optimizer\.clip_nrm\. Did you mean "optimizer\.clip_norm"\?$'
+  with pytest.raises(ValueError, match=sentence):
     config_lib.parse(make_config(**{'optimizer.clip_nrm': 1.0}))
 
 
-def test_a_missing_key_is_named_in_full(make_config):
-  config = make_config()
-  del config['optimizer']['schedule']['warmup']
-  with pytest.raises(ValueError, match=r'^missing config key optimizer\.schedule\.warmup$'):
+SMALLEST = {
+  'num_steps': 1,
+  'batch_size': 1,
+  'seq_len': 2,
+  'data': {'source': 'python_docs'},
+  'model': {'family': 'tiny'},
+  'optimizer': {'learning_rate': 1e-3},
+}
+
+
+def test_all_that_a_tree_leaves_out_has_a_default():
+  settings = config_lib.parse(SMALLEST)
+  assert settings.optimizer.betas == (0.9, 0.95) and settings.loss_weights == {'ratio': 0.03}
+  assert settings.model['width'] == 8 and settings.checkpoint == config_lib.Checkpoint()
+  assert config_lib.parse(SMALLEST | {'loss_weights': {}}).loss_weights == {}  # and not the default beside it
+  groups = config_lib.resolve({'optimizer': {'groups': {'a': {'pattern': 'b'}}}})['optimizer']['groups']
+  assert groups == {'a': {'pattern': 'b', 'multiplier': 1.0, 'frozen_steps': 0}}
+  resolved = config_lib.resolve(SMALLEST)
+  assert config_lib.resolve(resolved) == resolved
+
+
+@pytest.mark.parametrize(
+  'key', ['num_steps', 'batch_size', 'seq_len', 'data.source', 'data', 'model', 'optimizer.learning_rate', 'optimizer']
+)
+def test_a_missing_key_that_has_no_default_is_named_in_full(key):
+  config = copy.deepcopy(SMALLEST)
+  branch, _, name = key.rpartition('.')
+  del (config[branch] if branch else config)[name]
+  with pytest.raises(ValueError, match=rf'^missing config key {key}(\.\w+)?$'):
     config_lib.parse(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+  size: int
+  walls: tuple[str, ...] = ('a',)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithRoom(config_lib.Config):
+  room: Room
+
+
+def test_a_branch_more_is_a_dataclass_more(monkeypatch):
+  monkeypatch.setattr(config_lib, 'Config', WithRoom)
+  config = copy.deepcopy(SMALLEST)
+  with pytest.raises(ValueError, match=r'^missing config key room\.size$'):
+    config_lib.parse(config)
+  config_flag.change(config, ['room.size=3', 'room.walls=b,c'])
+  assert config_lib.parse(config).room == Room(3, ('b', 'c'))
+  config_flag.change(config, ['room.wall=a'])
+  with pytest.raises(ValueError, match=r'^unknown config key room\.wall\. Did you mean "room\.walls"\?$'):
+    config_lib.parse(config)
+
+
+def test_the_config_of_an_older_work_directory_has_the_keys_of_today_too(tmp_path):
+  weights.write_json(tmp_path / 'config.json', SMALLEST)
+  whole = config_lib.resolve(SMALLEST)
+  assert workdir.read_config(tmp_path) == whole
+  assert not config_lib.refuse_changes(workdir.read_config(tmp_path), whole, 'runs/a')
+  workdir.write_config(tmp_path, whole)
+  assert weights.read_json(tmp_path / 'config.json') == whole
 
 
 @pytest.mark.parametrize(

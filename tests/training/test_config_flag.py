@@ -1,5 +1,6 @@
 """--config.KEY=VALUE: every key of every experiment, by what a user types."""
 
+import copy
 import importlib
 import json
 import pathlib
@@ -55,6 +56,46 @@ def test_a_key_that_is_set_to_its_own_value_changes_nothing(name):
         config_flag.change(config, [f'{key}={text}'])
       assert config_lib.resolve(config) == resolved, (key, texts)
   assert config_lib.parse(config) == config_lib.parse(plain)
+
+
+OPEN = ('loss_weights.', 'optimizer.groups.')  # branches with keys of the user's
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_misspelled_key_of_any_branch_is_named_with_the_right_one(name):
+  resolved = config_lib.resolve(config_of(name))
+  for key, _ in keys(resolved):
+    if key.startswith(OPEN):
+      continue
+    config = copy.deepcopy(resolved)
+    config_flag.change(config, [f'{key}x=1'])
+    with pytest.raises(ValueError) as error:
+      byte_models.parse(config_lib.parse(config).model)
+    assert str(error.value) == f'unknown config key {key}x. Did you mean "{key}"?'
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_text_where_a_number_or_a_switch_stands_is_refused_with_the_key_in_full(name):
+  resolved = config_lib.resolve(config_of(name))
+  for key, value in keys(resolved):
+    if isinstance(value, int | float):
+      config = copy.deepcopy(resolved)
+      config_flag.change(config, [f'{key}=x'])
+      with pytest.raises(ValueError) as error:
+        byte_models.parse(config_lib.parse(config).model)
+      assert key in str(error.value) and "'x'" in str(error.value)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_a_config_leaves_out_can_be_changed_key_by_key(name):
+  config = config_of(name)
+  other = {
+    key: not value if isinstance(value, bool) else value + 1
+    for key, value in keys(config_lib.resolve(config))
+    if isinstance(value, int)
+  }
+  config_flag.change(config, [f'{key}={value}' for key, value in other.items()])
+  assert dict(keys(config_lib.resolve(config))).items() >= other.items()
 
 
 PLAIN = st.recursive(
@@ -114,9 +155,9 @@ SET = {
   'model.attn_cfg.window_size=-1': -1,
   'model.attn_cfg.num_heads=2': 2,
   'model.ssm_cfg.d_state=32': 32,
-  'model.ladder.fractions=(0.5, 1.0)': [0.5, 1.0],
-  'model.ladder.row_groups=2': 2,
-  'model.boundary=("cosine",)': ['cosine'],
+  'model.fixed_capacity=(0.5,)': [0.5],
+  'model.chunking=("hnet",)': ['hnet'],
+  "model.chunking={'unpool': 'repeat'}": {'unpool': 'repeat'},
 }  # fmt: skip
 
 
@@ -153,10 +194,11 @@ REFUSED = {
   'optimizer.clip_nrm=1': 'unknown config key optimizer.clip_nrm. Did you mean "optimizer.clip_norm"?',
   'modle.remat=1': 'unknown config key modle. Did you mean "model"?',
   'optimizer.groups.a.patern=x': 'unknown config key optimizer.groups.a.patern. Did you mean',
-  'model.remta=True': 'model.remta is not a key of this configuration; it has ',
-  'model.ssm_cfg.d_stat=3': 'model.ssm_cfg.d_stat is not a key of this configuration; it has chunk_size',
+  'model.remta=True': 'unknown config key model.remta. Did you mean "model.remat"?',
+  'model.ssm_cfg.d_stat=3': 'unknown config key model.ssm_cfg.d_stat. Did you mean "model.ssm_cfg.d_state"?',
   'seed.x=1': 'unknown config key seed.x: seed is 0 and has no keys',
   'model.d_model.0=1': 'unknown config key model.d_model.0: model.d_model is (128, 256) and has no keys',
+  'data.to_dict=1': 'unknown config key data.to_dict',
   '=1': "unknown config key '': write names with dots between them",
   'data..source=1': "unknown config key 'data..source'",
   'seed': '--config.seed has no value: write --config.seed=VALUE',
@@ -182,15 +224,17 @@ REFUSED = {
   'model.attn_cfg.num_heads=3': 'model.attn_cfg.num_heads 3 does not divide d_model 256',
   'model.attn_cfg.rotary_emb_dim=3': 'model.attn_cfg.rotary_emb_dim 3 must be even',
   'model.d_model=(128,)': 'model.d_model (128,): arch_layout has 2 stages',
-  'model.ladder.fractions=1': 'model.ladder.fractions 1 must be a list',
-  'model.boundary=spaces': "model.boundary 'spaces': write 'cosine'",
+  'model.fixed_capacity=1': 'model.fixed_capacity 1: a list with one share',
+  'model.ladder.fractions=1': 'model.ladder is gone',
+  'model.chunking.pool=first': "unknown config key model.chunking.pool: model.chunking is 'hnet' and has no keys",
+  'model.boundary=spaces': 'model.boundary is part of model.chunking now',
 }
 
 
 @pytest.mark.parametrize('entry', REFUSED)
 def test_what_is_wrong_is_one_sentence_with_the_key_in_full(entry):
   with pytest.raises(ValueError) as error:
-    byte_models.parse(config_lib.resolve(config_lib.parse(changed(entry)).model))
+    byte_models.parse(config_lib.parse(changed(entry)).model)
   sentence = str(error.value).replace('[128]', '(128,)')
   assert sentence.startswith(REFUSED[entry]) and '\n' not in sentence
 

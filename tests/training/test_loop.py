@@ -21,6 +21,7 @@ from tests.text import tiny_subwords
 from tests.training import comparison, runs, tiny
 from text import units
 from training import checkpoint, config_flag
+from training import config as config_lib
 from training import workdir as workdir_lib
 from training.state import flatten
 
@@ -61,7 +62,7 @@ def interrupted(config, workdir, monkeypatch):
 
 
 def test_a_run_leaves_config_metrics_checkpoints_and_a_model(whole, make_config):
-  assert json.loads((whole / 'config.json').read_text()) == json.loads(json.dumps(runs.thorough(make_config())))
+  assert json.loads((whole / 'config.json').read_text()) == config_lib.resolve(runs.thorough(make_config()))
   assert [line['step'] for line in lines(whole)] == list(range(1, 21))
   assert 4 < lines(whole)[-1]['validation_bpb'] < lines(whole)[9]['validation_bpb'] < 8
   for name in ('loss', 'bpb', 'gradient_norm', 'learning_rate', 'bytes_per_second', 'model_flops_utilization'):
@@ -321,7 +322,8 @@ def test_what_the_command_line_can_set_trains(source, make_config, tmp_path):
   training.train(config, tmp_path)
   saved = json.loads((tmp_path / 'config.json').read_text())
   assert saved['data']['source'] == [[source, 3.0], [second, 1.0]] and saved['data']['validation'] == [second]
-  assert saved['eval']['seq_len'] == 16 and saved['optimizer']['groups'] == {'head': {'pattern': '^head'}}
+  assert saved == config_lib.resolve(saved) and saved['eval']['seq_len'] == 16
+  assert saved['optimizer']['groups'] == {'head': {'pattern': '^head', 'multiplier': 1.0, 'frozen_steps': 0}}
 
 
 @pytest.fixture(scope='module')

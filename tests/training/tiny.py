@@ -8,6 +8,7 @@ import ml_collections
 from flax import nnx
 
 import byte_models
+from layers import checks
 from layers.contract import EVAL, ByteModel, ModelOutput, next_byte_nll
 from text import units
 
@@ -73,10 +74,12 @@ class Tiny(ByteModel):
 
 class Family:
   @staticmethod
+  def complete(branch):
+    return checks.filled(branch, dataclasses.asdict(TinyConfig()))
+
+  @staticmethod
   def parse(branch):
-    unknown = branch.keys() - {field.name for field in dataclasses.fields(TinyConfig)}
-    if unknown:
-      raise ValueError(f'model.{min(unknown)} is not a key of this configuration')
+    checks.known(branch, dataclasses.asdict(TinyConfig()), 'model')
     if branch.get('units'):
       units.parse(branch['units'])  # as the families do that are spelled with them
     return TinyConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in branch.items()})

@@ -45,13 +45,15 @@ def claimed_bytes(item: pathlib.Path, path: str) -> int:
   return math.prod(store.shape) * store.dtype.numpy_dtype.itemsize
 
 
-def place(item: pathlib.Path, abstract: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """The arrays of `abstract` where `shardings` puts them; each process reads what its devices hold. Raises `OtherArray`
-  for an array that has another shape or type.
+def place(
+  item: pathlib.Path, abstract: Mapping[str, Any], shardings: Mapping[str, Any], stored_paths: Mapping[str, str]
+) -> dict[str, jax.Array]:
+  """The arrays of `abstract` where `shardings` puts them; each process reads what its devices hold. stored_paths: what
+  each is called in the item. Raises `OtherArray` for an array that has another shape or type.
   """
 
   def one(path: str) -> jax.Array:
-    stored, wanted = _open(item, path), abstract[path]
+    stored, wanted = _open(item, stored_paths[path]), abstract[path]
     if stored.shape != wanted.shape or stored.dtype.numpy_dtype != wanted.dtype:
       raise OtherArray(
         f'{path} is {_kind(stored.dtype.numpy_dtype, stored.shape)}, the model has {_kind(wanted.dtype, wanted.shape)}'

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from training import sharding
+from training import earlier, sharding
 from training.checkpoint import array_store
 from training.state import COUNTERS, Flat, TrainState, flatten, rebuild
 
@@ -221,13 +221,14 @@ def _restore_items(
   """(record, the items' arrays, checked). choose: names of items and their arrays, by the record. All processes of a
   job come to the same end.
   """
-  path, problem, record, flats = directory / str(step), None, {}, {}
+  path, problem, record, flats, stored = directory / str(step), None, {}, {}, {}
   began = _identity(path)
   try:
     record = read_record(directory, step)
     for name, abstract in choose(record).items():
-      _refuse_others(path, name, abstract, sums_of(record).get(name))
-      flats[name] = array_store.place(path / name, abstract, sharding.shardings(dict(abstract), mesh))
+      stored[name] = _stored_paths(abstract, sums_of(record).get(name))
+      _refuse_others(path, name, abstract, stored[name], sums_of(record).get(name))
+      flats[name] = array_store.place(path / name, abstract, sharding.shardings(dict(abstract), mesh), stored[name])
   except array_store.OtherArray as error:
     raise ValueError(f'checkpoint {path} is of another model: {error}') from None
   except array_store.Unreadable as error:
@@ -238,7 +239,8 @@ def _restore_items(
   found = []
   for name, flat in flats.items():
     expected = sums_of(record)[name]
-    found += _differences(name, array_store.checksums(flat, isinstance(expected, int)), expected)
+    sums = array_store.checksums(flat, isinstance(expected, int))
+    found += _differences(name, {stored[name][path]: value for path, value in sums.items()}, expected)
   # Of an array that all hold whole, each process has read, and checked, a copy of its own.
   also = f', nor are {len(found) - 1} others' if len(found) > 1 else ''
   was_removed = found and _identity(path) != began
@@ -273,13 +275,22 @@ def _raise_in_all(problem: Exception | None) -> None:
     raise kind(problems[0].removeprefix(_REMOVED))
 
 
-def _refuse_others(path: pathlib.Path, name: str, abstract: Flat, sums: dict[str, int] | int | None) -> None:
+def _stored_paths(abstract: Flat, sums: dict[str, int] | int | None) -> dict[str, str]:
+  """What each array of the model is called in an item: an earlier version may have saved it."""
+  is_stored = lambda path: not isinstance(sums, dict) or path in sums
+  return {path: path if is_stored(path) else earlier.stored_path(path) for path in abstract}
+
+
+def _refuse_others(
+  path: pathlib.Path, name: str, abstract: Flat, stored: Mapping[str, str], sums: dict[str, int] | int | None
+) -> None:
   """Raises ValueError if an item is not of the arrays that the model has; shapes and types are `place`'s to compare."""
   if sums is None:
     raise ValueError(f'checkpoint {path} is of another model: it has no {name}')
   if isinstance(sums, int):
     return
-  missing, surplus = sorted(abstract.keys() - sums.keys()), sorted(sums.keys() - abstract.keys())
+  missing = sorted(path for path in abstract if stored[path] not in sums)
+  surplus = sorted(sums.keys() - set(stored.values()))
   if missing or surplus:
     raise ValueError(
       f'checkpoint {path} is of another model: its {name} miss {missing[:3]} and have {surplus[:3]} besides'

@@ -27,7 +27,7 @@ def _run_config() -> dict[str, object]:
   """What the run in `_prepare_run` is resumed with."""
   from tests.hnet import tiny  # it compiles when it is imported: after the fork only
 
-  return config_lib.resolve(_config('quickstart')) | {'model': config_lib.resolve(tiny.branch(tiny.ONE_STAGE))}
+  return config_lib.resolve({**_config('quickstart').to_dict(), 'model': tiny.branch(tiny.ONE_STAGE)})
 
 
 def _prepare_run(seeds: pathlib.Path) -> None:
