@@ -100,6 +100,9 @@ class Model(Protocol):
   def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
     """One a group: as given, 1 everywhere (None), or those of its paper ('paper'). ValueError for others."""
 
+  def trains(self, path: str) -> bool:
+    """Whether a parameter is trained; others get no gradient and no moments."""
+
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter; exempt: 'default' or 'official', who is spared."""
 
@@ -152,6 +155,11 @@ class ByteModel(nnx.Module):
     """The one."""
     del path
     return 0
+
+  def trains(self, path: str) -> bool:
+    """All are."""
+    del path
+    return True
 
   def paper_lr_multipliers(self) -> tuple[float, ...] | None:
     """Those that a paper has for this family; None: it has none."""

@@ -37,19 +37,17 @@ def make_step(
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
   counted; the step counts. So is one whose gradient norm is above optimizer.skip_norm times the geometric mean of those
   before it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS
-  aside)
-  and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
-  that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
-  per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of mappings
-  under 'stages'. Where there is nothing to take a mean of, it is 0 and its count says so: no step of a healthy run
-  makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing raises ValueError if the model has an auxiliary
-  loss without a weight.
+  aside) and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes
+  (positions that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words;
+  `<name>_loss` per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of
+  mappings under 'stages'. Where there is nothing to take a mean of, it is 0 and its count says so: no step of a healthy
+  run makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing raises ValueError if the model has an
+  auxiliary loss without a weight.
   """
-
   loss_weights, accumulate = settings.loss_weights, settings.optimizer.accumulate
 
-  def objective(params, micro, context, scored):
-    output = rebuild(abstract_model, params)(micro, context=context, capacities=capacities)
+  def objective(trained, params, micro, context, scored):
+    output = rebuild(abstract_model, params | trained)(micro, context=context, capacities=capacities)
     unweighted = sorted(output.aux_losses.keys() - loss_weights.keys())
     if unweighted:
       raise ValueError(f'missing config key loss_weights.{unweighted[0]}: the model has an auxiliary loss of this name')
@@ -66,7 +64,7 @@ def make_step(
 
     def one(micro, index):
       context = byte_models.Context(rng=jax.random.fold_in(rng, index), progress=progress)
-      return jax.value_and_grad(objective, has_aux=True)(params, micro, context, scored)
+      return jax.value_and_grad(objective, has_aux=True)(optimizer.moving(params), params, micro, context, scored)
 
     if accumulate == 1:
       return one(batch, 0)
@@ -76,7 +74,7 @@ def make_step(
       (loss, found), gradients = one(*item)
       return jax.tree.map(jnp.add, total, (loss, gradients)), found
 
-    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, optimizer.moving(params)))
     (loss, gradients), (sums, means, needed) = jax.lax.scan(add, zeros, (micros, jnp.arange(accumulate)))
     total, mean = (lambda x: jnp.sum(x, 0)), (lambda x: jnp.mean(x, 0))
     return (loss, (jax.tree.map(total, sums), jax.tree.map(mean, means), jnp.max(needed, 0))), gradients

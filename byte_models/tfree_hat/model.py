@@ -258,9 +258,13 @@ class TFreeHAT(ByteModel):
     return (1.0, 0.1)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
-    """Whether weight decay applies: not to norms, nor to what is kept unused and would only fade."""
+    """Whether weight decay applies: not to norms."""
     del exempt
-    return not (path.endswith('.scale') or '.unused.' in path)
+    return not path.endswith('.scale')
+
+  def trains(self, path: str) -> bool:
+    """Not what is kept for the published file and never used."""
+    return '.unused.' not in path
 
   def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
     """Component -> forward FLOPs a byte, documents of `length` bytes.

@@ -104,7 +104,7 @@ def test_what_is_never_used_may_be_left_out(tmp_path):
     'k_proj',
     'query_norm',
   }
-  assert not any(whole.decays(path) for path in unused)
+  assert not any(whole.trains(path) for path in unused)
 
 
 def test_begin_and_end_stand_for_the_published_ids():
