@@ -1,6 +1,5 @@
 """docs/add_a_chunker.md as it stands: its parts hold what is asked of every part, and its config trains."""
 
-import pathlib
 import re
 
 import jax
@@ -16,20 +15,16 @@ import training
 from evaluation import oracles
 from hnet import parts
 from layers.chunks import Level
+from tests.docs import pages
 from tests.hnet.tiny import branch
 from tests.test_contract import BATCHES, LENGTH, PROMPT, ROWS, ROWS_OF_TEXT, assert_together, drawn
-
-PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'add_a_chunker.md'
 
 
 @pytest.fixture(scope='module')
 def page():
   """The names that the page's code defines; its parts are in the registry meanwhile."""
   before = {kind: dict(classes) for kind, classes in parts.KINDS.items()}
-  names: dict = {}
-  for block in re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL):
-    exec(compile(block, str(PAGE), 'exec'), names)
-  yield names
+  yield pages.run('add_a_chunker.md')
   for kind, classes in before.items():
     parts.KINDS[kind].clear()
     parts.KINDS[kind].update(classes)
