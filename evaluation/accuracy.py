@@ -25,6 +25,7 @@ part of both words, and its probability counts to the word of its last byte.
 import codecs
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evaluation import finite
+from layers.capacity import Predictor, run_all
 from text import EOS, Corpus, words
 from text.rows import evaluation_batches
 
@@ -117,8 +119,9 @@ def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
   """
   sizes = np.fromiter(map(len, model.symbols), np.int32) if 'units' in model.marks else None
   waiting: dict[int, list[np.ndarray]] = {}
-  for rows in evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size):
-    is_right_BxL, written_BxL, nats_BxL = map(np.asarray, jax.device_get(_predict(model, rows.batch)))
+  batches = evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size)
+  predict = lambda rows, capacities: _predict(model, rows.batch, capacities)
+  for rows, (is_right_BxL, written_BxL, nats_BxL) in run_all(predict, Predictor.of(model, seq_len), batches):
     finite.check(np.isfinite(nats_BxL)[rows.scored_BxL], corpus, rows.pieces)
     place_N, is_last_N, count_P = rows.bytes_of_units(sizes)
     of_bytes = lambda values_BxL, place_N=place_N: values_BxL.reshape(-1)[place_N]
@@ -133,8 +136,8 @@ def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
         yield corpus[document], *np.concatenate(waiting.pop(document)).T
 
 
-@jax.jit
-def _predict(model, batch):
-  """[B, L] float32 each: 1 where greedy decoding writes what stands there, what it writes, and nats."""
-  is_right_BxL, written_BxL, nats_BxL = model.likeliest(batch)
-  return is_right_BxL.astype(jnp.float32), written_BxL.astype(jnp.float32), nats_BxL
+@functools.partial(jax.jit, static_argnums=2)
+def _predict(model, batch, capacities):
+  """([B, L] float32 each: 1 where greedy decoding writes what stands there, what it writes, and nats; needed)."""
+  is_right_BxL, written_BxL, nats_BxL, needed = model.likeliest(batch, capacities=capacities)
+  return (is_right_BxL.astype(jnp.float32), written_BxL.astype(jnp.float32), nats_BxL), needed

@@ -76,8 +76,10 @@ class Model(Protocol):
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """capacities: static chunks per row of each level inside, None for enough; see `checked_capacities`."""
 
-  def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
-    """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats): [B, L] each."""
+  def likeliest(self, batch: Batch, *, capacities: Sequence[int] | None = None) -> tuple[Array, Array, Array, tuple]:
+    """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats: [B, L] each; needed,
+    as in `ModelOutput`).
+    """
 
   def init_cache(self, batch_size: int, max_bytes: int) -> Any:
     """Decoding caches, a pytree, for rows of at most max_bytes bytes, prompt and BOS included."""
@@ -135,11 +137,11 @@ class ByteModel(nnx.Module):
     """None."""
     return {}
 
-  def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
+  def likeliest(self, batch: Batch, *, capacities: Sequence[int] | None = None) -> tuple[Array, Array, Array, tuple]:
     """By the logits."""
-    output = self(batch)
+    output = self(batch, capacities=capacities)
     written_BxL = jnp.pad(output.logits.argmax(-1)[:, :-1], ((0, 0), (1, 0)))
-    return written_BxL == jnp.asarray(batch.bytes), written_BxL, output.nll
+    return written_BxL == jnp.asarray(batch.bytes), written_BxL, output.nll, output.needed
 
   def is_text(self, symbol_B: Array, cache: Any) -> Array:
     """All are."""

@@ -114,18 +114,21 @@ class WordAR(ByteModel):
       'bytes_per_chunk': bytes_ / jnp.maximum(jnp.sum(count_B), 1),
       'fill': jnp.mean(count_B) / capacity,
     }
-    metrics, needed = {}, (jnp.max(count_B),)
+    metrics = {}
     if 'units' in self.marks:
       metrics['bytes_per_unit'] = bytes_ / jnp.maximum(jnp.sum(places.is_last_BxL), 1)
-      needed = (jnp.max(jnp.sum(symbols.segment_ids_BxL > 0, 1)), *needed)
     return ModelOutput(
       nll=jnp.where(batch.scored, places.at_last(nll_BxL), 0.0),
       segmentations=(places.starts_BxL,),
       boundary_probabilities=(places.starts_BxL.astype(jnp.float32),),
-      needed=needed,
+      needed=self._needed(symbols),
       metrics=jax.tree.map(jnp.float32, metrics),
       stage_metrics=(jax.tree.map(jnp.float32, of_words),),
     )
+
+  def _needed(self, symbols: Symbols) -> tuple[Array, ...]:
+    words = jnp.max(jnp.sum(symbols.starts_BxL, 1))
+    return (jnp.max(jnp.sum(symbols.segment_ids_BxL > 0, 1)), words) if 'units' in self.marks else (words,)
 
   def symbol_logits(self, batch: Batch) -> tuple[Array, Array | None]:
     """(of the symbol, of the end): both [B, L, V] float32, at every byte those of the symbol that it is part of.
@@ -136,17 +139,17 @@ class WordAR(ByteModel):
     symbols, places = spelled(self.config, batch)
     return jax.tree.map(places.spread, self._run(symbols, None, scores.logits)[0])
 
-  def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
-    """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats), each [B, L].
+  def likeliest(self, batch: Batch, *, capacities: Sequence[int] | None = None) -> tuple[Array, Array, Array, tuple]:
+    """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats: [B, L]; needed).
 
     Nobody tells that a word has ended: to write the first symbol of the next, decoding has to draw WORD_END before it;
     where it goes on with another symbol, that is what it writes. Inside a word it may write WORD_END itself. Both are
     said at every byte of a symbol. Nats are those of `__call__`.
     """
     symbols, places = spelled(self.config, batch)
-    is_right_BxL, written_BxL, nats_BxL = self._run(symbols, None, scores.likeliest)[0]
+    is_right_BxL, written_BxL, nats_BxL = self._run(symbols, capacities, scores.likeliest)[0]
     nats_BxL = jnp.where(batch.scored, places.at_last(nats_BxL), 0.0)
-    return places.spread(is_right_BxL), places.spread(written_BxL), nats_BxL
+    return places.spread(is_right_BxL), places.spread(written_BxL), nats_BxL, self._needed(symbols)
 
   def _run(self, symbols: Symbols, capacities: Sequence[int] | None, read: Callable) -> tuple[Any, int]:
     """(what `read` makes of the logits before words and behind symbols; words that a row has room for)."""

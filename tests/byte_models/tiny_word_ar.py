@@ -115,7 +115,7 @@ forward = jax.jit(lambda model, batch: model(batch))
 symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 
 
-likeliest = jax.jit(lambda model, batch: model.likeliest(batch))
+likeliest = jax.jit(lambda model, batch: model.likeliest(batch)[:3])
 
 
 def with_starts(model, batch):

@@ -105,7 +105,7 @@ class Oracle(ByteModel):
   def __init__(self):
     self.sureness = nnx.Param(jnp.float32(100.0))
 
-  def __call__(self, batch, *, context=None):
+  def __call__(self, batch, *, context=None, capacities=None):
     following_BxL = jnp.roll(jnp.asarray(batch.bytes), -1, 1)
     return ModelOutput(jnp.zeros(batch.bytes.shape), jax.nn.one_hot(following_BxL, 256) * self.sureness[...])
 
@@ -140,7 +140,7 @@ class OneWrong(Oracle):
     super().__init__()
     self.place, self.said = place, said
 
-  def __call__(self, batch, *, context=None):
+  def __call__(self, batch, *, context=None, capacities=None):
     output = super().__call__(batch)
     wrong = jax.nn.one_hot(self.said, 256) * 1e3
     return dataclasses.replace(output, logits=output.logits.at[:, self.place].add(wrong))
@@ -193,9 +193,9 @@ class WithEnds(Oracle):
 
   word_end = WORD_END
 
-  def likeliest(self, batch):
+  def likeliest(self, batch, *, capacities=None):
     is_wrong = jnp.asarray(batch.bytes) == ord('c')
-    return ~is_wrong, jnp.where(is_wrong, self.word_end, batch.bytes), jnp.zeros(batch.bytes.shape)
+    return ~is_wrong, jnp.where(is_wrong, self.word_end, batch.bytes), jnp.zeros(batch.bytes.shape), ()
 
 
 def test_the_end_of_a_word_as_a_symbol_ends_one_also_where_the_model_has_none():
@@ -206,8 +206,8 @@ def test_the_end_of_a_word_as_a_symbol_ends_one_also_where_the_model_has_none():
 
 def test_the_probability_of_a_word_does_not_depend_on_how_much_text_stands_before_it():
   class Constant(Oracle):
-    def likeliest(self, batch):
-      return jnp.ones(batch.bytes.shape, bool), batch.bytes, jnp.full(batch.bytes.shape, 5.3)
+    def likeliest(self, batch, *, capacities=None):
+      return jnp.ones(batch.bytes.shape, bool), batch.bytes, jnp.full(batch.bytes.shape, 5.3), ()
 
   for count in (1, 50_000):  # sums of float32 are wrong by a hundredth there
     corpus = MemoryCorpus([b'ab' * count])
@@ -218,7 +218,7 @@ def test_the_probability_of_a_word_does_not_depend_on_how_much_text_stands_befor
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_a_model_whose_logits_are_not_finite_is_refused_with_the_document(value):
   class Broken(Oracle):
-    def __call__(self, batch, *, context=None):
+    def __call__(self, batch, *, context=None, capacities=None):
       output = super().__call__(batch)
       return dataclasses.replace(output, nll=jnp.where(jnp.asarray(batch.bytes) == 7, value, 0.0))
 
