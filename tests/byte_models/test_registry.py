@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 import byte_models
 import training
 from byte_models import tfree_hat
-from byte_models.tfree_hat import decoding
 from evaluation import evaluate
 from hnet import HNet
 from layers.paths import flatten
@@ -99,7 +98,7 @@ class TestTFreeHAT:
     batch = mark(Batch.of([b'\xfe' + TEXT]), {'words': 'hat(max_bytes=100)'})
     size = int(batch.segment_ids.sum())
     forward = jax.jit(lambda model, batch: model(batch).logits)
-    step = jax.jit(decoding.step)
+    step = jax.jit(lambda model, byte_B, cache: model.step(byte_B, cache))
     for changes, delivery, equal in (({}, 'causal', True), ({'delivery': 'published'}, 'published', False)):
       model = training.load(copied(TFREE_HAT, **changes)).model
       assert model.config.delivery == delivery
