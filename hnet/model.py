@@ -95,7 +95,7 @@ class HNet(nnx.Module):
   ) -> tuple[Array, stage_lib.StageCache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
     bytes_BxP = jnp.asarray(bytes_BxP)
-    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1]) < length_B[:, None]).astype(jnp.int32)
+    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1])[None] < length_B[:, None]).astype(jnp.int32)
     level = Level.of_bytes(segment_ids_BxP, _marks(bytes_BxP, word_starts_BxP))
     x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, cache)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]

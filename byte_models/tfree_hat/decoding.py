@@ -77,21 +77,21 @@ def init_cache(model: 'TFreeHAT', batch_size: int, max_bytes: int) -> Cache:
 
 def prefill(model: 'TFreeHAT', bytes_BxP: Array, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
   """The parallel form up to each row's last word, which stays open; a prompt may be one word."""
-  index_P = jnp.arange(bytes_BxP.shape[1], dtype=jnp.int32)
-  segment_ids_BxP = (index_P < length_B[:, None]).astype(jnp.int32)
+  index_1xP = jnp.arange(bytes_BxP.shape[1], dtype=jnp.int32)[None]
+  segment_ids_BxP = (index_1xP < length_B[:, None]).astype(jnp.int32)
   bytes_BxP = jnp.where(segment_ids_BxP > 0, bytes_BxP, 0).astype(jnp.uint8)
   starts_BxP, context_B, open_B = find_starts(model.words, bytes_BxP, length_B, cache.context_B, cache.open_B)
   last_B = length_B[:, None] - 1
   decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids_BxP), last_B, 1)[:, 0]
   # A last byte of value EOS is a byte like others here: more may follow it.
-  words = locate(bytes_BxP, segment_ids_BxP, starts_BxP & (index_P < decided_B[:, None]), model.config.delivery)
+  words = locate(bytes_BxP, segment_ids_BxP, starts_BxP & (index_1xP < decided_B[:, None]), model.config.delivery)
   a_BxPxD, encoder = model.encoder.prefill(model.embed(bytes_BxP), length_B, cache.encoder)
   word_B = words.inner.count_B - 1
   z_BxSxD, main = model.main.prefill(model.pool(a_BxPxD, words), word_B, cache.main)
   table_BxSxGxD = guided(model.decoder.guides, model.predictive(z_BxSxD, words))
   added = inject(table_BxSxGxD, words.delivered_BxL)
   y_BxPxD, decoder = model.decoder.stack.prefill(a_BxPxD, length_B, cache.decoder, added)
-  recent_BxR = jnp.maximum(length_B[:, None] - RECENT + jnp.arange(RECENT), 0)
+  recent_BxR = jnp.maximum(length_B[:, None] - RECENT + jnp.arange(RECENT)[None], 0)
   is_decided = decided_B > 0  # a row that begins with an unfinished character has no word yet
   cache = Cache(
     encoder=encoder,
@@ -105,7 +105,7 @@ def prefill(model: 'TFreeHAT', bytes_BxP: Array, length_B: Array, cache: Cache) 
     recent_BxRxD=jnp.take_along_axis(a_BxPxD, recent_BxR[..., None], 1),
     word_B=jnp.where(is_decided, word_B, -1).astype(jnp.int32),
     pooled=model.connector.read_all(
-      a_BxPxD, (words.index_BxC == word_B[:, None]) & (index_P < decided_B[:, None]), word_B
+      a_BxPxD, (words.index_BxC == word_B[:, None]) & (index_1xP < decided_B[:, None]), word_B
     ),
     guide_BxGxD=jnp.take_along_axis(table_BxSxGxD, word_B[:, None, None, None], 1)[:, 0],
   )
@@ -118,7 +118,7 @@ def step(model: 'TFreeHAT', byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
   a_BxD, encoder = model.encoder.step(model.embed(byte_B), every_B, cache.encoder)
   bytes_BxN = cache.bytes_BxN.at[rows_B, cache.length_B].set(byte_B.astype(jnp.uint8), mode='drop')
   length_B = cache.length_B + 1
-  position_BxR = length_B[:, None] - RECENT + jnp.arange(RECENT)
+  position_BxR = length_B[:, None] - RECENT + jnp.arange(RECENT)[None]
   recent_bytes = jnp.take_along_axis(bytes_BxN, jnp.maximum(position_BxR, 0), 1)
   decided_B = length_B - unfinished(recent_bytes, (position_BxR >= 0).astype(jnp.int32))[:, -1]
   starts_BxN, context_B, open_B = find_starts(model.words, bytes_BxN, length_B, cache.context_B, cache.open_B, RECENT)
@@ -140,7 +140,8 @@ def step(model: 'TFreeHAT', byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
     taken_back = lambda block: dataclasses.replace(block, length_B=block.length_B - jnp.sum(again_BxR, 1))
     cache = dataclasses.replace(cache, decoder=tuple(taken_back(block) for block in cache.decoder))
   decide = functools.partial(_decide, model, position_BxR, decides_BxR, starts_BxR, again_BxR)
-  first = jnp.min(jnp.argmax(decides_BxR | (jnp.arange(RECENT) == RECENT - 1), 1))  # mostly the last: one round
+  is_last_1xR = jnp.arange(RECENT)[None] == RECENT - 1
+  first = jnp.min(jnp.argmax(decides_BxR | is_last_1xR, 1))  # mostly the last: one round
   cache = jax.lax.fori_loop(first, RECENT, decide, cache)
   y_BxD, decoder = model.decoder.stack.step(a_BxD, every_B, cache.decoder, inject(cache.guide_BxGxD))
   cache = dataclasses.replace(cache, decoder=decoder)

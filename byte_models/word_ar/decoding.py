@@ -51,12 +51,12 @@ def init_cache(model: 'WordAR', batch_size: int, max_bytes: int) -> WordCache:
 def prefill(model: 'WordAR', prompts: Batch, length_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
   """See `WordAR.prefill`."""
   config = model.config
-  (symbols, places), index_P = spelled(config, prompts), jnp.arange(prompts.bytes.shape[1])
-  words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, len(index_P))
+  (symbols, places), index_1xP = spelled(config, prompts), jnp.arange(prompts.bytes.shape[1])[None]
+  words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, index_1xP.shape[1])
   count_B = jnp.sum(symbols.starts_BxL, 1)
   last_Bx1 = jnp.maximum(count_B - 1, 0)[:, None]
   size_B = jnp.take_along_axis(words.size_BxS, last_Bx1, 1)[:, 0]
-  bytes_B = length_B - jnp.max(jnp.where(places.starts_BxL, index_P, 0), 1)
+  bytes_B = length_B - jnp.max(jnp.where(places.starts_BxL, index_1xP, 0), 1)
   is_bos_B = (length_B == 1) & (symbols.ids_BxL[:, 0] == BOS)
   has_ended_B = (bytes_B == config.longest) | is_bos_B
   ended_B = count_B - 1 + has_ended_B
@@ -64,15 +64,15 @@ def prefill(model: 'WordAR', prompts: Batch, length_B: Array, cache: WordCache) 
 
   g = model.encode(model.embed(symbols.ids_BxL), words)
   z, backbone = model.backbone.prefill(g, ended_B * config.positions, cache.backbone)
-  index = (ended_B - 1)[:, None] * config.positions + jnp.arange(config.positions)
+  index = (ended_B - 1)[:, None] * config.positions + jnp.arange(config.positions)[None]
   z = jnp.take_along_axis(z, jnp.maximum(index, 0)[..., None], 1)
   vectors = jnp.where((ended_B > 0)[:, None, None], model.predictions(z)[:, 0], 0)
 
   first_Bx1 = jnp.take_along_axis(words.first_BxS, last_Bx1, 1)
-  offset_P = jnp.arange(config.longest)
-  word_BxP = jnp.take_along_axis(symbols.ids_BxL, first_Bx1 + offset_P, 1, mode='clip')
-  word_BxP = jnp.where(offset_P < size_B[:, None], word_BxP, 0)
-  x = jnp.concatenate([_opening(model, vectors), _behind(model, word_BxP, offset_P + 1, vectors)], 1)
+  offset_1xP = jnp.arange(config.longest)[None]
+  word_BxP = jnp.take_along_axis(symbols.ids_BxL, first_Bx1 + offset_1xP, 1, mode='clip')
+  word_BxP = jnp.where(offset_1xP < size_B[:, None], word_BxP, 0)
+  x = jnp.concatenate([_opening(model, vectors), _behind(model, word_BxP, offset_1xP + 1, vectors)], 1)
   slots_B = _num_opening(model) + size_B
   h, decoder = model.decoder.prefill(x[:, : config.num_vectors + config.longest], slots_B, cache.decoder)
   h = jnp.take_along_axis(h, (slots_B - 1)[:, None, None], 1)[:, 0]
@@ -109,8 +109,9 @@ def is_text(model: 'WordAR', symbol_B: Array, cache: WordCache) -> Array:
 def _end_word(model: 'WordAR', ends_B: Array, h_BxD: Array, cache: WordCache) -> tuple[Array, WordCache]:
   """Gives the word of the rows that end one to the backbone and opens the next; (h with theirs, cache)."""
   config = model.config
-  is_symbol_BxP = jnp.arange(config.longest) < cache.size_B[:, None]
-  starts_BxP = is_symbol_BxP & (jnp.arange(config.longest) == 0)
+  offset_1xP = jnp.arange(config.longest)[None]
+  is_symbol_BxP = offset_1xP < cache.size_B[:, None]
+  starts_BxP = is_symbol_BxP & (offset_1xP == 0)
   word = Words.of(starts_BxP, is_symbol_BxP.astype(jnp.int32), config.num_vectors, 1)
   g_BxNxD, z, backbone = model.encode(model.embed(cache.word_BxP), word), [], cache.backbone
   for position in range(config.positions):
@@ -136,7 +137,7 @@ def _opening(model: 'WordAR', vectors_BxKxD: Array) -> Array:
   """Inputs of the decoder before the first symbol of a word: [B, k, d], or [B, 1, d] for patches."""
   if model.config.encoder:
     return vectors_BxKxD
-  return vectors_BxKxD[:, :1] + model.start[...].astype(vectors_BxKxD.dtype)
+  return vectors_BxKxD[:, :1] + model.start[None, None].astype(vectors_BxKxD.dtype)
 
 
 def _behind(model: 'WordAR', symbols_BxN: Array, size_BxN: Array, vectors_BxKxD: Array) -> Array:

@@ -214,9 +214,9 @@ class WordAR(nnx.Module):
     it is taken as it stands.
     """
     bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
-    index_P = jnp.arange(bytes_BxP.shape[1])
-    segment_ids_BxP = (index_P < length_B[:, None]).astype(jnp.int32)
-    specials_BxP = (index_P == 0) & (bytes_BxP == BOS)  # a last byte of EOS's value is one like others
+    index_1xP = jnp.arange(bytes_BxP.shape[1])[None]
+    segment_ids_BxP = (index_1xP < length_B[:, None]).astype(jnp.int32)
+    specials_BxP = (index_1xP == 0) & (bytes_BxP == BOS)  # a last byte of EOS's value is one like others
     prompts = Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP, specials_BxP)
     return decoding.prefill(self, prompts, length_B, cache)
 
