@@ -63,7 +63,9 @@ def speed_table() -> Table:
 def measure(corpus: text.Corpus, seq_len: int) -> list[tuple[float, float, float]]:
   """(megabytes of text per second, documents begun per second, share of padding) of each stretch."""
   batch_size = max(1, _BATCH_BYTES.value // seq_len)
-  rows = text.pipeline(corpus, batch_size=batch_size, seq_len=seq_len, seed=0, words=_WORDS.value)
+  rows = text.pipeline(
+    corpus, batch_size=batch_size, seq_len=seq_len, seed=0, marks={'words': _WORDS.value} if _WORDS.value else {}
+  )
   first = next(rows)  # plans the epoch
   batch_positions = first.bytes.size
   found = []

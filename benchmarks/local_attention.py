@@ -24,8 +24,8 @@ import byte_models
 import text
 from byte_models.word_ar.layout import Words, word_starts
 from layers import capacity
+from text.marks import mark
 from text.packing import evaluation_rows, materialise
-from text.words import mark
 
 _SOURCE = flags.DEFINE_string('source', 'python_docs', 'Text whose words are used.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', 256, 'Bytes of a row.')
@@ -51,7 +51,7 @@ def measure(cap: int) -> tuple[str, ...]:
   corpus = text.MemoryCorpus([corpus[index] for index in range(min(len(corpus), 200))])
   plan = evaluation_rows(corpus.lengths, _SEQ_LEN.value)
   pieces = plan.pieces(np.arange(min(len(plan), _ROWS.value)))
-  batch = mark(materialise(corpus, pieces, _ROWS.value, _SEQ_LEN.value), model.words)
+  batch = mark(materialise(corpus, pieces, _ROWS.value, _SEQ_LEN.value), model.marks)
   starts = word_starts(model.config, batch)
   count, k = int(starts.sum(1).max()), model.config.num_vectors
   words = Words.of(starts, jnp.asarray(batch.segment_ids), k, capacity.rung(_SEQ_LEN.value, count))

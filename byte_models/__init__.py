@@ -1,32 +1,48 @@
 """The registry: a `model` branch of a config in, a model out; all families share one contract (layers/contract.py)."""
 
+import copy
+import dataclasses
 import importlib
 import os
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import jax
 from flax import nnx
+from jax import Array
 
+from byte_models import llama
 from layers import checks, weights
-from layers.contract import EVAL, Context, ModelOutput
+from layers.contract import EVAL, Context, Model, ModelOutput
+from layers.paths import flatten
+from layers.stack import Backbone
 
 __all__ = [
-  'EVAL', 'Context', 'Family', 'ModelOutput', 'Official', 'build', 'complete', 'families', 'from_pretrained',
-  'official', 'official_family', 'parse',
+  'EVAL', 'Context', 'Family', 'Model', 'ModelOutput', 'Official', 'backbone', 'build', 'complete', 'families',
+  'from_pretrained', 'graft', 'official', 'official_family', 'parse', 'resize',
 ]  # fmt: skip
 
 
 class Family(Protocol):
-  """What a family's module offers: `complete` gives a branch the keys that it leaves out, whatever the others hold;
-  `parse` checks a branch, complete or not, and returns a frozen config; `build` makes its model.
-  """
+  """What a family's module offers."""
 
-  def complete(self, branch: Mapping[str, Any]) -> dict[str, Any]: ...
+  def complete(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+    """A `model` branch with the keys that it leaves out, whatever the others hold."""
 
-  def parse(self, branch: Mapping[str, Any]) -> Any: ...
+  def parse(self, branch: Mapping[str, Any]) -> Any:
+    """The frozen config of a branch, complete or not, with its family's name; ValueError with one sentence."""
 
-  def build(self, config: Any, *, rngs: nnx.Rngs) -> nnx.Module: ...
+  def build(self, config: Any, *, rngs: nnx.Rngs) -> Model:
+    """A freshly initialised model."""
+
+  def backbone(self, config: Any) -> Backbone | None:
+    """Its main network, which may be resized and begin as that of another model; None: it has none."""
+
+  def resize(self, branch: Mapping[str, Any], depth: int, **sizes: int) -> dict[str, Any]:
+    """The branch, changed in place, with `depth` layers of the backbone and, in `sizes`, another `width` or `mlp_width`
+    of it. ValueError where that cannot be.
+    """
 
 
 class Official(Protocol):
@@ -34,7 +50,10 @@ class Official(Protocol):
 
   CONFIG_KEYS: tuple[str, ...]
 
-  def from_pretrained(self, directory: str | os.PathLike, **overrides: Any) -> nnx.Module: ...
+  def from_pretrained(self, directory: str | os.PathLike, **overrides: Any) -> Model: ...
+
+  def overrides(self, config: Any) -> dict[str, Any]:
+    """Of `from_pretrained`, with which its parameters are those of a model of this config, if they can be."""
 
 
 # family -> module (imported when first asked for) or object
@@ -69,15 +88,47 @@ def parse(branch: Mapping[str, Any]) -> Any:
     raise ValueError(f'model.{error}' if key in branch else str(error)) from None
 
 
-def build(config: Any, *, rngs: nnx.Rngs) -> nnx.Module:
+def build(config: Any, *, rngs: nnx.Rngs) -> Model:
   """The model of a configuration from `parse`."""
   return _family(config.family).build(config, rngs=rngs)
 
 
-def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> nnx.Module:
+def backbone(config: Any) -> Backbone | None:
+  """The main network of a model; see `Family`."""
+  return _family(config.family).backbone(config)
+
+
+def resize(branch: Mapping[str, Any], depth: int, **sizes: int) -> dict[str, Any]:
+  """A `model` branch with another backbone; see `Family`."""
+  return _family(branch.get('family')).resize(copy.deepcopy(dict(branch)), depth, **sizes)
+
+
+def graft(config: Any, source: str | os.PathLike, seed: int) -> dict[str, Array]:
+  """Parameters of a model that the seed draws, but those of its backbone, which are the blocks of a Llama: a .gguf file
+  or a directory.
+
+  Raises ValueError for a model that has no backbone and for blocks that are not made as its own.
+  """
+  ours = backbone(config)
+  if ours is None:
+    raise ValueError(f'init_from {source!r} is a Llama: a model of family {config.family!r} has no place for it')
+  stack, flat = llama.read_backbone(source)
+  for field in dataclasses.fields(stack):
+    theirs, wanted = getattr(stack, field.name), getattr(ours.stack, field.name)
+    if theirs != wanted and field.name not in ('dtype', 'remat', 'scan'):
+      raise ValueError(
+        f'init_from {source!r}: its blocks have {field.name} {theirs!r} and the backbone of the model {wanted!r}; they '
+        'must be the same'
+      )
+  fresh = jax.jit(lambda: flatten(build(config, rngs=nnx.Rngs(seed))))()
+  return fresh | {f'{ours.path}.{path}': value for path, value in flat.items()}
+
+
+def from_pretrained(directory: str | os.PathLike, *, like: Any = None, **overrides: Any) -> Model:
   """The model in a directory with official weights, whose config.json tells the family.
 
-  overrides: keys of the `model` branch, such as dtype='bfloat16'. Raises FileNotFoundError for a missing file,
+  overrides: keys of the `model` branch, such as dtype='bfloat16'. like: the config of a model of the same family, whose
+  parameters it is to have, if it can. Raises FileNotFoundError for a missing file,
   ValueError for one that is damaged or of no family that is known here, and for weights that do not fit.
   """
   file = weights.directory(directory) / weights.CONFIG
@@ -87,6 +138,10 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> nnx.Modul
     keys = '; '.join(f'{name} has {", ".join(_module(entry).CONFIG_KEYS)}' for name, entry in official.items())
     kind = f'model_type {values["model_type"]!r}' if 'model_type' in values else 'no model_type'
     raise ValueError(f'{file} ({kind}) is of no family with official weights: {keys}.')
+  if like is not None:
+    if family != like.family:
+      raise ValueError(f'init_from {directory!r} holds another model: its family is {family!r} and not {like.family!r}')
+    overrides = _module(official[family]).overrides(like) | overrides
   return _module(official[family]).from_pretrained(directory, **overrides)
 
 

@@ -34,7 +34,6 @@ import numpy as np
 
 from evaluation import finite
 from text import EOS, Corpus, words
-from text import units as units_lib
 from text.rows import evaluation_batches
 
 RARE = 10  # fewer occurrences than this in the training text
@@ -97,10 +96,9 @@ def _words(document: bytes, ends: np.ndarray) -> list[bytes]:
 
 def _ends(text: bytes, symbol: int, split: words.Splitter, model) -> bool:
   """Whether a text's last word ends where a model writes a symbol behind it that is not the one that stands there."""
-  if symbol in (EOS, getattr(model, 'word_end', None)):
+  if symbol in (EOS, model.word_end):
     return True
-  table = getattr(model, 'unit_table', None)
-  more = table[symbol] if table else bytes([symbol])
+  more = model.symbols[symbol]
   if not codecs.utf_8_decode(more, 'replace', False)[1]:  # not one whole character
     more = words.LETTER.encode()
   return len(text) in split(text + more)
@@ -117,10 +115,9 @@ def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
   """Of each document: its bytes, and for each of them and for EOS whether greedy decoding of the text before writes it,
   what it writes there, and nats.
   """
-  units = getattr(model, 'units', None)
-  sizes = units_lib.parse(units).sizes if units else None
+  sizes = np.fromiter(map(len, model.symbols), np.int32) if 'units' in model.marks else None
   waiting: dict[int, list[np.ndarray]] = {}
-  for rows in evaluation_batches(corpus, model, seq_len=seq_len, batch_size=batch_size):
+  for rows in evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size):
     is_right_BxL, written_BxL, nats_BxL = map(np.asarray, jax.device_get(_predict(model, rows.batch)))
     finite.check(np.isfinite(nats_BxL)[rows.scored_BxL], corpus, rows.pieces)
     place_N, is_last_N, count_P = rows.bytes_of_units(sizes)
@@ -139,10 +136,5 @@ def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
 @jax.jit
 def _predict(model, batch):
   """[B, L] float32 each: 1 where greedy decoding writes what stands there, what it writes, and nats."""
-  if hasattr(model, 'likeliest'):
-    is_right_BxL, written_BxL, nats_BxL = model.likeliest(batch)
-  else:
-    output = model(batch)
-    written_BxL, nats_BxL = jnp.pad(output.logits.argmax(-1)[:, :-1], ((0, 0), (1, 0))), output.nll
-    is_right_BxL = written_BxL == jnp.asarray(batch.bytes)
+  is_right_BxL, written_BxL, nats_BxL = model.likeliest(batch)
   return is_right_BxL.astype(jnp.float32), written_BxL.astype(jnp.float32), nats_BxL

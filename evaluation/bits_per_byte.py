@@ -82,7 +82,12 @@ def evaluate(
   text_bytes, ends, chunks, around = 0, 0, np.zeros(0, np.int64), np.zeros(0)
 
   rows = evaluation_batches(
-    corpus, model, seq_len=seq_len, batch_size=batch_size, context=context, last_is_cut=last_document_cut
+    corpus,
+    marks=model.marks,
+    seq_len=seq_len,
+    batch_size=batch_size,
+    context=context,
+    last_is_cut=last_document_cut,
   )
   score = lambda of_rows, capacities: scorer(model, _place(of_rows.batch, batch_sharding), capacities)
   for of_rows, (nll_BxL, segmentations, is_finite_BxL) in run_all(score, Predictor.of(model, seq_len), rows):

@@ -113,7 +113,7 @@ def _from_counts(name, hits, predicted, true, exact, documents, size) -> Boundar
 def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
   """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
   corpus, found = MemoryCorpus(documents), []
-  batches = evaluation_batches(corpus, model, seq_len=seq_len, batch_size=batch_size)
+  batches = evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size)
   run = lambda rows, capacities: _run(model, rows.batch, capacities)
   for rows, (stages, is_finite_BxL) in run_all(run, Predictor.of(model, seq_len), batches):
     finite.check(np.broadcast_to(is_finite_BxL, rows.scored_BxL.shape)[rows.scored_BxL], corpus, rows.pieces)

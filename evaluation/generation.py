@@ -12,8 +12,7 @@ import numpy as np
 
 from evaluation import finite
 from layers.stack import unstacked
-from text import EOS, Batch
-from text.words import mark_for
+from text import EOS, Batch, marks
 
 MOST_BYTES = 2**30  # positions are int32, and room for all of them is made at the beginning
 STEPS = 16  # symbols per dispatch: the host's share of a byte is small, and text still comes as one watches
@@ -31,11 +30,10 @@ def generate(
 ) -> list[bytes]:
   """The continuation of every prompt: at most `max_bytes` bytes each, without the prompt and without the EOS.
 
-  A model over words (one with `words`) gets the prompt's word starts and goes on inside its last word; the ends of
-  words that it draws, symbols for which its `is_text` is False, are not given out and do not count as bytes. A model of
-  units (one with a `unit_table`) gets the prompt's units and draws units; the last one is cut where it would go past
-  `max_bytes`, so that the number of bytes does not depend on what spells them. A prompt may end inside what would be
-  one unit if it went on: what is drawn follows the units of the prompt as it stands.
+  A model over words goes on inside the prompt's last word; the ends of words that it draws, symbols for which its
+  `is_text` is False, are not given out and do not count as bytes. A model of units draws units (its `symbols`); the
+  last one is cut where it would go past `max_bytes`, so that the number of bytes does not depend on what spells them.
+  A prompt may end inside what would be one unit if it went on: what is drawn follows its units as it stands.
 
   A BOS is put before each prompt (which may be empty). `temperature` 0 takes the likeliest symbol; `top_p` < 1 samples
   from the likeliest ones that together reach that probability, the one that crosses it included. What is too small for
@@ -107,10 +105,11 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   # The device takes what is below the smallest normal float32 for zero; the limit is the likeliest byte.
   float32 = np.finfo(np.float32)
   greedy, nucleus = min(temperature, top_p) < float32.tiny, np.float32(top_p) < 1
-  logits_BxV, cache = _prefill(model, mark_for(Batch.begun(prompts, _round_up(lengths.max())), model), lengths, cache)
-  table = getattr(model, 'unit_table', None)
-  if logits_BxV.shape[-1] > (256 if table is None else len(table)):
-    raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols: above 256 it needs a unit_table')
+  batch = marks.mark(Batch.begun(prompts, _round_up(lengths.max())), model.marks)
+  logits_BxV, cache = _prefill(model, batch, lengths, cache)
+  table = model.symbols
+  if logits_BxV.shape[-1] > len(table):
+    raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols and says of {len(table)} what they spell')
   limits = jnp.float32(min(temperature, float(float32.max))), jnp.float32(top_p)
   model = jax.jit(unstacked)(model)
 
@@ -132,7 +131,7 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
       symbols = [] if done[row] else drawn[:known][is_text[:known]].tolist()
       if stop_at_eos and EOS in symbols:
         symbols, done[row] = symbols[: symbols.index(EOS)], True
-      piece = bytes(symbols) if table is None else b''.join(table[symbol] for symbol in symbols)
+      piece = b''.join(table[symbol] for symbol in symbols)
       piece = piece[: max_bytes - given[row]]
       given[row] += len(piece)
       done[row] |= given[row] == max_bytes
@@ -152,9 +151,8 @@ def _round_up(length) -> int:
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
-def _prefill(model, prompts, lengths_B, cache):
-  marks = [marked for marked in (prompts.word_starts, prompts.units) if marked is not None]
-  logits_BxV, cache = model.prefill(prompts.bytes, lengths_B, cache, *marks)
+def _prefill(model, batch, lengths_B, cache):
+  logits_BxV, cache = model.prefill(batch, lengths_B, cache)
   return logits_BxV.astype(jnp.float32), cache
 
 
@@ -173,7 +171,7 @@ def _continue(model, logits_BxV, cache, keys_B, start, temperature, top_p, *, gr
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, index)
       symbol_B = sample(keys, logits_BxV, temperature, top_p if nucleus else None)
     symbol_B = symbol_B.astype(jnp.uint8 if logits_BxV.shape[-1] <= 256 else jnp.int32)
-    is_text_B = model.is_text(symbol_B, cache) if hasattr(model, 'is_text') else jnp.ones(symbol_B.shape, bool)
+    is_text_B = model.is_text(symbol_B, cache)
     logits_BxV, cache = model.step(symbol_B, cache)
     return (logits_BxV.astype(jnp.float32), cache), (symbol_B, is_text_B, is_finite_B)
 

@@ -6,7 +6,6 @@ tests/test_contract.py holds every family to them on drawn text, benchmarks/devi
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy as np
 
 from layers.contract import ModelOutput
 from layers.paths import path_name
+from text import marks
 from text.batch import Batch
-from text.words import mark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,28 +47,23 @@ class Subject:
     self.decode = jax.jit(self._decode)
 
   def marked(self, batch: Batch) -> Batch:
-    """The batch with its words, for a model that needs them."""
-    return mark(batch, getattr(self.model, 'words', None))
+    """The batch with the marks that the model reads."""
+    return marks.mark(batch, self.model.marks)
 
   def __call__(self, batch: Batch) -> ModelOutput:
     """The parallel form, as numpy."""
     return jax.device_get(self.forward(self.model, self.marked(batch)))
 
-  def _decode(
-    self, model: Any, prompts: Batch, prompt_B: jax.Array, symbols_BxN: jax.Array, starts_BxN: jax.Array
-  ) -> jax.Array:
-    """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]. starts: where words begin."""
-    is_marked = len(inspect.signature(model.step).parameters) == 3
+  def _decode(self, model: Any, prompts: Batch, prompt_B: jax.Array, symbols_BxN: jax.Array) -> jax.Array:
+    """Logits after the prompts and after each of the symbols behind them: [B, 1 + N, V]."""
     cache = model.init_cache(len(symbols_BxN), self.length)
-    words = () if prompts.word_starts is None else (prompts.word_starts,)
-    first, cache = model.prefill(prompts.bytes, prompt_B, cache, *words)
+    first, cache = model.prefill(prompts, prompt_B, cache)
 
-    def step(cache, symbol):
-      symbol_B, starts_B = symbol
-      logits, cache = model.step(symbol_B, cache, *[starts_B] * is_marked)
+    def step(cache, symbol_B):
+      logits, cache = model.step(symbol_B, cache)
       return cache, logits
 
-    _, rest = jax.lax.scan(step, cache, (symbols_BxN.T, starts_BxN.T))
+    _, rest = jax.lax.scan(step, cache, symbols_BxN.T)
     return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
 
   def steps(self, batch: Batch, output: ModelOutput, prompts: Sequence[int]) -> list[tuple[np.ndarray, ...]]:
@@ -128,8 +122,7 @@ def causality(subject: Subject, batch: Batch, other_BxL: np.ndarray, last: int) 
   before = np.broadcast_to(np.arange(length) <= last, batch.bytes.shape)
   if not subject.is_bytewise:  # bits are those of a text's symbols, which later bytes may cut into other words
     before = before & np.logical_and.accumulate(ours.segmentations[0] == theirs.segmentations[0], 1)
-  # Whether a byte begins a word is known with the last byte of its character.
-  known = last - 3 if hasattr(subject.model, 'words') else last
+  known = last - max((kind.lookahead for kind in marks.parse(subject.model.marks).values()), default=0)
   return apart(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
 
 
@@ -139,11 +132,9 @@ def streaming(subject: Subject, bytes_BxL: np.ndarray, prompts: Sequence[int], r
   output = subject(batch)
   steps = subject.steps(batch, output, prompts)
   symbols = np.zeros((len(steps), subject.num_steps), np.uint8)
-  starts = np.zeros(symbols.shape, bool)
-  for r, (symbol, at, _) in enumerate(steps):
+  for r, (symbol, _, _) in enumerate(steps):
     symbols[r, : len(symbol)] = symbol
-    starts[r, : len(symbol)] = batch.word_starts is not None and batch.word_starts[r, at]
-  arguments = jax.tree.map(lambda rows: rows[:, : subject.prompt], batch), np.array(prompts), symbols, starts
+  arguments = jax.tree.map(lambda rows: rows[:, : subject.prompt], batch), np.array(prompts), symbols
   streamed = np.asarray(subject.decode(subject.model, *arguments))
   found = Apart()
   for r, (symbol, at, expected) in enumerate(steps):

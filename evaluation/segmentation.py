@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from evaluation import finite
-from text import Batch
-from text.words import mark_for
+from text import Batch, marks
 
 MARKERS = '|‖⦀'  # where a chunk of stage 0, 1, 2 begins; deeper stages are written {3}, {4}, …
 _LENGTH_MULTIPLE = 128  # texts of similar length share one compilation
@@ -27,7 +26,7 @@ def segment(model, documents: Sequence[bytes]) -> list[tuple[np.ndarray, ...]]:
     raise ValueError('there is no document to segment')
   length = 1 + max(map(len, documents))
   batch = Batch.begun(documents, length + -length % _LENGTH_MULTIPLE)
-  stages, is_finite_BxL = jax.device_get(_segmentations(model, mark_for(batch, model)))
+  stages, is_finite_BxL = jax.device_get(_segmentations(model, marks.mark(batch, model.marks)))
   bad = np.argwhere(~np.broadcast_to(is_finite_BxL, batch.bytes.shape) & (batch.segment_ids > 0))
   if len(bad):
     row, position = bad[0].tolist()

@@ -5,11 +5,14 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.config import HNetConfig, complete
+from hnet.config import MLP_MULTIPLE, HNetConfig, complete, resize
 from hnet.model import HNet
 from hnet.official import from_pretrained, save_pretrained
+from layers.stack import Backbone
 
-__all__ = ['HNet', 'HNetConfig', 'build', 'complete', 'from_pretrained', 'parse', 'save_pretrained']
+__all__ = [
+  'HNet', 'HNetConfig', 'backbone', 'build', 'complete', 'from_pretrained', 'parse', 'resize', 'save_pretrained',
+]  # fmt: skip
 
 
 def parse(branch: Mapping[str, Any]) -> HNetConfig:
@@ -20,3 +23,8 @@ def parse(branch: Mapping[str, Any]) -> HNetConfig:
 def build(config: HNetConfig, *, rngs: nnx.Rngs) -> HNet:
   """A freshly initialised model."""
   return HNet(config, rngs=rngs)
+
+
+def backbone(config: HNetConfig) -> Backbone:
+  """The main network, inside all stages."""
+  return Backbone('backbone' + '.inner' * (len(config.stages) - 1) + '.main', config.stages[-1].main, MLP_MULTIPLE)

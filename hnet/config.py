@@ -15,8 +15,10 @@ from hnet.parts import Part, Sizes
 from hnet.parts.losses import Ratio, TargetSchedule
 from layers import checks
 from layers.stack import StackConfig, height, parse_layout
+from text import marks
 
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
+MLP_MULTIPLE = 128  # to which the official code rounds widths of MLPs up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,11 @@ class StageConfig:
   limit: float | None = None
 
   @property
+  def parts(self) -> tuple[Part, ...]:
+    """Those that it has."""
+    return tuple(filter(None, (self.boundary, self.pool, self.unpool, self.combine, *self.losses)))
+
+  @property
   def target(self) -> TargetSchedule | None:
     """Bytes (or chunks) per chunk that a loss pulls to, if one does."""
     targets = (getattr(loss.loss(), 'target', None) for loss in self.losses)
@@ -58,8 +65,8 @@ class HNetConfig:
   ssm_cfg: tuple[tuple[str, Any], ...]
   attn_cfg: tuple[tuple[str, Any], ...]
   stages: tuple[StageConfig, ...]
-  words: str | None = None  # the splitter whose marks a boundary reads
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
+  marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -82,6 +89,23 @@ class HNetConfig:
     }
 
 
+def resize(
+  branch: dict[str, Any], depth: int, *, width: int | None = None, mlp_width: int | None = None
+) -> dict[str, Any]:
+  """A `model` branch, changed in place: its main network has so many blocks, which must be of one kind."""
+  layout = branch['arch_layout']
+  while len(layout) == 3:
+    layout = layout[1]
+  kinds = parse_layout(layout[0])
+  if len(kinds) > 1:
+    raise ValueError(f'the main network {layout[0]!r} has blocks of several kinds: write one kind to have it resized')
+  layout[0] = f'{kinds[0][0]}{depth}'
+  for key, size in (('d_model', width), ('d_intermediate', mlp_width)):
+    if size is not None:
+      branch[key][-1] = size
+  return branch
+
+
 _REQUIRED = ('arch_layout', 'd_model', 'd_intermediate')
 _DEFAULTS = {
   'family': 'hnet',
@@ -91,7 +115,6 @@ _DEFAULTS = {
   'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2},
   'attn_cfg': {'num_heads': None, 'rotary_emb_dim': None, 'window_size': None},  # needed where there is attention
   'chunking': 'hnet',
-  'words': None,
   'post_norm': True,
   'ratio_targets': None,
   'ratio_scope': 'global',
@@ -104,7 +127,7 @@ _DEFAULTS = {
 }
 _SSM, _ATTENTION = tuple(_DEFAULTS['ssm_cfg']), tuple(_DEFAULTS['attn_cfg'])
 _MOST_STAGES = 16
-_ONLY_WITH_CHUNKS = ('chunking', 'words', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
+_ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
 _MOVED = ('boundary', 'unpool', 'combine', 'widen')
 
 
@@ -149,26 +172,10 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=stages,
-    words=_words(values['words']),
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
+    marks=_marks(stages),
     dtype=values['dtype'],
   )
-
-
-def _words(spec: Any) -> str | None:
-  from text import words  # the splitters' libraries are needed only here
-
-  if spec is None:
-    return None
-  if not isinstance(spec, str):
-    raise ValueError(f"model.words {spec!r:.80} must be a splitter, such as 'fixed(size=8)'.")
-  splitter = words.parse(spec)
-  if splitter.kind != 'fixed':
-    raise ValueError(
-      f"model.words '{splitter.name}': whether a byte begins a word depends on later bytes of its character, which its "
-      "mark would tell the loss: use 'fixed(size=N)' here, or the families tfree_hat and word_ar, which wait for them."
-    )
-  return splitter.name
 
 
 def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...], stack: Any) -> tuple:
@@ -281,7 +288,7 @@ def _mlp_widths(values: Any, widths: tuple[int, ...]) -> tuple[int, ...]:
       values[len(widths) :]
     )
   chosen = _integers(values, 'd_intermediate', len(widths), least=0)
-  return tuple(math.ceil(value / 128) * 128 for value in chosen)  # the official code rounds up to 128
+  return tuple(math.ceil(value / MLP_MULTIPLE) * MLP_MULTIPLE for value in chosen)
 
 
 def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
@@ -342,6 +349,25 @@ def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
     if value is not None and not 0 < checks.number(value, 'fixed_capacity') <= 1:
       raise ValueError(f'fixed_capacity {value}: chunks of a row as a share of its bytes, above 0 and at most 1.')
   return tuple(values)
+
+
+def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
+  """What all parts read; ValueError where one name stands for two marks, or for what is not known."""
+  found: dict[str, str] = {}
+  for part in itertools.chain.from_iterable(stage.parts for stage in stages):
+    for name, spec in part.marks.items():
+      if found.setdefault(name, spec) != spec:
+        raise ValueError(
+          f"model.chunking: {part.kind} {part.name} reads the mark '{name}' as {spec} and another part as "
+          f'{found[name]}: give them one specification, or two names.'
+        )
+  for name, kind in marks.parse(found).items():
+    if kind.lookahead:
+      raise ValueError(
+        f"model.chunking: the mark '{name}' ({found[name]}) of a byte depends on later bytes, which it would tell the "
+        "loss: use one that does not, such as 'fixed(size=8)', or the families tfree_hat and word_ar, which wait."
+      )
+  return tuple(found.items())
 
 
 def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:

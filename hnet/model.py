@@ -1,9 +1,11 @@
 """The byte language model around the hierarchy: embedding, stages, head, losses, decoding."""
 
+import dataclasses
 import itertools
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +15,31 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
+from hnet.parts.losses import TargetSchedule
 from layers import contract, segments
 from layers.capacity import FRESH
 from layers.chunks import Level
-from layers.contract import EVAL, Context, ModelOutput, next_byte_nll
+from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
 from layers.linear import Linear, normal
+from text import marks as marks_lib
 from text.batch import Batch
+from text.marks import Read
 
 
-class HNet(nnx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """Decoding state: what was read, for the marks of what comes next, and the outermost stage's caches."""
+
+  text: Read
+  stages: Any
+
+
+class HNet(ByteModel):
   """H-Net (arXiv 2507.07955) with any number of stages; with one, an isotropic byte model."""
 
   def __init__(self, config: HNetConfig, *, rngs: nnx.Rngs):
     self.config = config
-    if config.words:
-      self.words = config.words
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
     width = config.d_model[0]
     self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (config.vocab_size, width)))
@@ -38,7 +50,7 @@ class HNet(nnx.Module):
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
     bytes_BxL = jnp.asarray(batch.bytes)
-    level = Level.of_bytes(jnp.asarray(batch.segment_ids), _marks(bytes_BxL, batch.word_starts))
+    level = self._level(batch)
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
@@ -57,6 +69,21 @@ class HNet(nnx.Module):
       aux_losses=aux_losses,
       stage_metrics=stage_metrics,
     )
+
+  @property
+  def marks(self) -> dict[str, str]:
+    """Those that the parts of its stages read."""
+    return dict(self.config.marks)
+
+  @property
+  def targets(self) -> dict[int, TargetSchedule]:
+    """Of the ratio losses."""
+    return {index: stage.target for index, stage in enumerate(self.config.stages) if stage.target}
+
+  def _level(self, batch: Batch) -> Level:
+    batch = marks_lib.mark(batch, self.marks)
+    marks = {'bytes': batch.bytes} | {name: batch.marks[name] for name in self.marks}
+    return Level.of_bytes(jnp.asarray(batch.segment_ids), jax.tree.map(jnp.asarray, marks))
 
   def _embed(self, bytes_: Array) -> Array:
     return self.embeddings[bytes_.astype(jnp.int32)].astype(self.config.dtype)
@@ -86,28 +113,25 @@ class HNet(nnx.Module):
       metrics.append({name: jnp.asarray(value, jnp.float32) for name, value in of_stage.items()})
     return losses, tuple(metrics)
 
-  def init_cache(self, batch_size: int, max_bytes: int) -> stage_lib.StageCache:
+  def init_cache(self, batch_size: int, max_bytes: int) -> Cache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
-    return self.backbone.init_cache(batch_size, max_bytes)
+    return Cache(Read.nothing(self.marks, batch_size, max_bytes), self.backbone.init_cache(batch_size, max_bytes))
 
-  def prefill(
-    self, bytes_BxP: Array, length_B: Array, cache: stage_lib.StageCache, word_starts_BxP: Array | None = None
-  ) -> tuple[Array, stage_lib.StageCache]:
+  def prefill(self, batch: Batch, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
-    bytes_BxP = jnp.asarray(bytes_BxP)
-    segment_ids_BxP = (jnp.arange(bytes_BxP.shape[1])[None] < length_B[:, None]).astype(jnp.int32)
-    level = Level.of_bytes(segment_ids_BxP, _marks(bytes_BxP, word_starts_BxP))
-    x, cache = self.backbone.prefill(self._embed(bytes_BxP), level, cache)
+    level, length_B = self._level(batch.up_to(length_B)), jnp.asarray(length_B)
+    bytes_BxP = level.marks['bytes']
+    x, stages = self.backbone.prefill(self._embed(bytes_BxP), level, cache.stages)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
-    return self._head(last), cache
+    return self._head(last), Cache(cache.text.prompts(bytes_BxP, length_B), stages)
 
-  def step(
-    self, byte_B: Array, cache: stage_lib.StageCache, word_starts_B: Array | None = None
-  ) -> tuple[Array, stage_lib.StageCache]:
+  def step(self, byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads one byte a row; logits [B, V] are for the next."""
     active_B = jnp.ones(byte_B.shape, bool)
-    x, cache = self.backbone.step(self._embed(byte_B), _marks(byte_B, word_starts_B), active_B, cache)
-    return self._head(x), cache
+    marks, text = cache.text.then(self.marks, byte_B)
+    marks = {'bytes': byte_B} | {name: values_Bx1[:, 0] for name, values_Bx1 in marks.items()}
+    x, stages = self.backbone.step(self._embed(byte_B), marks, active_B, cache.stages)
+    return self._head(x), Cache(text, stages)
 
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
     """Bytes for a chunk of each level inside, as stated; fresh: as they are before training."""
@@ -132,17 +156,9 @@ class HNet(nnx.Module):
     parts = path.split('.')
     return parts.count('inner') + ('pool' in parts)
 
-  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
-    """One multiplier a stage: given, 1 everywhere (None), or 'paper', computed by the H-Net paper's eq. 11."""
-    if spec is None:
-      return (1.0,) * self.num_stages
-    if spec == 'paper':
-      return paper_lr_multipliers(self.config)
-    if isinstance(spec, str) or len(spec) != self.num_stages or min(spec) < 0:
-      raise ValueError(
-        f"optimizer.lr_multipliers {spec!r}: {self.num_stages} non-negative numbers, one a stage, or 'paper'."
-      )
-    return tuple(float(value) for value in spec)
+  def paper_lr_multipliers(self) -> tuple[float, ...]:
+    """By the paper's eq. 11."""
+    return paper_lr_multipliers(self.config)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter.
@@ -159,10 +175,6 @@ class HNet(nnx.Module):
   def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
     """Forward FLOPs a byte by component for documents of `length` bytes; see `hnet.flops`."""
     return flops_lib.flops_per_byte(self.config, length, bytes_per_chunk)
-
-
-def _marks(bytes_: Array, word_starts: Array | None) -> dict[str, Array]:
-  return {'bytes': bytes_} if word_starts is None else {'bytes': bytes_, 'words': jnp.asarray(word_starts)}
 
 
 def paper_lr_multipliers(config: HNetConfig, bytes_per_token: float = 4.6) -> tuple[float, ...]:

@@ -93,6 +93,12 @@ def check_official(config: HNetConfig) -> None:
       )
 
 
+def overrides(config: HNetConfig) -> dict[str, Any]:
+  """None: the file has the parameters of every H-Net of its sizes."""
+  del config
+  return {}
+
+
 def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
   """Loads `config.json` (official format) and `model.safetensors` (official names), whole or in parts with an index.
 

@@ -22,9 +22,9 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   ),
   # T-Free-HAT (arXiv 2603.15953) where a byte tells whether it begins a word; its late decisions: byte_models/tfree_hat
   'tfree_hat': (
-    {'mark': 'words', 'pool_heads': 8, 'heads': 8},
+    {'words': 'fixed(size=8)', 'pool_heads': 8, 'heads': 8},
     {
-      'boundary': 'mark({mark})',
+      'boundary': 'mark(words,by={words})',
       'pool': 'latent(heads={pool_heads})',
       'unpool': 'cross(heads={heads})',
       'combine': 'through',

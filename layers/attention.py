@@ -14,6 +14,7 @@ from jax import Array
 from kernels.attention import attention
 from kernels.attention.xla import MASKED, repeated
 from layers.linear import Linear, RMSNorm, normal
+from layers.partition import SharedOut
 from layers.rotary import RotaryScaling, rotate
 
 
@@ -54,7 +55,7 @@ class AttentionConfig:
     return self.head_size or self.width // self.num_heads
 
 
-class Attention(nnx.Module):
+class Attention(SharedOut):
   """Multi-head self-attention; queries, keys and values come from one product, in this order."""
 
   def __init__(self, config: AttentionConfig, *, output_deviation: float, rngs: nnx.Rngs):

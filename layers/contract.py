@@ -1,12 +1,14 @@
-"""What every model takes and gives: the traced context of a call, its output, and bits from logits."""
+"""What every model is, takes and gives: `Model`, the traced context of a call, its output, and bits from logits."""
 
 import dataclasses
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
 from text.batch import Batch
@@ -47,6 +49,135 @@ class ModelOutput:
   aux_losses: dict[str, Array] = dataclasses.field(default_factory=dict)
   metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
   stage_metrics: tuple[dict[str, Array], ...] = ()
+
+
+@runtime_checkable
+class Model(Protocol):
+  """A byte model, an `nnx.Module`: all that evaluation, training and studies ask of one. `ByteModel` is it with the
+  answers of a model that reads and predicts bytes and has no chunks.
+
+  config: frozen, as the `parse` of its family made it, whose name is `config.family`.
+  marks: what it reads of a batch beside bytes, name -> specification (text.marks).
+  symbols: the bytes of each symbol that `step` reads as text; [V] of them, EOS and BOS among the single bytes.
+  word_end: the symbol that ends a word and is no text, or None.
+  alphabet: what ids mean that do not mean themselves; parameters are of use to models with the same only.
+  num_stages: groups of parameters with a learning rate of their own, outermost first.
+  targets: stage -> bytes (or chunks) a chunk that a loss pulls its boundary to, a function of the progress.
+  """
+
+  config: Any
+  marks: dict[str, str]
+  symbols: tuple[bytes, ...]
+  word_end: int | None
+  alphabet: dict[str, Any]
+  num_stages: int
+  targets: dict[int, Callable[[float], Any]]
+
+  def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
+    """capacities: static chunks per row of each level inside, None for enough; see `checked_capacities`."""
+
+  def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
+    """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats): [B, L] each."""
+
+  def init_cache(self, batch_size: int, max_bytes: int) -> Any:
+    """Decoding caches, a pytree, for rows of at most max_bytes bytes, prompt and BOS included."""
+
+  def prefill(self, batch: Batch, length_B: Array, cache: Any) -> tuple[Array, Any]:
+    """(logits [B, V] for what follows, cache) after right-padded prompts of these lengths, into a fresh cache."""
+
+  def step(self, symbol_B: Array, cache: Any) -> tuple[Array, Any]:
+    """(logits [B, V] for what follows, cache) after one more symbol of every row."""
+
+  def is_text(self, symbol_B: Array, cache: Any) -> Array:
+    """[B] bool: whether `step` would read the symbol as part of the text."""
+
+  def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
+    """Bytes for a chunk of each level inside, as stated, outermost first; fresh: as they are before training."""
+
+  def stage_of(self, path: str) -> int:
+    """The group of the parameter at a path."""
+
+  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
+    """One a group: as given, 1 everywhere (None), or those of its paper ('paper'). ValueError for others."""
+
+  def trains(self, path: str) -> bool:
+    """Whether a parameter is trained; others get no gradient and no moments."""
+
+  def decays(self, path: str, exempt: str = 'default') -> bool:
+    """Whether weight decay applies to a parameter; exempt: 'default' or 'official', who is spared."""
+
+  def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
+    """Component -> forward FLOPs a byte, documents of `length` bytes; bytes_per_chunk: of each level (None: stated)."""
+
+
+BYTES = tuple(bytes([value]) for value in range(256))
+
+
+class ByteModel(nnx.Module):
+  """See `Model`. Families say what is different of theirs, and `config`, `__call__`, decoding and FLOPs."""
+
+  symbols = BYTES
+  word_end: int | None = None
+  num_stages = 1
+
+  @property
+  def marks(self) -> dict[str, str]:
+    """None."""
+    return {}
+
+  @property
+  def alphabet(self) -> dict[str, Any]:
+    """Nothing: every byte is its own id."""
+    return {}
+
+  @property
+  def targets(self) -> dict[int, Callable[[float], Any]]:
+    """None."""
+    return {}
+
+  def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
+    """By the logits."""
+    output = self(batch)
+    written_BxL = jnp.pad(output.logits.argmax(-1)[:, :-1], ((0, 0), (1, 0)))
+    return written_BxL == jnp.asarray(batch.bytes), written_BxL, output.nll
+
+  def is_text(self, symbol_B: Array, cache: Any) -> Array:
+    """All are."""
+    del cache
+    return jnp.ones(symbol_B.shape, bool)
+
+  def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
+    """There is no level inside."""
+    del fresh
+    return ()
+
+  def stage_of(self, path: str) -> int:
+    """The one."""
+    del path
+    return 0
+
+  def trains(self, path: str) -> bool:
+    """All are."""
+    del path
+    return True
+
+  def paper_lr_multipliers(self) -> tuple[float, ...] | None:
+    """Those that a paper has for this family; None: it has none."""
+    return None
+
+  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
+    """See `Model`."""
+    if spec is None:
+      return (1.0,) * self.num_stages
+    paper = self.paper_lr_multipliers()
+    if spec == 'paper' and paper:
+      return paper
+    if isinstance(spec, str) or len(spec) != self.num_stages or min(spec) < 0:
+      raise ValueError(
+        f'optimizer.lr_multipliers {spec!r}: {self.num_stages} non-negative numbers, one a stage'
+        + (", or 'paper'." if paper else '.')
+      )
+    return tuple(float(value) for value in spec)
 
 
 def checked_capacities(capacities: Sequence[int] | None, levels: int, length: int) -> tuple[int | None, ...]:

@@ -11,6 +11,7 @@ from kernels.ssd import ssd
 from layers import partition
 from layers import ssd as ssd_lib
 from layers.linear import Linear, RMSNorm, matmul, normal
+from layers.partition import SharedOut
 
 HEAD_DIM = 64
 
@@ -24,7 +25,7 @@ class MambaCache:
   state_BxHxPxN: Array
 
 
-class Mamba2(nnx.Module):
+class Mamba2(SharedOut):
   """[z | x | B | C | dt] = in_proj(u); convolution and SiLU on (x, B, C); SSD; gated norm; out_proj."""
 
   def __init__(

@@ -5,9 +5,10 @@ from flax import nnx
 from jax import Array
 
 from layers.linear import Linear, normal
+from layers.partition import SharedOut
 
 
-class SwiGLU(nnx.Module):
+class SwiGLU(SharedOut):
   """fc2(silu(gate) * y) with [y | gate] = fc1(x): the gate is the second half."""
 
   def __init__(self, width: int, hidden: int, *, output_deviation: float, rngs: nnx.Rngs):

@@ -5,10 +5,20 @@ These few constraints pin what a layer takes and gives; XLA's partitioner finds 
 """
 
 import jax
+from flax import nnx
 from jax import Array
 from jax.sharding import PartitionSpec
 
 from kernels.mesh import TENSOR_AXIS, axes, row_axes
+
+
+class SharedOut(nnx.Module):
+  """A layer whose heads or channels the axis `tensor` divides among devices."""
+
+  @property
+  def shared_out(self) -> dict[str, int]:
+    """What is divided, and how many there are."""
+    raise NotImplementedError
 
 
 def by_rows(x: Array) -> Array:

@@ -6,9 +6,10 @@ next norm, and the stack ends in a norm, so that its accumulated residual stays 
 
 import copy
 import dataclasses
+import math
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,26 @@ class StackConfig:
     """The sizes of the attention blocks."""
     names = {field.name for field in dataclasses.fields(AttentionConfig)}
     return AttentionConfig(**{name: getattr(self, name) for name in names})
+
+
+class Backbone(NamedTuple):
+  """The main network of a model: the path of its parameters, its stack, and what its MLP's width is a multiple of."""
+
+  path: str
+  stack: 'StackConfig'
+  mlp_multiple: int = 8
+
+  @property
+  def mlp_width(self) -> int:
+    """0 where no block has an MLP."""
+    return self.stack.mlp_width if any(kind.isupper() for kind, _ in parse_layout(self.stack.layout)) else 0
+
+  @property
+  def multiple(self) -> int:
+    """What its width must be a multiple of, for its heads; attention turns pairs of channels."""
+    if any(kind in 'mM' for kind, _ in parse_layout(self.stack.layout)):
+      return HEAD_DIM // math.gcd(HEAD_DIM, self.stack.expand)
+    return 2 * self.stack.num_heads
 
 
 def parse_layout(layout: str) -> tuple[tuple[str, int], ...]:

@@ -3,9 +3,10 @@
 A family joins by adding a `model` branch to FAMILIES. Shapes are fixed, so each model compiles once for each form, and
 hypothesis draws bytes, documents and prompt lengths.
 
-Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words,
-and have `symbol_logits`. Their bits are those of a text's symbols, so later bytes may not change them as long as the
-words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by byte.
+Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words:
+they have no `logits`, but `symbol_logits`. Their bits are those of a text's symbols, so later bytes may not change them
+as long as the words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by
+byte.
 """
 
 import dataclasses
@@ -24,7 +25,9 @@ import byte_models
 from evaluation import oracles
 from hnet import HNet
 from hnet.parts import KINDS
-from hnet.parts.boundaries import Cosine
+from hnet.parts.boundaries import Cosine, SpaceLike, at_last, by_rule
+from layers import segments
+from layers.contract import Model
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
@@ -40,11 +43,15 @@ FAMILIES = {
   'hnet_stride': branch(ONE_STAGE, chunking='hnet_pool(3)'),
   'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
   'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
+  'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
   'spacebyte': branch(['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False),
   'hnet_words': branch(
     ['T1', ['m1'], 'T2'],
-    chunking={'boundary': 'mark(words)', 'pool': 'latent(heads=4,qk_norm=head)', 'unpool': 'cross(heads=2)'},
-    words='fixed(size=3)',
+    chunking={
+      'boundary': 'mark(words,by=fixed(size=3))',
+      'pool': 'latent(heads=4,qk_norm=head)',
+      'unpool': 'cross(heads=2)',
+    },
   ),
   'hnet_cosine_before': branch(
     ['m1', ['t1', ['m1'], 't1'], 'm1'],
@@ -99,7 +106,7 @@ class Subject(oracles.Subject):
     self.make = lambda: byte_models.build(byte_models.parse(model_branch), rngs=nnx.Rngs(0))
     super().__init__(oracles.informative(self.make()), LENGTH, PROMPT)
     self.copies = 1 if is_decoded_alone else ROWS
-    self.is_bytewise = not hasattr(self.model, 'symbol_logits')
+    self.is_bytewise = jax.eval_shape(self.forward, self.model, self.marked(BEGINNING)).logits is not None
     self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
     self.symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 
@@ -150,9 +157,33 @@ class Subject(oracles.Subject):
     return nats
 
 
+class ScriptChange(SpaceLike):
+  """A chunk where the script of the text changes: a rule that reads a mark, at any depth."""
+
+  @staticmethod
+  def marks():
+    return {'script': 'script'}
+
+  def __call__(self, e_BxCxD, level, context):
+    script_BxC = level.marks['script']
+    emit_BxC = (script_BxC != jnp.roll(script_BxC, 1, 1)) | segments.starts(level.segment_ids_BxC)
+    return by_rule(emit_BxC & level.valid)
+
+  def init_cache(self, batch_size):
+    return jnp.full(batch_size, -1, jnp.int8)  # nothing seen yet
+
+  def after(self, e_BxCxD, cut, level):
+    return jnp.where(level.count_B > 0, at_last(level.marks['script'], level), -1).astype(jnp.int8)
+
+  def step(self, e_BxD, marks, active_B, cache):
+    return by_rule((marks['script'] != cache) & active_B), jnp.where(active_B, marks['script'], cache)
+
+
 @pytest.fixture(scope='module', params=FAMILIES)
 def subject(request):
-  return Subject(FAMILIES[request.param], request.param in ALONE)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(KINDS['boundary'], 'script_change', ScriptChange)
+    yield Subject(FAMILIES[request.param], request.param in ALONE)
 
 
 def assert_together(apart):
@@ -200,7 +231,7 @@ def test_causality_fails_for_a_boundary_that_chooses_among_the_whole_row(monkeyp
 )
 def test_streaming_equals_the_parallel_form_in_a_batch_and_alone(subject, bytes_BxL, prompts, begins, row):
   bytes_BxL = np.where((np.arange(LENGTH) == 0) & np.array(begins)[:, None], BOS, bytes_BxL).astype(np.uint8)
-  if getattr(subject.model, 'words', None):  # what decoding takes for a byte in the text would be the document's end
+  if subject.model.marks:  # what decoding takes for a byte in the text would be the document's end
     assume(not np.any(bytes_BxL[:, -1] == EOS))
   assert_together(oracles.streaming(subject, bytes_BxL, prompts, row, subject.copies))
 
@@ -304,6 +335,7 @@ def test_models_of_one_configuration_share_one_compiled_program(subject):
 
 def test_parameters_and_costs_are_described(subject):
   model = subject.model
+  assert isinstance(model, Model) and byte_models.backbone(model.config).path
   assert len(model.lr_multipliers(None)) == model.num_stages
   for path in flatten(model):
     assert 0 <= model.stage_of(path) < model.num_stages

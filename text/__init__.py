@@ -8,7 +8,8 @@ from text.batch import BOS, EOS, Batch
 from text.corpus import Corpus, MemoryCorpus
 from text.mixture import Mixture, open_mixture, parse_sources
 from text.pipeline import pipeline  # from here on `text.pipeline` is the function, not its module
-from text.sources import document_groups, open_corpus, open_gold
+from text.sources import document_groups, open_corpus
+from text.stored import open_gold
 from text.texts import Texts
 
 __all__ = [

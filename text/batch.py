@@ -20,9 +20,8 @@ class Batch:
 
   bytes: [B, L] uint8; where a BOS or EOS belongs it stands here, models add nothing.
   segment_ids: [B, L] int32; the documents of a row are 1, 2, 3, ... from the left, 0 is padding, at the right only.
-  word_starts: [B, L] bool, True where a word begins, or None where no splitter ran.
-  units: [B, L] int32, ids of the units that spell the words (text.units), each at its last byte, where it is known and
-  paid for; -1 elsewhere. Where rows cut a unit: see text.rows. None for models that read bytes.
+  marks: [B, L] each, what the host knows of a byte beside its value, by the names that a model has for them in its
+  attribute `marks`; see text.marks.
   specials: [B, L] bool, True where a BOS or EOS stands and not a byte of raw text with that value: a document that a
   row cuts may end there with a byte 255, or go on in the next row behind a byte 254. None where nobody says it: then
   the first position of a segment with BOS's value and the last one with EOS's are taken for these.
@@ -30,8 +29,7 @@ class Batch:
 
   bytes: jax.Array | np.ndarray
   segment_ids: jax.Array | np.ndarray
-  word_starts: jax.Array | np.ndarray | None = None
-  units: jax.Array | np.ndarray | None = None
+  marks: dict[str, jax.Array | np.ndarray] = dataclasses.field(default_factory=dict)
   specials: jax.Array | np.ndarray | None = None
 
   @classmethod
@@ -60,6 +58,14 @@ class Batch:
     specials_BxL = np.zeros(batch.bytes.shape, bool)
     specials_BxL[:, 0] = True
     return dataclasses.replace(batch, specials=specials_BxL)
+
+  def up_to(self, length_B: jax.Array | np.ndarray) -> 'Batch':
+    """The first so many symbols of every row as the beginning of one document, whose end is not seen: a prompt."""
+    index_1xL = jnp.arange(self.bytes.shape[1])[None]
+    # A last byte of EOS's value is one like others: more may follow it.
+    specials_BxL = (index_1xL == 0) & (jnp.asarray(self.bytes) == BOS)
+    segment_ids_BxL = (index_1xL < jnp.asarray(length_B)[:, None]).astype(jnp.int32)
+    return dataclasses.replace(self, segment_ids=segment_ids_BxL, specials=specials_BxL)
 
   @property
   def scored(self) -> jax.Array | np.ndarray:

@@ -1,6 +1,6 @@
 """Several corpora in one stream of rows, each with its share; a single corpus is the mixture of one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,15 +50,15 @@ class MixedRows:
       RowStream(corpus.lengths, seq_len, seed, number=number) for number, corpus in enumerate(mixture.corpora)
     ]
 
-  def batch(self, first: int, rows: int, words: str | None = None, units: str | None = None) -> Batch:
-    """Rows [first, first + rows) of the stream, with the marks of a splitter and of units."""
+  def batch(self, first: int, rows: int, marks: Mapping[str, str] | None = None) -> Batch:
+    """Rows [first, first + rows) of the stream, with marks, name -> specification."""
     owners_B, own_rows_B = self.locate(np.arange(first, first + rows))
     places, parts = [], []
     for owner in np.unique(owners_B).tolist():
       places.append(np.flatnonzero(owners_B == owner))
       pieces = self._streams[owner].pieces(own_rows_B[places[-1]])
       corpus = self._mixture.corpora[owner]
-      parts.append(training_batch(corpus, pieces, len(places[-1]), self._seq_len, words, units))
+      parts.append(training_batch(corpus, pieces, len(places[-1]), self._seq_len, marks))
     order_B = np.argsort(np.concatenate(places))
     return jax.tree.map(lambda *of_parts: np.concatenate(of_parts)[order_B], *parts)
 

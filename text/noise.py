@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from text import gold
 from text.specification import arguments, canonical
+from text.stored import open_gold
 
 _INVALID = 0xDC80  # surrogateescape: byte 0x80 + i outside of UTF-8 is this code point + i, up to 0xDCFF
 _WORD = re.compile(r'[^\s\udc80-\udcff]+')
@@ -203,8 +205,6 @@ def parse(spec: str, *, pairs: Iterable[tuple[bytes, ...]] | None = None) -> Noi
   if values.get('most', 1) > _MOST_COPIES:
     raise ValueError(f"noise '{spec:.99}': 'most' must be at most {_MOST_COPIES}, text is held in memory")
   if kind == 'misspell' and pairs is None:
-    from text.sources import open_gold
-
     open_gold('misspellings')  # that it is there is known now, its 10⁵ words are read where they are needed
   known = None if pairs is None else misspellings(pairs)
   return Noise(canonical(kind, values), kind, values.pop('seed'), tuple(values.items()), known)
@@ -248,8 +248,5 @@ def _uniform(rng: np.random.Generator, size: int) -> np.ndarray:
 
 @functools.cache
 def _gold_pairs() -> dict[str, tuple[str, ...]]:
-  from text.gold import units
-  from text.sources import open_gold
-
   splits = (open_gold('misspellings', split) for split in ('train', 'validation', 'test'))  # by hash: a word is in any
-  return misspellings(units(document) for split in splits for document in split)
+  return misspellings(gold.units(document) for split in splits for document in split)

@@ -1,21 +1,21 @@
 """Training batches without end, in an order that depends on (corpus, seq_len, seed) alone."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from text import units as units_lib
+from text import marks as marks_lib
 from text.batch import Batch
 from text.corpus import Corpus
 from text.mixture import MixedRows, Mixture
-from text.words import parse
 
 
 def pipeline(
@@ -29,18 +29,16 @@ def pipeline(
   hosts: int = 1,
   workers: int = 0,
   prefetch: int = 4,
-  words: str | None = None,
-  units: str | None = None,
+  marks: Mapping[str, str] | None = None,
 ) -> Iterator[Batch]:
   """This host's share of each global batch: numpy Batches of [batch_size // hosts, seq_len], for ever.
 
   Batch k holds rows [start_row + k * batch_size, start_row + (k + 1) * batch_size) of one stream of rows, all epochs
   one after the other; host h has the h-th block of them. To resume after k batches is start_row + k * batch_size, with
   any number of hosts, workers and batch size. workers: 0 packs in a thread, more in that many processes (scripts then
-  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker. words: a splitter of
-  `text.words`, such as 'hat(max_bytes=64)', that fills word_starts; None leaves it out. units: as in
-  `text.units`, such as 'char', that fill units.
-  Raises ValueError where a number is out of its range, for an unknown splitter or units, and for units without words.
+  need a __main__ guard); the batches are the same. prefetch: batches made ahead, per worker. marks: name ->
+  specification, as models state them, such as {'words': 'hat(max_bytes=64)'} (text.marks).
+  Raises ValueError where a number is out of its range, and for marks that are not known or do not fit.
   The iterator raises OSError or ValueError, naming source and document, for one that cannot be read and for a worker
   process that ends before its time.
   """
@@ -58,12 +56,15 @@ def pipeline(
     raise ValueError(f'host={host} must be from 0 to hosts - 1 = {hosts - 1}')
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
+  marks = dict(marks or {})
+  marks_lib.parse(marks)  # what is wrong with them is an error here, not in a worker
   mixture = source if isinstance(source, Mixture) else Mixture([source])
   # What each worker reads; deleted with the iterator.
   notes = tempfile.NamedTemporaryFile(prefix='reading-') if workers else None  # noqa: SIM115
   mixture = copy.copy(mixture)
   mixture.corpora = tuple(_Noted(corpus, index, notes and notes.name) for index, corpus in enumerate(mixture.corpora))
-  batches = _HostBatches(mixture, batch_size, seq_len, seed, start_row, host, hosts, words, units)
+  rows, share = MixedRows(mixture, seq_len, seed), batch_size // hosts  # what cannot be packed is an error here
+  batches = _HostBatches(rows, start_row + host * share, share, batch_size, marks)
 
   import grain  # here, so that models and evaluation can import text without it
 
@@ -159,35 +160,18 @@ def _begin_worker(worker: int, workers: int) -> None:
   threading.Thread(target=watch, daemon=True).start()
 
 
+@dataclasses.dataclass(frozen=True)
 class _HostBatches:
-  """Random access to one host's share of the k-th global batch."""
+  """Random access to one host's share of the k-th global batch: `share` rows from first_row + k * batch_size on."""
 
-  def __init__(
-    self,
-    mixture: Mixture,
-    batch_size: int,
-    seq_len: int,
-    seed: int,
-    start_row: int,
-    host: int,
-    hosts: int,
-    words: str | None,
-    units: str | None,
-  ):
-    if words is not None:
-      parse(words)  # an unknown splitter is an error here, not in a worker
-    if units is not None:
-      units_lib.parse(units)
-      if words is None:
-        raise ValueError(f"units='{units}' are parts of words: name the splitter with words=, too")
-    self._words, self._units = words, units
-    self._batch_size = batch_size
-    self._share = batch_size // hosts
-    self._first_row = start_row + host * self._share
-    self._rows = MixedRows(mixture, seq_len, seed)  # what cannot be packed is an error here, not in a thread
+  rows: MixedRows
+  first_row: int
+  share: int
+  batch_size: int
+  marks: Mapping[str, str]
 
   def __len__(self) -> int:
     return sys.maxsize  # the stream has no end
 
   def __getitem__(self, index: int) -> Batch:
-    return self._rows.batch(self._first_row + index * self._batch_size, self._share, self._words, self._units)
+    return self.rows.batch(self.first_row + index * self.batch_size, self.share, self.marks)

@@ -1,4 +1,4 @@
-"""Rows of documents as models read them: symbols, where words begin, and which units spell the words.
+"""Rows of documents as models read them: symbols and their marks (text.marks).
 
 A unit stands at its last byte, where it is known and paid for. Rows cut documents anywhere, and so they cut units. One
 that reaches over the end of a row stands there at the last of its bytes that the row has, and is paid for whole, as
@@ -14,15 +14,15 @@ of a word but for the cap, the cap may fall elsewhere.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from text import units as units_lib
+from text import marks as marks_lib
 from text import words as words_lib
-from text.batch import BOS, EOS, Batch
+from text.batch import Batch
 from text.corpus import Corpus
 from text.packing import Pieces, evaluation_rows, materialise, scored
 
@@ -51,7 +51,7 @@ class Rows:
       place_U = np.flatnonzero(is_scored)
       sizes_U = np.ones_like(place_U)
     else:
-      units = self.batch.units.reshape(-1)
+      units = self.batch.marks['units'].reshape(-1)
       place_U = np.flatnonzero(is_scored & (units >= 0))
       sizes_U = sizes[units[place_U]]
     place_N = np.repeat(place_U, sizes_U)
@@ -64,121 +64,117 @@ class Rows:
 
 
 def evaluation_batches(
-  corpus: Corpus, model: Any, *, seq_len: int, batch_size: int, context: int | None = None, last_is_cut: bool = False
+  corpus: Corpus,
+  *,
+  seq_len: int,
+  batch_size: int,
+  marks: Mapping[str, str] | None = None,
+  context: int | None = None,
+  last_is_cut: bool = False,
 ) -> Iterator[Rows]:
   """Every document once, in order: batches of batch_size rows of seq_len symbols, the last one padded with empty rows.
 
-  model: says what it reads beside bytes by `words` and `units`, if it has them. context: as for
-  `text.packing.evaluation_rows`. last_is_cut: the last document is the beginning of a longer one, so no EOS follows it.
-  Raises ValueError as `evaluation_rows`.
+  marks: name -> specification, as models state them (text.marks). context: as for `text.packing.evaluation_rows`.
+  last_is_cut: the last document is the beginning of a longer one, so no EOS follows it. Raises ValueError as
+  `evaluation_rows` and for marks that are not known.
   """
-  splitter, spelling = _parsed(getattr(model, 'words', None), getattr(model, 'units', None))
+  kinds = marks_lib.parse(marks or {})
   plan, unfinished = evaluation_rows(corpus.lengths, seq_len, context), len(corpus) - 1 if last_is_cut else -1
-  document = None
+  document = functools.lru_cache(1)(functools.partial(_Whole, corpus))
   for first in range(0, len(plan), batch_size):
     pieces = plan.pieces(np.arange(first, min(first + batch_size, len(plan))))
     last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
     pieces = pieces._replace(stop=np.minimum(pieces.stop, last))
-    batch = materialise(corpus, pieces, batch_size, seq_len)
-    if splitter:
-      found = []
-      for number, start, stop in zip(*map(np.ndarray.tolist, pieces[1:4]), strict=True):
-        if document is None or document.number != number:
-          document = _Document(corpus, number, splitter, spelling)
-        found.append(document.marks(start - 1, stop - 1))
-      batch = _marked(batch, corpus, pieces, found, spelling)
+    batch = _marked(materialise(corpus, pieces, batch_size, seq_len), pieces, kinds, document)
     yield Rows(batch, pieces, scored(pieces, batch_size, seq_len))
 
 
 def training_batch(
-  corpus: Corpus, pieces: Pieces, rows: int, seq_len: int, words: str | None = None, units: str | None = None
+  corpus: Corpus, pieces: Pieces, rows: int, seq_len: int, marks: Mapping[str, str] | None = None
 ) -> Batch:
-  """What `text.packing.materialise` makes, with the marks of a splitter and of units (specifications, or None)."""
+  """What `text.packing.materialise` makes, with marks, name -> specification."""
   batch = materialise(corpus, pieces, rows, seq_len)
-  splitter, spelling = _parsed(words, units)
-  if not splitter:
+  return _marked(batch, pieces, marks_lib.parse(marks or {}), functools.partial(_Anywhere, corpus))
+
+
+def _marked(
+  batch: Batch, pieces: Pieces, kinds: Mapping[str, marks_lib.Kind], document: Callable[[int], marks_lib.Document]
+) -> Batch:
+  if not kinds:
     return batch
-  found = []
-  for number, start, stop in zip(*map(np.ndarray.tolist, pieces[1:4]), strict=True):
-    begin, end = max(start - 1, 0), min(stop - 1, int(corpus.lengths[number]))
-    if spelling:
-      found.append(_Marks.of(*_words_between(corpus, number, begin, end, splitter), spelling))
-    else:
-      found.append(_Marks(begin + np.append(0, splitter(corpus.read(number, begin, end))[:-1]), *_NO_UNITS))
-  return _marked(batch, corpus, pieces, found, spelling)
+  sizes, length = pieces.stop - pieces.start, batch.bytes.shape[1]
+  before = np.append(0, np.cumsum(sizes))[np.searchsorted(pieces.row, pieces.row)]
+  places = np.cumsum(sizes) - sizes - before + pieces.row * length
+  placed = zip(*map(np.ndarray.tolist, (places, *pieces[1:])), strict=True)
+  of_documents = ((place, document(number), *piece) for place, number, *piece in placed)
+  return dataclasses.replace(batch, marks=marks_lib.of_pieces(kinds, of_documents, batch.bytes.shape))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Marks:
-  """Words and units of a stretch of a document, by bytes, rising.
+class _Anywhere(marks_lib.Document):
+  """A document of which pieces are asked for in any order."""
 
-  words_W: where words begin. units_U, sizes_U, ids_U: where units begin, their bytes and ids; empty without units.
-  """
+  def __init__(self, corpus: Corpus, number: int):
+    self.length, self._corpus, self._number = int(corpus.lengths[number]), corpus, number
 
-  words_W: np.ndarray
-  units_U: np.ndarray
-  sizes_U: np.ndarray
-  ids_U: np.ndarray
+  def read(self, begin: int, end: int) -> bytes:
+    return self._corpus.read(self._number, begin, end)
 
-  @staticmethod
-  def of(begin: int, found: Sequence[bytes], spelling: units_lib.Units | None) -> '_Marks':
-    """Of words laid end to end from byte `begin` on."""
-    words_W = _starts(begin, np.fromiter(map(len, found), np.int64, len(found)))
-    if not spelling:
-      return _Marks(words_W, *_NO_UNITS)
-    ids_U = np.fromiter(itertools.chain.from_iterable(map(spelling, found)), np.int32)
-    sizes_U = spelling.sizes[ids_U]
-    return _Marks(words_W, _starts(begin, sizes_U), sizes_U, ids_U)
-
-  def then(self, more: '_Marks', byte: int) -> '_Marks':
-    """These and more behind them, without words and units that another one follows before `byte`."""
-    word, unit = (max(np.searchsorted(begin, byte, 'right') - 1, 0) for begin in (self.words_W, self.units_U))
-    join = lambda name, first: np.concatenate([getattr(self, name)[first:], getattr(more, name)])
-    return _Marks(join('words_W', word), *(join(name, unit) for name in ('units_U', 'sizes_U', 'ids_U')))
+  def words(self, splitter: words_lib.Splitter, begin: int, end: int, exact: bool) -> tuple[int, list[bytes]]:
+    return _words_between(self, begin, end, splitter) if exact else super().words(splitter, begin, end, exact)
 
 
-_NO_UNITS = (np.zeros(0, np.int32),) * 3
+class _Whole(_Anywhere):
+  """A document of which pieces are asked for from its beginning on: read and split once, in chunks."""
+
+  def __init__(self, corpus: Corpus, number: int):
+    super().__init__(corpus, number)
+    self._found: dict[words_lib.Splitter, _Found] = {}
+
+  def words(self, splitter: words_lib.Splitter, begin: int, end: int, exact: bool) -> tuple[int, list[bytes]]:
+    del exact  # they are, always
+    return self._found.setdefault(splitter, _Found(self, splitter)).between(begin, end)
 
 
-def _starts(begin: int, sizes: np.ndarray) -> np.ndarray:
-  return begin + np.cumsum(sizes, dtype=np.int64) - sizes
+class _Found:
+  """The words of a document that were found and may be asked for again."""
 
+  def __init__(self, document: marks_lib.Document, splitter: words_lib.Splitter):
+    self._document, self._stream = document, words_lib.Stream(splitter)
+    self._read = 0  # bytes
+    self._begin, self._words, self._ends = 0, [], np.zeros(0, np.int64)
 
-class _Document:
-  """The marks of a document, read and split in chunks from its beginning on."""
-
-  def __init__(self, corpus: Corpus, number: int, splitter: words_lib.Splitter, spelling: units_lib.Units | None):
-    self.number, self._corpus, self._spelling = number, corpus, spelling
-    self._length, self._stream = int(corpus.lengths[number]), words_lib.Stream(splitter)
-    self._read = self._split = 0  # bytes
-    self._marks = _Marks.of(0, [], spelling)
-
-  def marks(self, first: int, stop: int) -> _Marks:
-    """Of all words that have one of the bytes [first, stop), and perhaps of more; first never falls."""
-    while self._split < min(stop, self._length):
+  def between(self, begin: int, end: int) -> tuple[int, list[bytes]]:
+    """As `Document.words`; begin never falls."""
+    while (self._ends[-1] if self._words else self._begin) < min(end, self._document.length):
+      self._drop(begin)
       size = max(CHUNK, self._stream.size)  # a word without an end is split again with every chunk
-      more = self._corpus.read(self.number, self._read, min(self._read + size, self._length))
+      more = self._document.read(self._read, min(self._read + size, self._document.length))
       self._read += len(more)
       closed = self._stream.push(more)
-      if self._read == self._length:
+      if self._read == self._document.length:
         closed += self._stream.close()
-      self._marks = self._marks.then(_Marks.of(self._split, closed, self._spelling), first)
-      self._split += sum(map(len, closed))
-    return self._marks
+      self._words += closed
+      self._ends = self._begin + np.cumsum(np.fromiter(map(len, self._words), np.int64, len(self._words)))
+    first, last = np.searchsorted(self._ends, (begin, end - 1), 'right').tolist()
+    return int(self._ends[first - 1]) if first else self._begin, self._words[first : last + 1]
+
+  def _drop(self, byte: int) -> None:
+    """Forgets the words that end at or before a byte."""
+    if first := int(np.searchsorted(self._ends, byte, 'right')):
+      self._begin, self._words, self._ends = int(self._ends[first - 1]), self._words[first:], self._ends[first:]
 
 
 def _words_between(
-  corpus: Corpus, document: int, begin: int, end: int, splitter: words_lib.Splitter
+  document: marks_lib.Document, begin: int, end: int, splitter: words_lib.Splitter
 ) -> tuple[int, list[bytes]]:
   """(where the first of them begins, the words) that hold bytes [begin, end), of which the first is context."""
   origin, at, found = begin, begin, []
   if begin:
-    origin, word = _word_before(corpus, document, begin + 1, splitter)
+    origin, word = _word_before(document, begin + 1, splitter)
     at, found = origin + len(word), [word]
-  length = int(corpus.lengths[document])
-  last, word = (end, b'') if end == length else _word_before(corpus, document, end, splitter)
+  last, word = (end, b'') if end == document.length else _word_before(document, end, splitter)
   if at < last:
-    stretch = corpus.read(document, at, min(last + LOOKAHEAD, length))
+    stretch = document.read(at, min(last + LOOKAHEAD, document.length))
     ends = splitter(stretch)
     borders = [0, *ends[ends < last - at].tolist(), last - at]
     found += [stretch[start:stop] for start, stop in itertools.pairwise(borders)]
@@ -188,48 +184,14 @@ def _words_between(
   return origin, found
 
 
-def _word_before(corpus: Corpus, document: int, cut: int, splitter: words_lib.Splitter) -> tuple[int, bytes]:
+def _word_before(document: marks_lib.Document, cut: int, splitter: words_lib.Splitter) -> tuple[int, bytes]:
   """(where it begins, the word) that has the byte before `cut`; the same for any row, since only the cut decides."""
   step = max(LOOKBACK, splitter.limit)
   first = max((cut // step - 1) * step, 0)
   if splitter.kind == 'fixed':
     first -= first % splitter.limit
-  stretch = corpus.read(document, first, min(cut + splitter.limit + LOOKAHEAD, int(corpus.lengths[document])))
+  stretch = document.read(first, min(cut + splitter.limit + LOOKAHEAD, document.length))
   ends = splitter(stretch)
   word = int(np.searchsorted(ends, cut - 1 - first, 'right'))
   begin = int(ends[word - 1]) if word else 0
   return first + begin, stretch[begin : int(ends[word])]
-
-
-def _marked(
-  batch: Batch, corpus: Corpus, pieces: Pieces, found: Sequence[_Marks], spelling: units_lib.Units | None
-) -> Batch:
-  """The batch with the marks of its pieces in place."""
-  starts, units = np.zeros(batch.bytes.size, bool), np.full(batch.bytes.size, -1, np.int32)
-  sizes = pieces.stop - pieces.start
-  length = batch.bytes.shape[1]
-  before = np.append(0, np.cumsum(sizes))[np.searchsorted(pieces.row, pieces.row)]
-  offsets = np.cumsum(sizes) - sizes - before + pieces.row * length - pieces.start  # + symbol: its place
-  for offset, number, start, stop, first_scored, marks in zip(
-    *map(np.ndarray.tolist, (offsets, *pieces[1:])), found, strict=True
-  ):
-    has_eos = stop == corpus.lengths[number] + 2
-    word_W = marks.words_W + 1  # symbols: 0 is BOS
-    starts[offset + word_W[(word_W > start) & (word_W < stop)]] = True
-    starts[offset + start] = True
-    starts[offset + stop - 1] |= has_eos
-    if spelling:
-      begin_U, end_U = marks.units_U + 1, marks.units_U + 1 + marks.sizes_U
-      here_U = (begin_U < stop) & (end_U > start)
-      border_U = np.where(begin_U < first_scored, first_scored, stop)
-      units[offset + (np.minimum(end_U, border_U) - 1)[here_U]] = marks.ids_U[here_U]
-      if not start:
-        units[offset] = BOS
-      if has_eos:
-        units[offset + stop - 1] = EOS
-  shape = batch.bytes.shape
-  return dataclasses.replace(batch, word_starts=starts.reshape(shape), units=units.reshape(shape) if spelling else None)
-
-
-def _parsed(words: str | None, units: str | None) -> tuple[words_lib.Splitter | None, units_lib.Units | None]:
-  return words and words_lib.parse(words), units and units_lib.parse(units)

@@ -14,15 +14,17 @@ A split of `files:` is by hash here; whether a run asks for one is decided in te
 import dataclasses
 import difflib
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from text.corpus import Corpus, Group, Joined, MemoryCorpus
+from text import noise as noise_lib
+from text.corpus import Corpus, Group, MemoryCorpus
 from text.files import Files
+from text.noise import Noise
 from text.python_docs import PythonDocs
+from text.stored import FetchedCorpus, Prepared
 
 MOST_NOISES = 20
 SPLITS = ('train', 'validation', 'test')
@@ -89,67 +91,6 @@ def document_groups(source: str) -> Sequence[Group] | Mapping[str, Sequence[Grou
   return parse(source).groups()
 
 
-def open_gold(name: str, split: str = 'test') -> Corpus:
-  """Opens a fetched gold corpus, whose documents are units (`text.gold.units`), e.g. 'chinese_words'."""
-  return _FetchedCorpus(name, 'gold').open(split)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-  """A prepared directory. Of a corpus that is for evaluation alone, 'validation' is its only split, 'test'."""
-
-  directory: str
-  kind: str = 'text'
-  division = 'own'
-
-  def open(self, split: str) -> Corpus:
-    from text import prepared
-
-    if split == 'validation' and prepared.read_metadata(self.directory).get('evaluation_only'):
-      split = 'test'
-    return prepared.open_prepared(self.directory, split, self.kind)
-
-  def groups(self) -> dict[str, list[Group]]:
-    from text import prepared
-
-    splits = prepared.read_metadata(self.directory)['splits']
-    return {split: [_CorpusGroup(self.open(split))] for split in splits}
-
-
-@dataclasses.dataclass(frozen=True)
-class _FetchedCorpus:
-  """ROOT/NAME[/PART]/1.0.0, or all parts of NAME."""
-
-  name: str
-  kind: str = 'text'
-  division = 'own'
-
-  def open(self, split: str) -> Corpus:
-    corpora = [part.open(split) for part in self._parts()]
-    return corpora[0] if len(corpora) == 1 else Joined(corpora, f'corpus:{self.name} ({split})')
-
-  def groups(self) -> dict[str, list[Group]]:
-    merged: dict[str, list[Group]] = {}
-    for part in self._parts():
-      for split, groups in part.groups().items():
-        merged.setdefault(split, []).extend(groups)
-    return merged
-
-  def _parts(self) -> list[_Prepared]:
-    from text import corpora
-
-    corpus, parts = corpora.find(self.name)
-    root = corpora.default_root()
-    directories = [corpora.directory(root, corpus.name, part.name) for part in parts]
-    for directory in directories:
-      if not os.path.isdir(directory):
-        raise FileNotFoundError(
-          f"data source 'corpus:{self.name}' is not there ({directory} is missing): run `python -m text.corpora fetch "
-          f'{self.name} --out={root}`, or set HNET_CORPORA to where it lies'
-        )
-    return [_Prepared(directory, self.kind) for directory in directories]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Noisy:
   spec: str
@@ -168,20 +109,18 @@ class _Noisy:
     noisy = lambda of_split: [_NoisyGroup(group, noise, f'{self.spec} {group.key}') for group in of_split]
     return {name: noisy(part) for name, part in groups.items()} if isinstance(groups, Mapping) else noisy(groups)
 
-  def _parsed(self) -> tuple[Any, Source]:
-    from text import noise
-
+  def _parsed(self) -> tuple[Noise, Source]:
     without_noise(f'noise:{self.spec}')
     perturbation, _, inner = self.spec.partition(':')
     if inner.count('noise:') >= MOST_NOISES:
       raise ValueError(f"data source 'noise:{self.spec:.50}…' has more than {MOST_NOISES} noises, one upon the other")
-    return noise.parse(perturbation), parse(inner)
+    return noise_lib.parse(perturbation), parse(inner)
 
 
 class _Perturbed(MemoryCorpus):
   """Documents with noise, which know what they were."""
 
-  def __init__(self, clean: Corpus, noise: Any, spec: str, split: str):
+  def __init__(self, clean: Corpus, noise: Noise, spec: str, split: str):
     self._original_lengths, self._original_digests = clean.original_lengths, []
 
     def documents() -> Iterator[bytes]:
@@ -203,23 +142,11 @@ class _Perturbed(MemoryCorpus):
 @dataclasses.dataclass(frozen=True)
 class _NoisyGroup:
   group: Group
-  noise: Any
+  noise: Noise
   key: str
 
   def __iter__(self) -> Iterator[bytes]:
     return (self.noise(document, _number(document)) for document in self.group)
-
-
-@dataclasses.dataclass(frozen=True)
-class _CorpusGroup:
-  corpus: Corpus
-
-  @property
-  def key(self) -> str:
-    return self.corpus.fingerprint
-
-  def __iter__(self) -> Iterator[bytes]:
-    return iter(self.corpus)
 
 
 def _number(document: bytes) -> int:
@@ -242,8 +169,8 @@ def _synthetic(spec: str) -> Source:
 _KINDS = {
   'files': Files,
   'tfds': _tfds,
-  'prepared': _Prepared,
-  'corpus': _FetchedCorpus,
+  'prepared': Prepared,
+  'corpus': FetchedCorpus,
   'synthetic': _synthetic,
   'noise': _Noisy,
 }

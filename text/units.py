@@ -1,4 +1,4 @@
-"""What models spell words with, by rule: bytes, characters or subwords; and their marks in a batch.
+"""What models spell words with, by rule: bytes, characters or subwords. Where they stand in a batch: `text.marks`.
 
 A specification names them:
 
@@ -24,11 +24,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from text import paths, regular_file
-from text.batch import Batch
 from text.specification import arguments, quoted
 
 ARGUMENTS = {'byte': {}, 'char': {'limit': '0x3000'}, 'subword': {'file': '', 'digest': ''}}
@@ -110,31 +108,6 @@ def read(spec: str) -> bytes:
   if digest and digest != (found := digest_of(content)):
     raise ValueError(f"{name}: '{path}' is another file, with digest {found}: bring back the one that the model has")
   return content
-
-
-def mark(batch: Batch, spec: str | None) -> Batch:
-  """The batch with its units, numpy, from its word_starts; as it is where spec is None.
-
-  Raises ValueError for a batch that is being traced or that has no word_starts.
-  """
-  if spec is None:
-    return batch
-  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(batch)):
-    raise ValueError('batch.units is missing under jax.jit: fill it before, with text.words.mark_for(batch, model)')
-  if batch.word_starts is None:
-    raise ValueError('batch.word_starts is missing: units are parts of words, so mark these first (text.words.mark)')
-  units, ids_BxL = parse(spec), np.asarray(batch.segment_ids)
-  starts_BxL = np.array(batch.word_starts)
-  starts_BxL[:, 0] = True
-  starts_BxL[:, 1:] |= ids_BxL[:, 1:] != ids_BxL[:, :-1]
-  places = np.flatnonzero(ids_BxL)  # of all that is not padding, row after row
-  symbols = np.asarray(batch.bytes).reshape(-1)[places].tobytes()
-  borders = [*np.flatnonzero(starts_BxL.reshape(-1)[places]).tolist(), len(symbols)]
-  words = (symbols[begin:end] for begin, end in itertools.pairwise(borders))
-  found = np.fromiter(itertools.chain.from_iterable(map(units, words)), np.int32)
-  marked = np.full(ids_BxL.size, -1, np.int32)
-  marked[places[np.cumsum(units.sizes[found]) - 1]] = found
-  return dataclasses.replace(batch, units=marked.reshape(ids_BxL.shape))
 
 
 def _characters(spec: str, limit: str) -> Units:

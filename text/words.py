@@ -1,4 +1,4 @@
-"""Words of a text, by rule: splitters from bytes to word ends, and the marks that they leave in a batch.
+"""Words of a text, by rule: splitters from bytes to word ends. Where words begin in a batch: `text.marks`.
 
 A specification names a splitter: 'hat(max_bytes=64)', 'whitespace(max_bytes=32)', 'uax29(max_bytes=64)' or
 'fixed(size=8)'. Words laid end to end are the text, whatever its bytes; none is longer than max_bytes. A longer word is
@@ -17,11 +17,8 @@ import itertools
 import re
 from typing import Any
 
-import jax
 import numpy as np
 
-from text import units
-from text.batch import Batch
 from text.specification import arguments, canonical
 
 
@@ -60,7 +57,7 @@ def _word_bounds(characters: str) -> list[str]:
 
 _RULES = {'hat': hat, 'whitespace': whitespace, 'uax29': uax29}
 _LONGEST = 2**16
-_DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
+DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
 _HAT_CUT = re.compile('(?<= )(?=[\t\xa0\u2007\u202f])|(?<=[^ ])(?=\u2044)')
 _SPACED = re.compile(r'[\S\x1c-\x1f]+[^\S\x1c-\x1f]*|[^\S\x1c-\x1f]+')  # Python's \s has four characters more
 LETTER = 'ª'  # of no case, so that it joins words in every rule
@@ -117,48 +114,13 @@ class Splitter:
 @functools.cache
 def parse(spec: str) -> Splitter:
   """The splitter that a specification names. Raises ValueError for an unknown one and a limit below 1."""
-  kind, values = arguments(spec, 'splitter', _DEFAULTS)
+  kind, values = arguments(spec, 'splitter', DEFAULTS)
   ((key, limit),) = values.items()
   if limit < 1:
     raise ValueError(f"splitter '{spec}': {key}={limit} must be at least 1, words have bytes")
   if limit > _LONGEST:
     raise ValueError(f"splitter '{spec:.99}': {key} must be at most {_LONGEST}: models have room for the longest word")
   return Splitter(canonical(kind, values), kind, limit)
-
-
-def mark(batch: Batch, spec: str | None) -> Batch:
-  """The batch with word_starts, numpy, from the splitter that `spec` names; as it is where spec is None.
-
-  Every segment is split on its own. Its first position begins a word. BOS and EOS are words of their own. Raises
-  ValueError for a batch that is being traced.
-  """
-  if spec is None:
-    return batch
-  if isinstance(batch.bytes, jax.core.Tracer) or isinstance(batch.segment_ids, jax.core.Tracer):
-    raise ValueError(
-      f"batch.word_starts is missing under jax.jit: fill it before, with text.words.mark(batch, '{spec}')"
-    )
-  splitter, bytes_BxL, segment_ids_BxL = parse(spec), np.asarray(batch.bytes), np.asarray(batch.segment_ids)
-  bos, eos = (np.asarray(special).reshape(-1) for special in (batch.bos, batch.eos))
-  flat, ids = np.ascontiguousarray(bytes_BxL).reshape(-1), segment_ids_BxL.reshape(-1)
-  change_BxL = np.ones(segment_ids_BxL.shape, bool)
-  change_BxL[:, 1:] = segment_ids_BxL[:, 1:] != segment_ids_BxL[:, :-1]
-  borders = np.append(np.flatnonzero(change_BxL), len(ids))
-  starts = np.zeros(len(ids), bool)
-  for begin, end in itertools.pairwise(borders.tolist()):
-    if not ids[begin]:
-      continue
-    first, last = begin + int(bos[begin]), end - int(eos[end - 1])
-    starts[[begin, end - 1] if last < end else begin] = True
-    if first < last:
-      starts[first] = True
-      starts[first + splitter(flat[first:last].tobytes())[:-1]] = True
-  return dataclasses.replace(batch, word_starts=starts.reshape(segment_ids_BxL.shape))
-
-
-def mark_for(batch: Batch, model: Any) -> Batch:
-  """The batch with what a model reads beside bytes: word_starts if it has `words`, and units if it has `units`."""
-  return units.mark(mark(batch, getattr(model, 'words', None)), getattr(model, 'units', None))
 
 
 class Stream:

@@ -21,8 +21,7 @@ class BoundaryWatch:
   """
 
   def __init__(self, settings: config_lib.Config, model: Any):
-    stages = getattr(model.config, 'stages', ())
-    self._targets = {index: stage.target for index, stage in enumerate(stages) if getattr(stage, 'target', None)}
+    self._targets = model.targets
     self._settings = settings
     self._first = round(settings.optimizer.schedule.warmup * settings.num_steps)
     self._rates = {index: [] for index in self._targets}

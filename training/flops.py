@@ -1,9 +1,6 @@
 """The work that a model needs: over what the devices can do (utilization), and made equal to that of another model."""
 
-import copy
 import functools
-import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,14 +9,13 @@ import jax
 import jax.numpy as jnp
 
 import byte_models
-from layers.mamba2 import HEAD_DIM
+from layers.stack import Backbone
 from training import config as config_lib
 from training.description import BACKWARD, abstract_model
 
 TOLERANCE = 0.05  # of the reference's FLOPs per byte, as HAT's comparisons have it (arXiv:2501.10322)
 DEEPEST = 1000
 MOST_STEPS = 8  # by which the width of a backbone may change, each what its heads must divide
-MULTIPLE = {'hnet': 128, 'word_ar': 8, 'tfree_hat': 8}  # of an MLP's width; H-Net's authors round up to 128
 
 
 def utilization(forward_flops_per_byte: float, bytes_per_second: float, peak: float) -> float:
@@ -73,27 +69,27 @@ def match(config: Any, reference: Any, bytes_per_chunk: Sequence[float] | None =
   depth = _depth(one, two, reference)
   if abs(cost(depth) - reference) <= TOLERANCE * reference:
     return _resized(resolved, depth)
-  multiple = MULTIPLE[resolved['model']['family']]
-  hidden = _hidden(resolved)
+  backbone = byte_models.backbone(byte_models.parse(resolved['model']))
+  hidden, multiple = backbone.mlp_width, backbone.mlp_multiple
   coarse = (
     f'no depth and {"MLP " if hidden else ""}width of the backbone comes within {TOLERANCE:.0%} of {reference:,.0f} '
     f'FLOPs per byte; {depth} layers cost {cost(depth):,.0f}: change its width'
   )
   if not hidden:
-    found = _nearest_width(resolved, reference, cost)
+    found = _nearest_width(backbone, reference, cost)
     if found is None:
       raise ValueError(coarse)
     return _resized(resolved, found[0], width=found[1])
   nearest = hidden + multiple // 2 - (hidden + multiple // 2) % multiple  # what the family makes of the width given
   found = {}
   for layers in range(max(1, depth - 2), depth + 3):
-    base = cost(layers, hidden=nearest)
-    steps = round((reference - base) / (cost(layers, hidden=nearest + multiple) - base))
+    base = cost(layers, mlp_width=nearest)
+    steps = round((reference - base) / (cost(layers, mlp_width=nearest + multiple) - base))
     if nearest + steps * multiple > 0:
       found[abs(steps), layers] = nearest + steps * multiple
   for (_, layers), width in sorted(found.items()):
-    if abs(cost(layers, hidden=width) - reference) <= TOLERANCE * reference:
-      return _resized(resolved, layers, hidden=width)
+    if abs(cost(layers, mlp_width=width) - reference) <= TOLERANCE * reference:
+      return _resized(resolved, layers, mlp_width=width)
   raise ValueError(coarse)
 
 
@@ -102,9 +98,9 @@ def _depth(one: float, two: float, reference: float) -> int:
   return min(DEEPEST, max(1, round(1 + (reference - one) / (two - one))))
 
 
-def _nearest_width(resolved: Mapping[str, Any], reference: float, cost: Callable[..., float]) -> tuple[int, int] | None:
+def _nearest_width(backbone: Backbone, reference: float, cost: Callable[..., float]) -> tuple[int, int] | None:
   """(depth, width) within 5 % of a backbone without MLP, at the width nearest to its own; None if there is none."""
-  width, multiple = _width(resolved)
+  width, multiple = backbone.stack.width, backbone.multiple
   for steps in range(1, MOST_STEPS + 1):
     found = []
     for other in (width - steps * multiple, width + steps * multiple):
@@ -118,67 +114,5 @@ def _nearest_width(resolved: Mapping[str, Any], reference: float, cost: Callable
   return None
 
 
-def _resized(
-  resolved: Mapping[str, Any], depth: int, *, hidden: int | None = None, width: int | None = None
-) -> dict[str, Any]:
-  """A copy with `depth` layers of the backbone and, if given, another width of its MLP or of itself."""
-  resized = copy.deepcopy(dict(resolved))
-  model = resized['model']
-  family = model.get('family')
-  if family == 'hnet':
-    layout = model['arch_layout']
-    while len(layout) == 3:
-      layout = layout[1]
-    if not re.fullmatch(r'[mMtT]\d+', layout[0]):
-      raise ValueError(f'the main network {layout[0]!r} has blocks of several kinds: write one kind to have it resized')
-    layout[0] = f'{layout[0][0]}{depth}'
-    if hidden is not None:
-      model['d_intermediate'][-1] = hidden
-    if width is not None:
-      model['d_model'][-1] = width
-  elif family == 'word_ar':
-    sizes = {'arch_layout': f'{_kind(resolved)}{depth}', 'd_intermediate': hidden, 'd_model': width}
-    model['backbone'] |= {key: size for key, size in sizes.items() if size is not None}
-  elif family == 'tfree_hat':
-    more = {} if hidden is None else {'intermediate_size': hidden}
-    model['backbone_config'] |= {'num_hidden_layers': depth} | more
-  else:
-    raise ValueError(f'models of the family {family!r} cannot be resized')
-  return resized
-
-
-def _kind(resolved: Mapping[str, Any]) -> str:
-  """The letter of the backbone's blocks; in small ones there is no MLP."""
-  model = resolved['model']
-  if model['family'] == 'hnet':
-    layout = model['arch_layout']
-    while len(layout) == 3:
-      layout = layout[1]
-    return layout[0][0]
-  if model['family'] == 'word_ar':
-    return 't' if re.fullmatch(r't\d+', model['backbone']['arch_layout']) else 'T'
-  return 'T'
-
-
-def _width(resolved: Mapping[str, Any]) -> tuple[int, int]:
-  """(width of the backbone, what it must be a multiple of for the sake of its heads)."""
-  model = resolved['model']
-  if model['family'] == 'word_ar':
-    return model['backbone']['d_model'], 2 * model['backbone']['num_heads']  # a head turns pairs of channels
-  stack = byte_models.parse(model).stages[-1].main
-  is_mamba = _kind(resolved) == 'm'
-  return stack.width, HEAD_DIM // math.gcd(HEAD_DIM, stack.expand) if is_mamba else 2 * stack.num_heads
-
-
-def _hidden(resolved: Mapping[str, Any]) -> int:
-  """Width of the backbone's MLP, 0 if it has none."""
-  model = resolved['model']
-  if _kind(resolved).islower():
-    return 0
-  if model['family'] == 'hnet':
-    return model['d_intermediate'][-1]
-  return (
-    model['backbone']['d_intermediate']
-    if model['family'] == 'word_ar'
-    else model['backbone_config']['intermediate_size']
-  )
+def _resized(resolved: Mapping[str, Any], depth: int, **sizes: int) -> dict[str, Any]:
+  return {**resolved, 'model': byte_models.resize(resolved['model'], depth, **sizes)}

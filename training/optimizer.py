@@ -18,23 +18,31 @@ class Optimizer:
   """transform: gradients to descent directions, everything but the learning rate; schedule: step -> learning rate.
 
   The rate is a function of the step, not a count inside the optimizer's state, so that a skipped update does not
-  shift it. frozen: path -> number of steps that the parameter stands still. Its moments are kept all the same, so that
-  its first updates are of the usual size.
+  shift it. trained: paths of the parameters that have gradients and moments; the others never move. frozen: path ->
+  number of steps that the parameter stands still. Its moments are kept all the same, so that its first updates are of
+  the usual size.
   """
 
   transform: optax.GradientTransformation
   schedule: Callable[[Any], jax.Array]
+  trained: frozenset[str]
   frozen: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def init(self, params: Flat) -> Any:
-    return self.transform.init(params)
+    return self.transform.init(self.moving(params))
+
+  def moving(self, params: Flat) -> Flat:
+    """The parameters that are trained."""
+    return {path: value for path, value in params.items() if path in self.trained}
 
   def update(self, gradients: Flat, opt_state: Any, params: Flat, step: jax.Array) -> tuple[Flat, Any]:
-    """(parameters after update number `step`, counted from 0; optimizer state)."""
-    directions, opt_state = self.transform.update(gradients, opt_state, params)
+    """(parameters after update number `step`, counted from 0; optimizer state). gradients: of what is trained."""
+    moving = self.moving(params)
+    directions, opt_state = self.transform.update(gradients, opt_state, moving)
     rate = self.schedule(step)
     rates = {path: jnp.where(step < steps, 0.0, rate) for path, steps in self.frozen.items()}
-    return {path: p - rates.get(path, rate) * directions[path] for path, p in params.items()}, opt_state
+    moved = {path: p - rates.get(path, rate) * directions[path] for path, p in moving.items()}
+    return params | moved, opt_state
 
 
 def make_optimizer(
@@ -55,13 +63,15 @@ def make_optimizer(
     optax.add_decayed_weights(settings.weight_decay, mask=dict(decays)),
     optax.stateless(lambda updates, params: {path: u * multipliers[path] for path, u in updates.items()}),
   )
-  return Optimizer(transform, make_schedule(settings.learning_rate, settings.schedule, num_steps), frozen)
+  schedule = make_schedule(settings.learning_rate, settings.schedule, num_steps)
+  return Optimizer(transform, schedule, frozenset(multipliers), frozen)
 
 
 def parameter_groups(
   model: Any, paths: Sequence[str], settings: config_lib.Optimizer
 ) -> tuple[dict[str, bool], dict[str, float], dict[str, int]]:
-  """(whether weight decay applies, learning-rate multiplier, frozen steps where there are any) by parameter path.
+  """(whether weight decay applies, learning-rate multiplier, frozen steps where there are any) by the path of each
+  parameter that is trained.
 
   Decay and the multiplier of a stage are the model's; a group multiplies it further. Raises ValueError if the
   multipliers are not one per stage of the model, a group has no parameter, or a parameter two groups.
@@ -72,6 +82,7 @@ def parameter_groups(
       f'optimizer.lr_multipliers {settings.lr_multipliers!r} gives {len(multipliers)} numbers, the model has '
       f'{model.num_stages} stages: give one per stage, outermost first'
     )
+  paths = [path for path in paths if model.trains(path)]
   decays = {path: bool(model.decays(path, settings.decay_exempt)) for path in paths}
   rates = {path: float(multipliers[model.stage_of(path)]) for path in paths}
   frozen, owners = {}, {}

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kernels.mesh import AXES, BATCH_AXES, TENSOR_AXIS
+from layers.partition import SharedOut
 from training import config as config_lib
 
 # The first pattern found in a parameter's path gives its partition, aligned with the array's last dimensions so that
@@ -105,8 +106,9 @@ def undivided(model: Any, flat: Mapping[str, Any], mesh: jax.sharding.Mesh, rule
       if mesh.shape[axis] > 1 and axis in jax.tree.leaves(tuple(full)) and axis not in jax.tree.leaves(tuple(kept)):
         phrases.append(f'{path} {list(leaf.shape)} stays whole: {axis}={mesh.shape[axis]} does not divide it')
   tensor = mesh.shape.get(TENSOR_AXIS, 1)
-  for path, module in nnx.iter_modules(model):
-    for what, count in getattr(module, 'shared_out', {}).items():
+  shared = ((path, module) for path, module in nnx.iter_modules(model) if isinstance(module, SharedOut))
+  for path, module in shared:
+    for what, count in module.shared_out.items():
       if count % tensor:
         name = '.'.join(map(str, path))
         phrases.append(f'{name}: every device computes all {count} {what}, which tensor={tensor} does not divide')

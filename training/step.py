@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import byte_models
 from layers.capacity import Capacities
 from training import sharding
+from training.config import Config
 from training.optimizer import Optimizer
 from training.state import TrainState, rebuild
 
@@ -25,17 +26,7 @@ _COUNTS = {'bpb': 'text_bytes', 'eos_nats': 'ends', 'bytes_per_word': 'words'}
 
 
 def make_step(
-  abstract_model: Any,
-  optimizer: Optimizer,
-  mesh: jax.sharding.Mesh,
-  *,
-  capacities: Capacities,
-  seed: int,
-  num_steps: int,
-  loss_weights: Mapping[str, float],
-  accumulate: int = 1,
-  ema: float = 0.0,
-  skip_norm: float = 0.0,
+  settings: Config, abstract_model: Any, optimizer: Optimizer, mesh: jax.sharding.Mesh, capacities: Capacities
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any], jax.Array]]:
   """The step, (state, batch) -> (state, metrics, needed), to be jitted with the state donated.
 
@@ -44,18 +35,19 @@ def make_step(
 
   Loss: sum of nll over the global batch / its scored positions, over all micro-batches alike, plus each auxiliary
   loss (mean over micro-batches) times its weight. An update whose loss or gradient is not finite is left out and
-  counted; the step counts. So is one whose gradient norm is above `skip_norm` times the geometric mean of those before
-  it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS aside)
-  and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes (positions
-  that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words; `<name>_loss`
-  per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of mappings
-  under 'stages'. Where there is nothing to take a mean of, it is 0 and its count says so: no step of a healthy run
-  makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing raises ValueError if the model has an auxiliary
-  loss without a weight.
+  counted; the step counts. So is one whose gradient norm is above optimizer.skip_norm times the geometric mean of those
+  before it, if that is not 0. Metrics are float32 scalars, as `read` takes them: loss; bpb (bits per text byte, EOS
+  aside) and eos_nats (per EOS); gradient_norm before clipping; learning_rate; skipped, skipped_in_a_row; bytes
+  (positions that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words;
+  `<name>_loss` per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of
+  mappings under 'stages'. Where there is nothing to take a mean of, it is 0 and its count says so: no step of a healthy
+  run makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing raises ValueError if the model has an
+  auxiliary loss without a weight.
   """
+  loss_weights, accumulate = settings.loss_weights, settings.optimizer.accumulate
 
-  def objective(params, micro, context, scored):
-    output = rebuild(abstract_model, params)(micro, context=context, capacities=capacities)
+  def objective(trained, params, micro, context, scored):
+    output = rebuild(abstract_model, params | trained)(micro, context=context, capacities=capacities)
     unweighted = sorted(output.aux_losses.keys() - loss_weights.keys())
     if unweighted:
       raise ValueError(f'missing config key loss_weights.{unweighted[0]}: the model has an auxiliary loss of this name')
@@ -72,7 +64,7 @@ def make_step(
 
     def one(micro, index):
       context = byte_models.Context(rng=jax.random.fold_in(rng, index), progress=progress)
-      return jax.value_and_grad(objective, has_aux=True)(params, micro, context, scored)
+      return jax.value_and_grad(objective, has_aux=True)(optimizer.moving(params), params, micro, context, scored)
 
     if accumulate == 1:
       return one(batch, 0)
@@ -82,23 +74,24 @@ def make_step(
       (loss, found), gradients = one(*item)
       return jax.tree.map(jnp.add, total, (loss, gradients)), found
 
-    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, optimizer.moving(params)))
     (loss, gradients), (sums, means, needed) = jax.lax.scan(add, zeros, (micros, jnp.arange(accumulate)))
     total, mean = (lambda x: jnp.sum(x, 0)), (lambda x: jnp.mean(x, 0))
     return (loss, (jax.tree.map(total, sums), jax.tree.map(mean, means), jnp.max(needed, 0))), gradients
 
   def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any], jax.Array]:
-    rng = jax.random.fold_in(jax.random.key(seed), state.step)  # a resumed run draws what an uninterrupted one draws
-    progress = state.step.astype(jnp.float32) / num_steps
+    # A resumed run draws what an uninterrupted one draws.
+    rng = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+    progress = state.step.astype(jnp.float32) / settings.num_steps
     (loss, (sums, means, needed)), gradients = gradient(state.params, batch, rng, progress)
     norm = optax.tree.norm(gradients)
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
-    averaged = _average(state, params, ema)
+    averaged = _average(state, params, settings.optimizer.ema)
 
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     log_norm, usual = _usual_norm(state, norm)
-    if skip_norm:
-      good &= norm <= skip_norm * usual
+    if settings.optimizer.skip_norm:
+      good &= norm <= settings.optimizer.skip_norm * usual
     fits = jnp.all(needed <= jnp.array(capacities, jnp.int32))
     old = (state.params, state.opt_state, state.ema, state.log_norm)
     params, opt_state, averaged, log_norm = jax.tree.map(
@@ -148,7 +141,8 @@ def split_rows(batch: Any, pieces: int, mesh: jax.sharding.Mesh) -> Any:
 def _count(batch, nll_BxL) -> dict[str, jax.Array]:
   """Sums over a batch, apart for text bytes and ends of documents."""
   text_BxL, eos_BxL = batch.text_and_ends()
-  words = {} if batch.word_starts is None else {'words': jnp.sum(batch.word_starts & text_BxL, dtype=jnp.float32)}
+  starts_BxL = batch.marks.get('words')
+  words = {} if starts_BxL is None else {'words': jnp.sum(starts_BxL & text_BxL, dtype=jnp.float32)}
   return words | {
     'text_nats': jnp.sum(nll_BxL * text_BxL),
     'text_bytes': jnp.sum(text_BxL, dtype=jnp.float32),

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import byte_models
 import text
 from layers.capacity import Capacities
+from text import marks
 from text.mixture import Mixture
 from training import config as config_lib
 from training import description, sharding
@@ -75,8 +76,7 @@ class Trainer:
       hosts=shares,
       workers=self.settings.data.workers,
       prefetch=self.settings.data.prefetch,
-      words=getattr(self.model, 'words', None),
-      units=getattr(self.model, 'units', None),
+      marks=self.model.marks,
     )
 
   def put(self, batch: text.Batch) -> text.Batch:
@@ -86,9 +86,8 @@ class Trainer:
   def abstract_batch(self) -> text.Batch:
     """Shapes and dtypes of a global batch."""
     rows = lambda dtype: jax.ShapeDtypeStruct((self.settings.batch_size, self.settings.seq_len), dtype)
-    has = lambda name: getattr(self.model, name, None)
-    words, units = (rows(bool) if has('words') else None), (rows(np.int32) if has('units') else None)
-    return text.Batch(rows(np.uint8), rows(np.int32), words, units, specials=rows(bool))
+    of_model = {name: rows(kind.DTYPE) for name, kind in marks.parse(self.model.marks).items()}
+    return text.Batch(rows(np.uint8), rows(np.int32), of_model, rows(bool))
 
   def lower(
     self, state: Any, batch: text.Batch, capacities: Capacities, report: Callable[[str], None] = print
@@ -100,18 +99,7 @@ class Trainer:
     does not divide, and for devices that it leaves idle.
     """
     settings = self.settings
-    step = make_step(
-      self.model,
-      self.optimizer,
-      self.mesh,
-      capacities=capacities,
-      seed=settings.seed,
-      num_steps=settings.num_steps,
-      loss_weights=settings.loss_weights,
-      accumulate=settings.optimizer.accumulate,
-      ema=settings.optimizer.ema,
-      skip_norm=settings.optimizer.skip_norm,
-    )
+    step = make_step(settings, self.model, self.optimizer, self.mesh, capacities)
     places = sharding.shardings(state, self.mesh)
     here, everywhere = (NamedSharding(self.mesh, spec) for spec in (sharding.batch_spec(self.mesh), PartitionSpec()))
     jitted = jax.jit(

@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from flax import nnx
 
 import byte_models
-from byte_models import llama
 from layers import weights
-from layers.stack import Stack
 from text import paths, units
 from training import checkpoint, description, earlier
 from training import config as config_lib
@@ -167,39 +164,16 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
   source = str(directory)
   published = _published(directory)
   if directory.suffix == '.gguf' or (published or {}).get('model_type') == 'llama':
-    return _around_llama(source, model, seed)
-  found = load(directory).model if published is None else _official_model(source, published, model.config)
-  for symbol in ('bos', 'eos'):  # what reads them by ids of its own
-    theirs, ours = (getattr(side.config, symbol, None) for side in (found, model))
+    return byte_models.graft(model.config, source, seed)
+  found = load(directory).model if published is None else byte_models.from_pretrained(source, like=model.config)
+  for name in found.alphabet | model.alphabet:
+    theirs, ours = (side.alphabet.get(name) for side in (found, model))
     if theirs != ours:
-      raise ValueError(
-        f'init_from {source!r} has the id {theirs} for {symbol.upper()} and the model has {ours}: give the model the '
-        'same special_token_dict and eos_token_id'
-      )
-  theirs, ours = (_spelling(side) for side in (found, model))
-  if theirs != ours:
-    raise ValueError(f'init_from {source!r} has the units {theirs} and the model {ours}: they must be the same')
+      raise ValueError(f'init_from {source!r} has {name} {theirs} and the model {ours}: give the model the same')
   try:
     return flatten(rebuild(model, flatten(found)))
   except ValueError as error:
     raise ValueError(f'init_from {source!r} holds another model: {error}') from None
-
-
-def _spelling(model: Any) -> str | None:
-  """The units of a model, wherever their file lies."""
-  spec = getattr(model, 'units', None)
-  file = units.file_of(spec) if spec else None
-  return f'subword(digest={file[1]})' if file else spec
-
-
-def _official_model(source: str, published: Mapping[str, Any], config: Any) -> Any:
-  family = byte_models.official_family(published)
-  if family not in (None, config.family):
-    raise ValueError(f'init_from {source!r} holds another model: its family is {family!r} and not {config.family!r}')
-  # Parameters that the published model has and never uses come along where the model has them.
-  return byte_models.from_pretrained(
-    source, **{'keep_unused': config.keep_unused} if hasattr(config, 'keep_unused') else {}
-  )
 
 
 def _published(source: pathlib.Path) -> dict[str, Any] | None:
@@ -211,24 +185,6 @@ def _published(source: pathlib.Path) -> dict[str, Any] | None:
     return None
   values = weights.read_json(file)
   return None if 'model' in values else values
-
-
-def _around_llama(source: str, model: Any, seed: int) -> Flat:
-  """Fresh parameters of a model, those of its backbone (attribute `main` or `backbone`) replaced by a Llama's."""
-  name = next((name for name in ('main', 'backbone') if isinstance(getattr(model, name, None), Stack)), None)
-  if name is None:
-    raise ValueError(f'init_from {source!r} is a Llama: a model of family {model.config.family!r} has no place for it')
-  stack, flat = llama.read_backbone(source)
-  ours = getattr(model, name).config
-  for field in dataclasses.fields(stack):
-    theirs, wanted = getattr(stack, field.name), getattr(ours, field.name)
-    if theirs != wanted and field.name not in ('dtype', 'remat', 'scan'):
-      raise ValueError(
-        f'init_from {source!r}: its blocks have {field.name} {theirs!r} and the backbone of the model {wanted!r}; they '
-        'must be the same'
-      )
-  fresh = jax.jit(lambda: flatten(byte_models.build(model.config, rngs=nnx.Rngs(seed))))()
-  return fresh | {f'{name}.{path}': value for path, value in flat.items()}
 
 
 def _newest_whole(directory: pathlib.Path, abstract: Mapping[str, Any], report) -> tuple[int, Flat]:

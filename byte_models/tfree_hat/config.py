@@ -9,6 +9,7 @@ from layers import checks
 from layers.cross import CrossConfig
 from layers.rotary import RotaryScaling
 from layers.stack import StackConfig
+from text import words
 
 SPECIAL = '<|begin_of_text|>'
 
@@ -173,8 +174,6 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
 
 
 def _words(spec: str | None, limit: Any, delivery: str) -> tuple[str, str]:
-  from text import words  # the splitters' libraries are needed only here
-
   checks.integer(limit, 'max_word_size', 1)
   try:
     splitter = words.parse(f'hat(max_bytes={limit})' if spec is None else spec)

@@ -62,6 +62,11 @@ def _norms(config: CrossConfig, theirs: str, query: str, key: str) -> Iterator[P
     yield Part(f'{theirs}norm_key.weight', (config.shared if full else config.head,), key)
 
 
+def overrides(config: TFreeHATConfig) -> dict[str, Any]:
+  """Parameters that the published model has and never uses come along where a model has them."""
+  return {'keep_unused': config.keep_unused}
+
+
 def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> TFreeHAT:
   """Loads config.json and model.safetensors, whole or in parts with an index.
 

@@ -14,12 +14,11 @@ from jax import Array
 
 from layers import segments
 from layers.chunks import Level, Segments
-from text.batch import Batch
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Words(Segments):
+class WordSegments(Segments):
   """The bytes of rows cut into words. delivered_BxL: the word whose vector each byte gets, 0 in padding."""
 
   delivered_BxL: Array
@@ -27,7 +26,7 @@ class Words(Segments):
 
 def locate(
   bytes_BxL: Array, segment_ids_BxL: Array, word_starts_BxL: Array, delivery: str, capacity: int | None = None
-) -> Words:
+) -> WordSegments:
   """Words from where they begin, at most `capacity` of a row; the first position of a document always begins one."""
   level = Level.of_bytes(segment_ids_BxL, {})
   first_BxL = segments.starts(segment_ids_BxL)
@@ -38,7 +37,7 @@ def locate(
     # Where a document begins is no secret: an unfinished character there gets what its document begins with.
     back_BxL = jnp.minimum(back_BxL, segments.positions(segment_ids_BxL))
     delivered_BxL = jnp.select([back_BxL == k for k in range(4)], [_before(delivered_BxL, k) for k in range(4)])
-  return Words(**vars(cut), delivered_BxL=delivered_BxL)
+  return WordSegments(**vars(cut), delivered_BxL=delivered_BxL)
 
 
 def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
@@ -61,12 +60,3 @@ def unfinished(bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
 def _before(values_BxL: Array, count: int) -> Array:
   """The value `count` positions earlier, 0 where there is none; a row may be shorter than that."""
   return jnp.pad(values_BxL, ((0, 0), (count, 0)))[:, : values_BxL.shape[1]]
-
-
-def marked(batch: Batch, spec: str) -> Batch:
-  """The batch with word_starts: those that it has, or eagerly from the splitter. ValueError for one under tracing."""
-  if batch.word_starts is not None:
-    return batch
-  from text import words  # the splitters' libraries are needed only here
-
-  return words.mark(batch, spec)

@@ -21,6 +21,7 @@ from typing import Any
 
 from layers import checks
 from layers.stack import StackConfig, parse_layout
+from text import units, words
 
 WORD_END = 0xC0  # the symbol that ends a word, written [W]: a byte that UTF-8 never has
 
@@ -83,6 +84,11 @@ class WordARConfig:
     return _parse(branch)
 
   @property
+  def marks(self) -> dict[str, str]:
+    """The words, and the units where these are not bytes; none for patches, which are counted."""
+    return {} if not self.encoder else {'words': self.words} | ({} if self.units == 'byte' else {'units': self.units})
+
+  @property
   def positions(self) -> int:
     """Backbone positions of a word."""
     return 1 if self.concatenate_vectors or not self.encoder else self.num_vectors
@@ -100,8 +106,6 @@ def complete(branch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(branch: Mapping[str, Any]) -> WordARConfig:
-  from text import units, words  # the splitters' libraries are needed by models that split
-
   values = complete(checks.known(branch, _DEFAULTS, 'model'))
   for key in _REQUIRED:
     if values[key] is None:

@@ -18,6 +18,7 @@ from jax import Array
 
 from byte_models.word_ar.config import WORD_END, WordARConfig
 from layers import segments
+from text import marks
 from text.batch import Batch
 
 
@@ -29,7 +30,7 @@ def word_starts(config: WordARConfig, batch: Batch) -> Array:
   cap is cut there. Without an encoder words are patches, counted from the byte behind BOS; an EOS takes the next place
   of its patch.
 
-  Raises ValueError if the batch is traced without word_starts; eagerly they are made here.
+  Marks that the batch lacks are made here eagerly, and are a ValueError under tracing.
   """
   bytes_BxL, segment_ids_BxL, bos_BxL = (jnp.asarray(x) for x in (batch.bytes, batch.segment_ids, batch.bos))
   valid_BxL, first_BxL = segment_ids_BxL > 0, segments.starts(segment_ids_BxL)
@@ -38,11 +39,7 @@ def word_starts(config: WordARConfig, batch: Batch) -> Array:
     origin_BxL = jnp.arange(bytes_BxL.shape[1])[None] - position_BxL
     has_bos_BxL = jnp.take_along_axis(bos_BxL, origin_BxL, 1)
     return (first_BxL | ((position_BxL - has_bos_BxL) % config.longest == 0)) & valid_BxL
-  if batch.word_starts is None:
-    from text import words  # the splitters' libraries are needed only here
-
-    batch = words.mark(batch, config.words)
-  starts_BxL = jnp.asarray(batch.word_starts) | first_BxL | (bytes_BxL == WORD_END)
+  starts_BxL = jnp.asarray(marks.mark(batch, config.marks).marks['words']) | first_BxL | (bytes_BxL == WORD_END)
   starts_BxL &= valid_BxL
   inside_BxL = segments.positions(jnp.cumsum(starts_BxL, 1))
   return starts_BxL | ((inside_BxL % config.longest == 0) & valid_BxL)
@@ -96,18 +93,15 @@ class Places:
 
 
 def spelled(config: WordARConfig, batch: Batch) -> tuple[Symbols, Places]:
-  """The symbols of a batch; what it lacks is made here eagerly, and is a ValueError under tracing."""
+  """The symbols of a batch; marks that it lacks are made here eagerly, and are a ValueError under tracing."""
+  batch = marks.mark(batch, config.marks)
   starts_BxL = word_starts(config, batch)
   bytes_BxL, ids_BxL = jnp.asarray(batch.bytes), jnp.asarray(batch.segment_ids)
   word_BxL = jnp.cumsum(starts_BxL, 1)
   is_ended_BxL = (segments.positions(word_BxL) == config.longest - 1) | jnp.asarray(batch.bos)
   if config.units == 'byte':
     return Symbols(bytes_BxL, ids_BxL, starts_BxL, is_ended_BxL), Places(starts_BxL)
-  if batch.units is None:
-    from text import units
-
-    batch = units.mark(dataclasses.replace(batch, word_starts=starts_BxL), config.units)
-  units_BxL = jnp.asarray(batch.units)
+  units_BxL = jnp.asarray(batch.marks['units'])
   is_last_BxL = (units_BxL >= 0) & (ids_BxL > 0)
   symbol_BxL = jnp.cumsum(is_last_BxL, 1) - is_last_BxL
   rows_Bx1 = jnp.arange(len(bytes_BxL))[:, None]

@@ -24,9 +24,10 @@ Words may be spelled with characters or subwords instead of bytes (text/units.py
 these. The nats of a unit stand where the unit does, at its last byte, 0 at its others. A text's bits are those of the
 units that the rule makes of it; where other units spell it, too, they are an upper bound on the bits of the text. Rows
 that cut a document pay for every unit of it once (text/rows.py). A batch that is marked without its documents
-(`text.words.mark_for`) is read as it stands: a unit of which any byte is scored is paid for whole.
+(`text.marks.mark`) is read as it stands: a unit of which any byte is scored is paid for whole.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,20 +36,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from byte_models.word_ar import decoding
 from byte_models.word_ar import flops as flops_lib
+from byte_models.word_ar import scores
 from byte_models.word_ar.config import WORD_END, WordARConfig
 from byte_models.word_ar.decoding import WordCache
 from byte_models.word_ar.layout import Symbols, Words, repeat, spelled
-from layers import contract, segments
-from layers.contract import EVAL, Context, ModelOutput
+from layers import contract
+from layers.contract import BYTES, EVAL, ByteModel, Context, ModelOutput
 from layers.linear import Linear, normal
 from layers.stack import Stack, StackConfig, height
 from text import BOS, units
 from text.batch import Batch
 
 
-class WordAR(nnx.Module):
+class WordAR(ByteModel):
   """Autoregressive model over the words of `words`; k = `num_vectors` vectors a word."""
 
   def __init__(self, config: WordARConfig, *, rngs: nnx.Rngs):
@@ -71,19 +72,22 @@ class WordAR(nnx.Module):
     self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
 
   @property
-  def words(self) -> str | None:
-    """The splitter that fills `Batch.word_starts`; None for patches, which need none."""
-    return self.config.words if self.config.encoder else None
+  def marks(self) -> dict[str, str]:
+    """See `layers.contract.Model`."""
+    return self.config.marks
 
   @property
-  def units(self) -> str | None:
-    """The units that fill `Batch.units`; None where words are spelled with bytes."""
-    return None if self.config.units == 'byte' else self.config.units
+  def symbols(self) -> tuple[bytes, ...]:
+    """Those of the units; the end of a word, where it is read as text, is its byte."""
+    return BYTES if self.config.units == 'byte' else units.parse(self.config.units).table
 
   @property
-  def unit_table(self) -> tuple[bytes, ...] | None:
-    """The bytes of every symbol that `step` reads as text; None where symbols are bytes."""
-    return None if self.config.units == 'byte' else units.parse(self.config.units).table
+  def alphabet(self) -> dict[str, str]:
+    """The units, wherever their file lies."""
+    if self.config.units == 'byte':
+      return {}
+    file = units.file_of(self.config.units)
+    return {'units': f'subword(digest={file[1]})' if file else self.config.units}
 
   @property
   def word_end(self) -> int | None:
@@ -93,7 +97,7 @@ class WordAR(nnx.Module):
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
     """Bytes of a word, as stated, and before it those of a unit where words are not spelled with bytes."""
     del fresh
-    units = (max(1.0, 1 / self.config.units_per_byte),) if self.units else ()
+    units = (max(1.0, 1 / self.config.units_per_byte),) if 'units' in self.marks else ()
     return (*units, *self.config.bytes_per_chunk)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
@@ -103,7 +107,7 @@ class WordAR(nnx.Module):
     """
     del context
     symbols, places = spelled(self.config, batch)
-    nll_BxL, capacity = self._run(symbols, capacities, _nats)
+    nll_BxL, capacity = self._run(symbols, capacities, scores.nats)
     bytes_, count_B = jnp.sum(jnp.asarray(batch.segment_ids) > 0), jnp.sum(symbols.starts_BxL, 1)
     of_words = {
       'boundary_rate': jnp.sum(count_B) / jnp.maximum(bytes_, 1),
@@ -111,7 +115,7 @@ class WordAR(nnx.Module):
       'fill': jnp.mean(count_B) / capacity,
     }
     metrics, needed = {}, (jnp.max(count_B),)
-    if self.units:
+    if 'units' in self.marks:
       metrics['bytes_per_unit'] = bytes_ / jnp.maximum(jnp.sum(places.is_last_BxL), 1)
       needed = (jnp.max(jnp.sum(symbols.segment_ids_BxL > 0, 1)), *needed)
     return ModelOutput(
@@ -130,7 +134,7 @@ class WordAR(nnx.Module):
     for what follows it within its word: at the last symbol of a word, WORD_END is the target; None for patches.
     """
     symbols, places = spelled(self.config, batch)
-    return jax.tree.map(places.spread, self._run(symbols, None, _logits)[0])
+    return jax.tree.map(places.spread, self._run(symbols, None, scores.logits)[0])
 
   def likeliest(self, batch: Batch) -> tuple[Array, Array, Array]:
     """(whether greedy decoding of the text before a symbol writes it, what it writes there, nats), each [B, L].
@@ -140,21 +144,22 @@ class WordAR(nnx.Module):
     said at every byte of a symbol. Nats are those of `__call__`.
     """
     symbols, places = spelled(self.config, batch)
-    is_right_BxL, written_BxL, nats_BxL = self._run(symbols, None, _likeliest)[0]
+    is_right_BxL, written_BxL, nats_BxL = self._run(symbols, None, scores.likeliest)[0]
     nats_BxL = jnp.where(batch.scored, places.at_last(nats_BxL), 0.0)
     return places.spread(is_right_BxL), places.spread(written_BxL), nats_BxL
 
   def _run(self, symbols: Symbols, capacities: Sequence[int] | None, read: Callable) -> tuple[Any, int]:
-    """(what `read` makes of the hidden states, [B, U, ...]; words that a row has room for)."""
+    """(what `read` makes of the logits before words and behind symbols; words that a row has room for)."""
     capacities = contract.checked_capacities(capacities, len(self.level_sizes()), symbols.ids_BxL.shape[1])
-    if self.units and capacities[0] is not None:
+    if 'units' in self.marks and capacities[0] is not None:
       symbols = symbols.first(capacities[0])
     capacity = capacities[-1] or symbols.ids_BxL.shape[1]
     words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, self.config.num_vectors, capacity)
     x_BxUxD = self.embed(symbols.ids_BxL)
     z_BxNxD = self.backbone(self.encode(x_BxUxD, words), repeat(words.segment_ids_BxS, self.config.positions))
     vectors = words.from_previous(self.predictions(z_BxNxD))
-    return read(self, words, symbols, *self.decode(x_BxUxD, vectors, words)), capacity
+    before, behind = self.decode(x_BxUxD, vectors, words)
+    return read(words, symbols, self.head(before), None if behind is None else self.head(behind)), capacity
 
   def embed(self, symbols: Array) -> Array:
     """Symbols [...] -> [..., d] in the dtype of the activations."""
@@ -197,28 +202,49 @@ class WordAR(nnx.Module):
 
   def init_cache(self, batch_size: int, max_bytes: int) -> WordCache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes: prompt and BOS, not ends of words."""
-    return decoding.init_cache(self, batch_size, max_bytes)
+    config = self.config
+    return WordCache(
+      backbone=self.backbone.init_cache(batch_size, config.positions * max_bytes),
+      decoder=self.decoder.init_cache(batch_size, config.num_vectors + config.longest),
+      vectors_BxKxD=jnp.zeros((batch_size, config.inputs, config.decoder.width), config.dtype),
+      word_BxP=jnp.zeros((batch_size, config.longest), jnp.uint8 if config.units == 'byte' else jnp.int32),
+      size_B=jnp.zeros(batch_size, jnp.int32),
+      bytes_B=jnp.zeros(batch_size, jnp.int32),
+    )
 
-  def prefill(
-    self,
-    bytes_BxP: Array,
-    length_B: Array,
-    cache: WordCache,
-    word_starts_BxP: Array | None = None,
-    units_BxP: Array | None = None,
-  ) -> tuple[Array, WordCache]:
+  def prefill(self, batch: Batch, length_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Reads right-padded prompts, bytes without ends of words, into a fresh cache; the last word stays open.
 
-    word_starts_BxP, units_BxP: as in a Batch; left out, they are made here, which under tracing is a ValueError. Logits
-    [B, V] are for the symbol behind each row's last unit. A prompt may end inside what would be one unit if it went on:
-    it is taken as it stands.
+    Logits [B, V] are for the symbol behind each row's last unit. A prompt may end inside what would be one unit if it
+    went on: it is taken as it stands.
     """
-    bytes_BxP, length_B = jnp.asarray(bytes_BxP), jnp.asarray(length_B)
-    index_1xP = jnp.arange(bytes_BxP.shape[1])[None]
-    segment_ids_BxP = (index_1xP < length_B[:, None]).astype(jnp.int32)
-    specials_BxP = (index_1xP == 0) & (bytes_BxP == BOS)  # a last byte of EOS's value is one like others
-    prompts = Batch(bytes_BxP, segment_ids_BxP, word_starts_BxP, units_BxP, specials_BxP)
-    return decoding.prefill(self, prompts, length_B, cache)
+    batch, length_B, config = batch.up_to(length_B), jnp.asarray(length_B), self.config
+    (symbols, places), index_1xP = spelled(config, batch), jnp.arange(batch.bytes.shape[1])[None]
+    words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, index_1xP.shape[1])
+    count_B = jnp.sum(symbols.starts_BxL, 1)
+    last_Bx1 = jnp.maximum(count_B - 1, 0)[:, None]
+    size_B = jnp.take_along_axis(words.size_BxS, last_Bx1, 1)[:, 0]
+    bytes_B = length_B - jnp.max(jnp.where(places.starts_BxL, index_1xP, 0), 1)
+    is_bos_B = (length_B == 1) & (symbols.ids_BxL[:, 0] == BOS)
+    has_ended_B = (bytes_B == config.longest) | is_bos_B
+    ended_B = count_B - 1 + has_ended_B
+    size_B, bytes_B = (jnp.where(has_ended_B, 0, count_B) for count_B in (size_B, bytes_B))
+
+    g = self.encode(self.embed(symbols.ids_BxL), words)
+    z, backbone = self.backbone.prefill(g, ended_B * config.positions, cache.backbone)
+    index = (ended_B - 1)[:, None] * config.positions + jnp.arange(config.positions)[None]
+    z = jnp.take_along_axis(z, jnp.maximum(index, 0)[..., None], 1)
+    vectors = jnp.where((ended_B > 0)[:, None, None], self.predictions(z)[:, 0], 0)
+
+    first_Bx1 = jnp.take_along_axis(words.first_BxS, last_Bx1, 1)
+    offset_1xP = jnp.arange(config.longest)[None]
+    word_BxP = jnp.take_along_axis(symbols.ids_BxL, first_Bx1 + offset_1xP, 1, mode='clip')
+    word_BxP = jnp.where(offset_1xP < size_B[:, None], word_BxP, 0)
+    x = jnp.concatenate([self._opening(vectors), self._behind(word_BxP, offset_1xP + 1, vectors)], 1)
+    slots_B = self._num_opening + size_B
+    h, decoder = self.decoder.prefill(x[:, : config.num_vectors + config.longest], slots_B, cache.decoder)
+    h = jnp.take_along_axis(h, (slots_B - 1)[:, None, None], 1)[:, 0]
+    return self.head(h), WordCache(backbone, decoder, vectors, word_BxP, size_B, bytes_B)
 
   def step(self, symbol_B: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Reads one symbol a row, a byte or unit or WORD_END; logits [B, V] are for the next.
@@ -226,11 +252,68 @@ class WordAR(nnx.Module):
     WORD_END ends a word that has begun; as the first symbol of a word it is a byte. Words that reach the cap end
     without it, as patches do.
     """
-    return decoding.step(self, symbol_B, cache)
+    config = self.config
+    is_text_B = self.is_text(symbol_B, cache)
+    place_B = jnp.where(is_text_B, cache.size_B, config.longest)
+    rows_B, read_B = jnp.arange(len(place_B)), symbol_B.astype(cache.word_BxP.dtype)
+    word_BxP = cache.word_BxP.at[rows_B, place_B].set(read_B, mode='drop')
+    size_B = cache.size_B + is_text_B
+    width_B = 1 if config.units == 'byte' else jnp.asarray(units.parse(config.units).sizes)[read_B]
+    bytes_B = cache.bytes_B + is_text_B * width_B
+    ends_B = ~is_text_B | (bytes_B >= config.longest)  # a unit that is drawn may reach over the cap
+    x = self._behind(symbol_B[:, None], size_B[:, None], cache.vectors_BxKxD)[:, 0]
+    h, decoder = self.decoder.step(x, ~ends_B, cache.decoder)
+    cache = WordCache(cache.backbone, decoder, cache.vectors_BxKxD, word_BxP, size_B, bytes_B)
+    h, cache = jax.lax.cond(
+      jnp.any(ends_B), lambda h, cache: self._end_word(ends_B, h, cache), lambda h, cache: (h, cache), h, cache
+    )
+    return self.head(h), cache
 
   def is_text(self, symbol_B: Array, cache: WordCache) -> Array:
     """[B] bool: whether `step` would read the symbol as part of the text and not as the end of a word."""
-    return decoding.is_text(self, symbol_B, cache)
+    if not self.config.encoder:
+      return jnp.ones(symbol_B.shape, bool)
+    return (symbol_B != WORD_END) | (cache.size_B == 0)
+
+  def _end_word(self, ends_B: Array, h_BxD: Array, cache: WordCache) -> tuple[Array, WordCache]:
+    """Gives the word of the rows that end one to the backbone and opens the next; (h with theirs, cache)."""
+    config = self.config
+    offset_1xP = jnp.arange(config.longest)[None]
+    is_symbol_BxP = offset_1xP < cache.size_B[:, None]
+    starts_BxP = is_symbol_BxP & (offset_1xP == 0)
+    word = Words.of(starts_BxP, is_symbol_BxP.astype(jnp.int32), config.num_vectors, 1)
+    g_BxNxD, z, backbone = self.encode(self.embed(cache.word_BxP), word), [], cache.backbone
+    for position in range(config.positions):
+      z_BxD, backbone = self.backbone.step(g_BxNxD[:, position], ends_B, backbone)
+      z.append(z_BxD)
+    new_BxKxD = self.predictions(jnp.stack(z, 1))[:, 0]
+    vectors = jnp.where(ends_B[:, None, None], new_BxKxD, cache.vectors_BxKxD)
+    # The open word's keys lie at the beginning of its cache, as long as the longest word: forgetting is a count.
+    decoder = tuple(dataclasses.replace(c, length_B=jnp.where(ends_B, 0, c.length_B)) for c in cache.decoder)
+    opening_BxNxD = self._opening(vectors)
+    for slot in range(self._num_opening):
+      new_BxD, decoder = self.decoder.step(opening_BxNxD[:, slot], ends_B, decoder)
+    size_B, bytes_B = (jnp.where(ends_B, 0, count_B) for count_B in (cache.size_B, cache.bytes_B))
+    h_BxD = jnp.where(ends_B[:, None], new_BxD, h_BxD)
+    return h_BxD, WordCache(backbone, decoder, vectors, cache.word_BxP, size_B, bytes_B)
+
+  @property
+  def _num_opening(self) -> int:
+    return self.config.num_vectors or 1
+
+  def _opening(self, vectors_BxKxD: Array) -> Array:
+    """Inputs of the decoder before the first symbol of a word: [B, k, d], or [B, 1, d] for patches."""
+    if self.config.encoder:
+      return vectors_BxKxD
+    return vectors_BxKxD[:, :1] + self.start[None, None].astype(vectors_BxKxD.dtype)
+
+  def _behind(self, symbols_BxN: Array, size_BxN: Array, vectors_BxKxD: Array) -> Array:
+    """Inputs of the decoder behind symbols that are the size-th of their word, from 1: [B, N, d]."""
+    x = self.embed(symbols_BxN)
+    if self.config.encoder:
+      return x
+    index = jnp.broadcast_to(size_BxN, symbols_BxN.shape)[..., None]
+    return x + jnp.take_along_axis(vectors_BxKxD, index, 1, mode='clip')
 
   @property
   def num_stages(self) -> int:
@@ -240,16 +323,6 @@ class WordAR(nnx.Module):
   def stage_of(self, path: str) -> int:
     """0 for the parameters of the local models, 1 for the backbone's."""
     return int(path.split('.')[0] == 'backbone')
-
-  def lr_multipliers(self, spec: Sequence[float] | str | None = None) -> tuple[float, ...]:
-    """One multiplier for the local models and one for the backbone: as given, or 1 for both (None)."""
-    if spec is None:
-      return (1.0, 1.0)
-    if isinstance(spec, str) or len(spec) != 2 or min(spec) < 0:
-      raise ValueError(
-        f'optimizer.lr_multipliers {spec!r}: two non-negative numbers, for the local models and for the backbone.'
-      )
-    return tuple(float(value) for value in spec)
 
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter: to all but the scales of norms, whatever `exempt` says."""
@@ -264,55 +337,3 @@ class WordAR(nnx.Module):
 def _stack(config: StackConfig, rngs: nnx.Rngs) -> Stack:
   """A stack whose output projections are scaled by its own depth: each has a residual stream of its own."""
   return Stack(config, output_deviation=0.02 * height(config.layout) ** -0.5, rngs=rngs)
-
-
-def _nats(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> Array:
-  """Nats of every symbol, with those of the end of the word before it: [B, L]."""
-  ids_BxL, starts_BxL = symbols.ids_BxL, words.starts_BxL
-  if behind is None:
-    return _cross_entropy(model.head(before), ids_BxL)
-  next_BxL = jnp.where(_next(starts_BxL), WORD_END, _next(ids_BxL))
-  behind_BxL = _previous(_cross_entropy(model.head(behind), next_BxL))
-  first_BxS = jnp.take_along_axis(ids_BxL, words.first_BxS, 1, mode='clip')
-  before_BxS = _cross_entropy(model.head(before), first_BxS)
-  before_BxL = jnp.take_along_axis(before_BxS, words.word_BxL, 1, mode='clip')
-  first_BxL = segments.starts(symbols.segment_ids_BxL)
-  is_certain_BxL = _previous(symbols.is_ended_BxL)
-  end_BxL = jnp.where(is_certain_BxL | first_BxL, 0.0, behind_BxL)  # no word ends before a document's first unit
-  return jnp.where(starts_BxL, before_BxL + end_BxL, behind_BxL)
-
-
-def _logits(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> tuple:
-  """(of every symbol, of what follows it within its word or None): [B, L, V]."""
-  del symbols
-  if behind is None:
-    return model.head(before), None
-  before, behind = model.head(before), model.head(behind)
-  index_BxLx1 = words.word_BxL[..., None]
-  of_first = jnp.take_along_axis(before, index_BxLx1, 1, mode='clip')
-  return jnp.where(words.starts_BxL[..., None], of_first, _previous(behind)), behind
-
-
-def _likeliest(model: WordAR, words: Words, symbols: Symbols, before: Array, behind: Array | None) -> tuple:
-  """What `WordAR.likeliest` says, of symbols: [B, L] each."""
-  of_symbol, of_end = _logits(model, words, symbols, before, behind)
-  best_BxL, goes_on_BxL = of_symbol.argmax(-1), jnp.zeros(symbols.ids_BxL.shape, bool)
-  if of_end is not None:
-    next_BxL = of_end.argmax(-1)
-    goes_on_BxL = words.starts_BxL & _previous((next_BxL != WORD_END) & ~symbols.is_ended_BxL)
-    best_BxL = jnp.where(goes_on_BxL, _previous(next_BxL), best_BxL)
-  is_right_BxL = (best_BxL == symbols.ids_BxL) & ~goes_on_BxL
-  return is_right_BxL, best_BxL, _nats(model, words, symbols, before, behind)
-
-
-def _cross_entropy(logits: Array, targets: Array) -> Array:
-  chosen = jnp.take_along_axis(logits, targets[..., None].astype(jnp.int32), -1)[..., 0]
-  return jax.nn.logsumexp(logits, -1) - chosen
-
-
-def _next(values_BxL: Array) -> Array:
-  return jnp.roll(values_BxL, -1, 1)
-
-
-def _previous(values_BxLx: Array) -> Array:
-  return jnp.roll(values_BxLx, 1, 1)

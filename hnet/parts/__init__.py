@@ -36,6 +36,11 @@ class Part:
   make: Any
   options: tuple[tuple[str, Any], ...]
 
+  @property
+  def marks(self) -> dict[str, str]:
+    """The marks that it reads, name -> specification (see `base`)."""
+    return self.make.marks(**dict(self.options)) if hasattr(self.make, 'marks') else {}
+
   def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Any:
     """The module of a boundary, pool, unpool or combination."""
     return self.make(sizes, rngs=rngs, **dict(self.options))

@@ -7,8 +7,10 @@ find, `before` the slots [e_{k-1}, e_k). What stands before a document's first s
 emission makes no chunk: the level inside begins with the second, and the slots up to it get a vector of the unpool's.
 
 A part is an `nnx.Module` with a class attribute OPTIONS, its options and their defaults, and is made as
-`Part(sizes, rngs=…, **options)`. Each comes in two forms that agree: all slots at once, and `step`, one slot of every
-row, between which `after` carries the state. Parts without a state have none.
+`Part(sizes, rngs=…, **options)`. One that reads marks of bytes (text.marks) has a static method `marks(**options)`,
+name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Each comes in two
+forms that agree: all slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts
+without a state have none.
 """
 
 import dataclasses

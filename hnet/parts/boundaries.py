@@ -44,7 +44,7 @@ class Cosine(nnx.Module):
   def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> dict[str, Array]:
     """The last slot's state."""
     del cut
-    return {'seen': level.count_B > 0, 'last': _at_last(e_BxCxD.astype(jnp.float32), level)}
+    return {'seen': level.count_B > 0, 'last': at_last(e_BxCxD.astype(jnp.float32), level)}
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: dict) -> tuple[Cut, dict]:
     """One slot against the one before."""
@@ -75,7 +75,8 @@ class _Rule(nnx.Module):
   flops = free
 
 
-def _by_rule(emit: Array) -> Cut:
+def by_rule(emit: Array) -> Cut:
+  """Certain where it cuts, and without a gradient."""
   p = emit.astype(jnp.float32)
   return Cut(emit, p, p)
 
@@ -92,7 +93,7 @@ class Stride(_Rule):
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """By the slot's position in its document."""
     del e_BxCxD, context
-    return _by_rule((segments.positions(level.segment_ids_BxC) % self.size == 0) & level.valid)
+    return by_rule((segments.positions(level.segment_ids_BxC) % self.size == 0) & level.valid)
 
   def init_cache(self, batch_size: int) -> Array:
     """Position 0."""
@@ -106,7 +107,7 @@ class Stride(_Rule):
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot."""
     del e_BxD, marks
-    return _by_rule((cache % self.size == 0) & active_B), cache + active_B
+    return by_rule((cache % self.size == 0) & active_B), cache + active_B
 
   @staticmethod
   def chunk_size(size: int) -> float:
@@ -127,7 +128,7 @@ class SpaceLike(_Rule):
     del e_BxCxD, context
     space_BxC = space_like(level.marks['bytes'])
     after_space_BxC = jnp.pad(space_BxC[:, :-1], ((0, 0), (1, 0)))
-    return _by_rule(((space_BxC & ~after_space_BxC) | segments.starts(level.segment_ids_BxC)) & level.valid)
+    return by_rule(((space_BxC & ~after_space_BxC) | segments.starts(level.segment_ids_BxC)) & level.valid)
 
   def init_cache(self, batch_size: int) -> dict[str, Array]:
     """Nothing seen yet."""
@@ -136,7 +137,7 @@ class SpaceLike(_Rule):
   def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> dict[str, Array]:
     """Whether the last slot was space-like."""
     del e_BxCxD, cut
-    return {'seen': level.count_B > 0, 'space': space_like(_at_last(level.marks['bytes'], level))}
+    return {'seen': level.count_B > 0, 'space': space_like(at_last(level.marks['bytes'], level))}
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: dict) -> tuple[Cut, dict]:
     """One slot."""
@@ -144,7 +145,7 @@ class SpaceLike(_Rule):
     space_B = space_like(marks['bytes'])
     emit_B = ((space_B & ~cache['space']) | ~cache['seen']) & active_B
     new = {'seen': cache['seen'] | active_B, 'space': jnp.where(active_B, space_B, cache['space'])}
-    return _by_rule(emit_B), new
+    return by_rule(emit_B), new
 
   @staticmethod
   def chunk_size() -> float:
@@ -153,22 +154,27 @@ class SpaceLike(_Rule):
 
 
 class Mark(_Rule):
-  """A chunk at every slot whose byte has the mark `name`, such as 'words', where words begin (text/words.py).
+  """A chunk at every slot whose byte has a mark that is not 0, such as where words begin.
 
-  Of a rule that needs more than the bytes up to its own to know its marks, the bits are no code length: where it ends
-  words inside a character, T-Free-HAT's late decisions are in byte_models/tfree_hat.
+  name: what the model calls the mark. by: its rule (text/marks.py), one that looks at no later byte, since the mark
+  would tell it to the loss; T-Free-HAT's late decisions about words are in byte_models/tfree_hat.
   """
 
-  OPTIONS = {'name': ''}
+  OPTIONS = {'name': 'words', 'by': 'fixed(size=8)'}
 
-  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, name: str):
-    del sizes, rngs
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, name: str, by: str):
+    del sizes, rngs, by
     self.name = name
 
+  @staticmethod
+  def marks(name: str, by: str) -> dict[str, str]:
+    """The one."""
+    return {name: by}
+
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
-    """ValueError for a level without the mark."""
+    """By the byte where a slot starts."""
     del e_BxCxD, context
-    return _by_rule((self._of(level.marks) | segments.starts(level.segment_ids_BxC)) & level.valid)
+    return by_rule((level.marks[self.name].astype(bool) | segments.starts(level.segment_ids_BxC)) & level.valid)
 
   def init_cache(self, batch_size: int) -> Array:
     """Nothing seen yet."""
@@ -180,23 +186,13 @@ class Mark(_Rule):
     return level.count_B > 0
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
-    """One slot; ValueError without the mark."""
+    """One slot."""
     del e_BxD
-    return _by_rule((self._of(marks) | ~cache) & active_B), cache | active_B
-
-  def _of(self, marks: dict[str, Array]) -> Array:
-    if self.name not in marks:
-      raise ValueError(
-        f'boundary mark(name={self.name}) reads the mark {self.name!r} of every byte, and there is {", ".join(marks)} '
-        'only: give the marks with the bytes, in prefill and in every step, too.'
-      )
-    return marks[self.name].astype(bool)
+    return by_rule((marks[self.name].astype(bool) | ~cache) & active_B), cache | active_B
 
   @staticmethod
-  def chunk_size(name: str) -> None:
-    """The text decides; ValueError without a name."""
-    if not name:
-      raise ValueError("boundary mark(name=) has no name: write which mark starts a chunk, such as 'mark(words)'.")
+  def chunk_size(name: str, by: str) -> None:
+    """The text decides."""
 
 
 def space_like(byte: Array) -> Array:
@@ -206,7 +202,7 @@ def space_like(byte: Array) -> Array:
   return ~(word | between(0x80, 0xBF))
 
 
-def _at_last(values_BxCx: Array, level: Level) -> Array:
+def at_last(values_BxCx: Array, level: Level) -> Array:
   """Values at each row's last slot: [B, ...]."""
   index_B = jnp.maximum(level.count_B - 1, 0)
   return jnp.take_along_axis(values_BxCx, index_B.reshape(-1, *(1,) * (values_BxCx.ndim - 1)), 1)[:, 0]

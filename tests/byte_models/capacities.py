@@ -39,10 +39,8 @@ def assert_same_where_chunks_fit(model, batch, other=None):
     assert np.any(leaf), path
 
   full = dataclasses.replace(batch, segment_ids=np.ones_like(batch.segment_ids))
-  if batch.word_starts is not None:
-    full = dataclasses.replace(full, word_starts=np.ones_like(batch.word_starts))
-  if batch.units is not None:
-    full = dataclasses.replace(full, units=batch.bytes.astype(batch.units.dtype))
+  each_byte = {'words': np.ones_like(batch.bytes), 'units': batch.bytes}
+  full = dataclasses.replace(full, marks={name: each_byte[name].astype(x.dtype) for name, x in batch.marks.items()})
   over, found = jax.device_get(run(full))
   assert all(needed > capacity for needed, capacity in zip(over.needed, capacities, strict=True))
   assert np.isfinite(over.nll).all() and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))

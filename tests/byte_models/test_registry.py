@@ -19,7 +19,7 @@ from tests.byte_models.tiny_tfree_hat import branch, build
 from tests.goldens import GOLDENS
 from text import MemoryCorpus
 from text.batch import Batch
-from text.words import mark
+from text.marks import mark
 from training import description
 from training import workdir as workdir_lib
 
@@ -96,7 +96,7 @@ def test_missing_and_damaged_weights_are_one_sentence(copied, source):
 class TestTFreeHAT:
   def test_bits_are_those_of_decoding_unless_the_configuration_asks_for_the_published_delivery(self, copied):
     """Steps know only what is before them; the published delivery knows more inside the first character of a word."""
-    batch = mark(Batch.of([b'\xfe' + TEXT]), 'hat(max_bytes=100)')
+    batch = mark(Batch.of([b'\xfe' + TEXT]), {'words': 'hat(max_bytes=100)'})
     size = int(batch.segment_ids.sum())
     forward = jax.jit(lambda model, batch: model(batch).logits)
     step = jax.jit(decoding.step)
@@ -116,17 +116,17 @@ class TestTFreeHAT:
     text = b'The cat sat on the mat.'
     result = evaluate(model, MemoryCorpus([text]), seq_len=32, batch_size=1)
     ids = np.frombuffer(b'\xc1' + text + b'\xc0', np.uint8)[None]
-    batch = mark(Batch.of([b'\xfe' + text + b'\xff']), model.words)
-    assert batch.word_starts[0, [0, 1, ids.shape[1] - 1]].all()
+    batch = mark(Batch.of([b'\xfe' + text + b'\xff']), model.marks)
+    assert batch.marks['words'][0, [0, 1, ids.shape[1] - 1]].all()
 
     @jax.jit
     def published(model, ids, starts):
-      batch = Batch(ids, np.ones(ids.shape, np.int32), starts)
+      batch = Batch(ids, np.ones(ids.shape, np.int32), {'words': starts})
       words = model.locate(batch)
       z = model.backbone(model.pool(model.encode(batch), words), words)
       return model.head(model.decode(model.encode(batch), model.predictive(z, words), words, batch))
 
-    log_p = jax.nn.log_softmax(published(model, ids, batch.word_starts[:, : ids.shape[1]])[0])
+    log_p = jax.nn.log_softmax(published(model, ids, batch.marks['words'][:, : ids.shape[1]])[0])
     bits = -np.asarray(log_p)[np.arange(ids.shape[1] - 1), ids[0, 1:]] / np.log(2)
     assert result.bits_per_byte == pytest.approx(bits[:-1].mean(), rel=1e-5)
     assert result.eos_bits == pytest.approx(bits[-1], rel=1e-5)
@@ -146,5 +146,5 @@ class TestTFreeHAT:
     with pytest.raises(ValueError, match="holds another model: its family is 'hnet' and not 'tfree_hat'"):
       workdir_lib.initial_params(str(HNET), wanted)
     tfree_hat.save_pretrained(build(delivery='published', eos_token_id=192), tmp_path)
-    with pytest.raises(ValueError, match='has the id 192 for EOS and the model has 255: give the model the same'):
+    with pytest.raises(ValueError, match='has EOS 192 and the model 255: give the model the same'):
       workdir_lib.initial_params(str(tmp_path), wanted)

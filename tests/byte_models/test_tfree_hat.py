@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byte_models import tfree_hat
-from byte_models.tfree_hat.decoding import _find_starts
 from byte_models.tfree_hat.words import locate, unfinished
 from evaluation.generation import generate
 from layers.paths import flatten
 from tests.byte_models.capacities import assert_same_where_chunks_fit
 from tests.byte_models.tiny_tfree_hat import abstract, branch, build
+from text import marks
 from text.batch import Batch
-from text.words import mark
+from text.marks import mark
 
 codecs.register_error('tests.tfree_hat', lambda error: ('?', error.end))
 CHARACTERS = st.sampled_from(
@@ -45,10 +45,10 @@ def test_characters_do_not_go_on_in_another_document():
 
 
 def test_a_vector_is_delivered_with_the_last_byte_of_the_first_character():
-  batch = mark(Batch.of(['a\xa0b 你'.encode()]), 'hat')
+  batch = mark(Batch.of(['a\xa0b 你'.encode()]), {'words': 'hat'})
   words_of = jax.jit(locate, static_argnums=3)
   place = lambda delivery: list(np.asarray(words_of(*jax.tree.leaves(batch), delivery).delivered_BxL)[0])
-  assert list(batch.word_starts[0]) == [True, True, False, True, True, False, False, False]
+  assert list(batch.marks['words'][0]) == [True, True, False, True, True, False, False, False]
   assert place('published') == [0, 1, 1, 2, 3, 3, 3, 3]
   assert place('causal') == [0, 0, 1, 2, 3, 3, 3, 3]
 
@@ -57,7 +57,7 @@ def test_a_vector_is_delivered_with_the_last_byte_of_the_first_character():
 def test_only_the_published_delivery_tells_a_byte_what_follows_it(delivery):
   """'a\\xa0b' and 'aµb' begin with the same two bytes, and the second byte begins a word in the first text only."""
   model = build(delivery=delivery)
-  batch = mark(Batch.of(['xa\xa0b'.encode(), 'xaµb'.encode()]), model.words)
+  batch = mark(Batch.of(['xa\xa0b'.encode(), 'xaµb'.encode()]), model.marks)
   output = jax.device_get(jax.jit(lambda model, batch: model(batch))(model, batch))
   np.testing.assert_array_equal(batch.bytes[0, :3], batch.bytes[1, :3])
   np.testing.assert_array_equal(output.logits[0, :2], output.logits[1, :2])
@@ -90,20 +90,18 @@ PIECES = st.one_of(st.sampled_from(ALPHABET).map(str.encode), CHARACTERS, st.jus
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.lists(PIECES, min_size=1, max_size=24).map(b''.join), st.booleans(), st.sampled_from([1, 3, 8]))
 def test_starts_found_byte_by_byte_are_those_of_the_whole_text(text, has_bos, limit):
-  text = b'\xfe' * has_bos + text.rstrip(b'\xff') + b'.'
-  batch = mark(Batch.of([text], 256), f'hat(max_bytes={limit})')
+  specs, text = {'words': f'hat(max_bytes={limit})'}, b'\xfe' * has_bos + text.rstrip(b'\xff') + b'.'
+  batch = mark(Batch.of([text], 256), specs)
   undecided = np.asarray(waiting(batch.bytes, batch.segment_ids))[0]
   found, decided = np.zeros(len(text), bool), 0
-  context = open_word = np.zeros(1, np.int32)
+  (kind,), state = marks.parse(specs).values(), np.zeros(2, np.int32)
   for length in range(1, len(text) + 1):
-    starts, context, open_word = _find_starts(
-      f'hat(max_bytes={limit})', 4, batch.bytes, np.array([length]), context, open_word
-    )
+    starts = kind.of_last(text[:length], has_bos, 4, state)
     now = length - undecided[length - 1]
     assert length - decided <= 4
-    found[decided:now] = starts[0, 4 - (length - decided) : 4 - (length - now)]
+    found[decided:now] = starts[4 - (length - decided) : 4 - (length - now)]
     decided = now
-  np.testing.assert_array_equal(found, batch.word_starts[0, : len(text)])
+  np.testing.assert_array_equal(found, batch.marks['words'][0, : len(text)])
 
 
 TEXTS = ['xa\xa0b 你好 𝒳yz — ok. 🙂🙃 é', 'Привет, мир! 1234567890123 の  カタカナ\n', 'a' * 21 + '日本語' * 4]
@@ -113,15 +111,15 @@ TEXTS = ['xa\xa0b 你好 𝒳yz — ok. 🙂🙃 é', 'Привет, мир! 123
 def test_steps_equal_the_parallel_form_where_characters_are_whole(delivery):
   """'causal': everywhere. 'published': but for the bytes inside a character that begins a word."""
   model = build(delivery=delivery, window=6)
-  batch = mark(Batch.of([text.encode()[:44] for text in TEXTS]), model.words)
+  batch = mark(Batch.of([text.encode()[:44] for text in TEXTS]), model.marks)
   length_B, prompt = batch.segment_ids.sum(1), 9
   parallel = np.asarray(jax.jit(lambda model, batch: model(batch).logits)(model, batch))
   cache = model.init_cache(len(TEXTS), 44)
   logits, cache = jax.jit(lambda m, b, n, c: m.prefill(b, n, c))(
-    model, batch.bytes[:, :prompt], np.full(3, prompt), cache
+    model, jax.tree.map(lambda rows: rows[:, :prompt], batch), np.full(3, prompt), cache
   )
   step = jax.jit(lambda model, byte_B, cache: model.step(byte_B, cache))
-  begun = np.maximum.accumulate(np.where(batch.word_starts, np.arange(44), 0), 1)
+  begun = np.maximum.accumulate(np.where(batch.marks['words'], np.arange(44), 0), 1)
   inside = np.asarray(waiting(batch.bytes, batch.segment_ids)) > np.arange(44) - begun
   for index in range(prompt - 1, 44):
     rows = (index < length_B) & ~(inside[:, index] & (delivery == 'published'))
@@ -144,14 +142,14 @@ def test_decoding_goes_on_after_bytes_that_are_not_text():
 def test_a_batch_without_words_is_split_eagerly_and_refused_under_tracing():
   model = abstract(branch())
   batch = Batch.of([b'one two three'])
-  np.testing.assert_array_equal(model.locate(batch).starts_BxC, mark(batch, model.words).word_starts)
-  with pytest.raises(ValueError, match=r'word_starts is missing under jax.jit.*hat\(max_bytes=8\)'):
+  np.testing.assert_array_equal(model.locate(batch).starts_BxC, mark(batch, model.marks).marks['words'])
+  with pytest.raises(ValueError, match=r"lacks the mark 'words' \(hat\(max_bytes=8\)\) under jax.jit"):
     jax.eval_shape(lambda model, batch: model(batch), model, batch)
 
 
 def test_capacities_that_just_fit_and_memory_settings_compute_the_same():
   model, low = build(), build(remat=True, scan_layers=True)
-  batch = mark(Batch.of([b'one two three four five six', b'7 8 9 a b c d e f g h i j k']), model.words)
+  batch = mark(Batch.of([b'one two three four five six', b'7 8 9 a b c d e f g h i j k']), model.marks)
   assert_same_where_chunks_fit(model, batch, other=low)
 
 
@@ -172,7 +170,7 @@ def test_xla_counts_the_same_flops_at_full_capacity():
     }
   )
   model = jax.eval_shape(lambda: tfree_hat.build(config, rngs=nnx.Rngs(0)))
-  batch = Batch(np.zeros((1, 64), np.uint8), np.ones((1, 64), np.int32), np.ones((1, 64), bool))
+  batch = Batch(np.zeros((1, 64), np.uint8), np.ones((1, 64), np.int32), {'words': np.ones((1, 64), bool)})
   cost = jax.jit(lambda model, batch: model(batch).logits).lower(model, batch).compile().cost_analysis()
   assert cost['flops'] / 64 == pytest.approx(sum(model.flops_per_byte(64, [1.0]).values()), rel=0.07)
 

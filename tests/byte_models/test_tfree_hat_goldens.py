@@ -19,7 +19,7 @@ from layers.paths import flatten
 from layers.weights import scatter
 from tests.goldens import GOLDENS
 from text.batch import Batch
-from text.words import mark
+from text.marks import mark
 
 NAMES = ('plain', 'window')
 TEXTS = ('text0', 'text1')
@@ -46,7 +46,7 @@ def both(io):
   starts = np.zeros(batch.bytes.shape, bool)
   for row, text in enumerate(TEXTS):
     starts[row, io[f'{text}.cumulative_seq_lengths_per_word'][:-1]] = True
-  return Batch(batch.bytes, batch.segment_ids, starts)
+  return Batch(batch.bytes, batch.segment_ids, {'words': starts})
 
 
 @jax.jit
@@ -82,9 +82,10 @@ def test_intermediates_and_logits_equal_the_published_code(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_words_are_those_of_the_published_splitter(name):
   batch = both(numbers(name, 'io'))
-  np.testing.assert_array_equal(mark(batch, load(name).words).word_starts, batch.word_starts)
-  unmarked = load(name).locate(Batch(batch.bytes, batch.segment_ids))
-  np.testing.assert_array_equal(unmarked.starts_BxC, batch.word_starts)
+  unmarked, model = Batch(batch.bytes, batch.segment_ids), load(name)
+  np.testing.assert_array_equal(mark(unmarked, model.marks).marks['words'], batch.marks['words'])
+  unmarked = model.locate(unmarked)
+  np.testing.assert_array_equal(unmarked.starts_BxC, batch.marks['words'])
 
 
 def test_a_window_may_count_the_own_byte():
@@ -117,8 +118,8 @@ def test_cross_entropy_and_gradients_equal_the_published_code(name):
 
 
 @jax.jit
-def prefill(model, bytes_BxP, length_B):
-  logits, cache = model.prefill(bytes_BxP, length_B, model.init_cache(len(bytes_BxP), LENGTH))
+def prefill(model, batch, length_B):
+  logits, cache = model.prefill(batch, length_B, model.init_cache(len(batch.bytes), LENGTH))
   return model.by_byte(logits), cache  # a swap of columns: again over ids
 
 
@@ -134,7 +135,7 @@ def test_steps_in_a_batch_equal_the_published_sampling(name):
   model, expected = load(name), numbers(name, 'generation')
   rows = [(index, case) for index, case in enumerate(cases(name)) if case['kind'] != 'argmax']
   prompts = Batch.of([bytes(case['prompt_bytes']) for _, case in rows], PROMPT)
-  logits, cache = prefill(model, prompts.bytes, prompts.segment_ids.sum(1))
+  logits, cache = prefill(model, mark(prompts, model.marks), prompts.segment_ids.sum(1))
   sampled = np.array([case['uncached']['sampled_bytes'] for _, case in rows], np.uint8)
   found = [logits]
   for byte_B in sampled.T[:-1]:
@@ -164,7 +165,7 @@ def published_starts(text, prompt_lengths, sampled, limit):
 def test_the_parallel_form_equals_the_published_completions(name):
   """Also where the sampled text is not UTF-8: with the words that the published decoder made of it."""
   model, expected = load(name), numbers(name, 'generation')
-  limit = int(model.words.removeprefix('hat(max_bytes=').removesuffix(')'))
+  limit = int(model.config.words.removeprefix('hat(max_bytes=').removesuffix(')'))
   texts, starts = [], np.zeros((len(cases(name)), LENGTH), bool)
   for row, case in enumerate(cases(name)):
     sampled = case['uncached']['sampled_bytes']
@@ -173,8 +174,8 @@ def test_the_parallel_form_equals_the_published_completions(name):
     starts[row, published_starts(texts[-1], prompt_lengths, len(sampled), limit)] = True
   batch = Batch.of(texts, LENGTH)
   valid = np.array([case['kind'] != 'argmax' for case in cases(name)])
-  np.testing.assert_array_equal(mark(batch, model.words).word_starts[valid], starts[valid])
-  logits = intermediates(model, Batch(batch.bytes, batch.segment_ids, starts))['logits']
+  np.testing.assert_array_equal(mark(batch, model.marks).marks['words'][valid], starts[valid])
+  logits = intermediates(model, Batch(batch.bytes, batch.segment_ids, {'words': starts}))['logits']
   for row, case in enumerate(cases(name)):
     first = len(case['prompt_bytes']) - 1
     wanted = expected[f'case{row}.uncached.completion_logits']

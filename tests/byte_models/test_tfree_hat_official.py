@@ -14,7 +14,7 @@ from layers.paths import flatten
 from tests.byte_models.tiny_tfree_hat import SCALING, build
 from tests.goldens import GOLDENS
 from text.batch import Batch
-from text.words import mark
+from text.marks import mark
 
 DIRECTORY = GOLDENS / 'tfree_hat' / 'plain'
 TEXT = 'The cat sat, 日本語と naïve café — 12345678901 🙂.'.encode()
@@ -45,8 +45,8 @@ def test_the_model_equals_its_specification(name, tmp_path):
   """Random models through files: the full cross attention there is the reduced one here."""
   tfree_hat.save_pretrained(build(delivery='published', keep_unused=True, **VARIANTS[name]), tmp_path)
   model = load(tmp_path)
-  batch = mark(Batch.of([TEXT]), model.words)
-  starts = np.append(np.flatnonzero(batch.word_starts[0]), len(TEXT))
+  batch = mark(Batch.of([TEXT]), model.marks)
+  starts = np.append(np.flatnonzero(batch.marks['words'][0]), len(TEXT))
   config = full(json.loads((tmp_path / 'config.json').read_text()))
   expected = reference.forward(config, load_file(tmp_path / 'model.safetensors'), batch.bytes[0], np.diff(starts))
 
@@ -93,7 +93,7 @@ def test_what_is_never_used_may_be_left_out(tmp_path):
   lean, whole = load(keep_unused=False), load()
   unused = {path for path in flatten(whole) if '.unused.' in path}
   assert flatten(whole).keys() - flatten(lean).keys() == unused and len(unused) == 6
-  batch = mark(Batch.of([TEXT]), lean.words)
+  batch = mark(Batch.of([TEXT]), lean.marks)
   call = jax.jit(lambda model, batch: model(batch).logits)
   np.testing.assert_array_equal(call(lean, batch), call(whole, batch))
   tfree_hat.save_pretrained(lean, tmp_path)
@@ -104,17 +104,17 @@ def test_what_is_never_used_may_be_left_out(tmp_path):
     'k_proj',
     'query_norm',
   }
-  assert not any(whole.decays(path) for path in unused)
+  assert not any(whole.trains(path) for path in unused)
 
 
 def test_begin_and_end_stand_for_the_published_ids():
   model = load()
   assert (model.config.bos, model.config.eos) == (193, 192)
   call = jax.jit(lambda model, batch: model(batch))
-  ours = call(model, mark(Batch.of([b'\xfeThe end\xff']), model.words))
+  ours = call(model, mark(Batch.of([b'\xfeThe end\xff']), model.marks))
   theirs = Batch.of([b'\xc1The end\xc0'])
   starts = np.array([[1, 1, 0, 0, 1, 0, 0, 0, 1]], bool)
-  theirs = call(model, Batch(theirs.bytes, theirs.segment_ids, starts))
+  theirs = call(model, Batch(theirs.bytes, theirs.segment_ids, {'words': starts}))
   np.testing.assert_array_equal(ours.logits, theirs.logits)
   raw = model.by_byte(theirs.logits)
   np.testing.assert_array_equal(ours.logits[..., [254, 255, 192, 193]], raw[..., [193, 192, 255, 254]])

@@ -16,7 +16,7 @@ from tests.byte_models.capacities import assert_same_where_chunks_fit
 from tests.layers.common import random, segment_ids
 from text import BOS, EOS
 from text.batch import Batch
-from text.words import mark
+from text.marks import mark
 
 SENTENCE = 'In 1914 the 3 towns, café and 日本, had 500 souls.'.encode()
 
@@ -27,7 +27,7 @@ def hat():
 
 
 def batch_of(model, *rows, length=64):
-  return mark(Batch.of(list(rows), length), model.words)
+  return mark(Batch.of(list(rows), length), model.marks)
 
 
 def by_hand(model, row, starts):
@@ -35,14 +35,14 @@ def by_hand(model, row, starts):
   batch = Batch.of([row], 64)
   starts_BxL = np.zeros((1, 64), bool)
   starts_BxL[0, list(starts)] = True
-  return Batch(batch.bytes, batch.segment_ids, starts_BxL)
+  return Batch(batch.bytes, batch.segment_ids, {'words': starts_BxL})
 
 
 def test_the_end_of_a_word_counts_to_the_byte_behind_it_and_to_eos_at_the_end_of_the_text(hat):
   text = b'a cat sat'
   row = bytes([BOS]) + text + bytes([EOS])
   batch = batch_of(hat, row)
-  assert np.flatnonzero(batch.word_starts[0]).tolist() == [0, 1, 2, 6, 10]  # BOS, 'a', ' cat', ' sat', EOS
+  assert np.flatnonzero(batch.marks['words'][0]).tolist() == [0, 1, 2, 6, 10]  # BOS, 'a', ' cat', ' sat', EOS
   nll = np.asarray(tiny.forward(hat, batch).nll)[0]
   of_byte, of_end = (np.asarray(jax.nn.log_softmax(x))[0] for x in tiny.symbol_logits(hat, batch))
   byte = lambda t: -of_byte[t, row[t]]
@@ -63,9 +63,9 @@ def test_symbols_of_a_word_are_a_distribution_over_all_that_can_follow(hat):
   batch = Batch.of([*rows, bytes([BOS]) + b'to'], 64)
   starts = np.zeros((256, 64), bool)
   starts[:, :2] = True
-  inside = np.asarray(tiny.forward(hat, Batch(batch.bytes, batch.segment_ids, starts)).nll)[:255, 3]
+  inside = np.asarray(tiny.forward(hat, Batch(batch.bytes, batch.segment_ids, {'words': starts})).nll)[:255, 3]
   starts[:, 3] = True
-  begins = np.asarray(tiny.forward(hat, Batch(batch.bytes, batch.segment_ids, starts)).nll)[:255, 3]
+  begins = np.asarray(tiny.forward(hat, Batch(batch.bytes, batch.segment_ids, {'words': starts})).nll)[:255, 3]
   raw = by_hand(hat, bytes([BOS]) + b'to' + bytes([WORD_END]), [0, 1])
   raw = float(tiny.forward(hat, raw).nll[0, 3])
   assert np.exp(-inside).sum() + np.exp(-begins).sum() + np.exp(-raw) == pytest.approx(1, abs=1e-4)
@@ -109,8 +109,8 @@ def test_a_word_is_encoded_from_its_own_bytes_and_no_padding(kind):
   k, positions = model.config.num_vectors, model.config.positions
   row = b'\xfesome words of one row'
   batch = batch_of(model, row, length=48)
-  spans = tiny.words_of(batch.word_starts[0, : len(row)])
-  given = [np.array(part) for part in (batch.bytes, batch.segment_ids, batch.word_starts)]
+  spans = tiny.words_of(batch.marks['words'][0, : len(row)])
+  given = [np.array(part) for part in (batch.bytes, batch.segment_ids, batch.marks['words'])]
 
   @jax.jit
   def encode(bytes_BxL, segment_ids_BxL, starts_BxL):
@@ -118,7 +118,7 @@ def test_a_word_is_encoded_from_its_own_bytes_and_no_padding(kind):
     return model.encode(model.embed(bytes_BxL), words)[0]
 
   packed = encode(*given)[: len(spans) * positions]
-  for part, before in zip((batch.bytes, batch.segment_ids, batch.word_starts), given, strict=True):
+  for part, before in zip((batch.bytes, batch.segment_ids, batch.marks['words']), given, strict=True):
     np.testing.assert_array_equal(part, before)
   other_padding = np.where(given[1] > 0, given[0], 77).astype(np.uint8)
   np.testing.assert_array_equal(encode(other_padding, *given[1:])[: len(spans) * positions], packed)
@@ -156,7 +156,7 @@ def test_patches_restart_behind_bos_and_eos_does_not_cut_them():
   starts = word_starts(model.config, Batch(bytes_BxL, ids))
   assert np.flatnonzero(starts[0]).tolist() == [0, 1, 5, 9, 12, 13, 17, 19]
   assert np.flatnonzero(starts[1]).tolist() == [0, 4, 8, 10, 11, 15, 19]
-  assert model.words is None and model.word_end is None
+  assert model.marks == {} and model.word_end is None
 
 
 @pytest.mark.parametrize('kind', ['hat', 'megabyte'])
@@ -194,10 +194,10 @@ def test_places_in_the_buffer_are_a_permutation_with_a_gradient_that_gathers():
 
 def test_words_that_are_missing_are_an_error_under_tracing_and_made_eagerly(hat):
   batch = Batch.of([b'\xfe' + SENTENCE], 64)
-  with pytest.raises(ValueError, match=r'batch.word_starts is missing under jax.jit'):
+  with pytest.raises(ValueError, match=r"lacks the mark 'words' \(hat.*under jax.jit"):
     jax.eval_shape(hat, batch)
   made = word_starts(hat.config, batch)
-  np.testing.assert_array_equal(made, batch_of(hat, b'\xfe' + SENTENCE).word_starts)
+  np.testing.assert_array_equal(made, batch_of(hat, b'\xfe' + SENTENCE).marks['words'])
 
 
 @pytest.mark.parametrize('kind', ['hat', 'megabyte'])
@@ -211,7 +211,7 @@ def test_bfloat16_computes_nearly_the_same_and_decodes(kind):
   assert np.abs(ours - expected).max() < 0.2
 
   def decode(model, batch):
-    _, cache = model.prefill(batch.bytes, jnp.array([9]), model.init_cache(1, 80), batch.word_starts)
+    _, cache = model.prefill(batch, jnp.array([9]), model.init_cache(1, 80))
     return model.step(batch.bytes[:, 9], cache)[0]
 
   assert jax.eval_shape(decode, low, batch).dtype == jnp.float32
@@ -229,7 +229,7 @@ def talkative(model):
 def naive_greedy(model, prompt, count):
   """The likeliest continuation, from the parallel form alone."""
   row = bytes([BOS]) + prompt
-  starts = {int(t) for t in np.flatnonzero(batch_of(model, row).word_starts[0])} if model.words else set()
+  starts = {int(t) for t in np.flatnonzero(batch_of(model, row).marks['words'][0])} if model.marks else set()
   size, has_ended = len(row) - max(starts, default=0), False
   while len(row) < 1 + len(prompt) + count:
     fresh = has_ended or size == model.config.longest or row == bytes([BOS])

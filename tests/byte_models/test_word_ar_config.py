@@ -10,6 +10,7 @@ from flax import nnx
 import byte_models
 import training
 from tests.byte_models.tiny_word_ar import KINDS, branch
+from text import marks
 from text.batch import Batch
 
 SMALL = {'arch_layout': 'T1', 'd_model': 32, 'd_intermediate': 48, 'num_heads': 2}
@@ -112,7 +113,8 @@ def test_xla_counts_the_same_on_an_unrolled_forward_at_full_capacity(kind):
   config = byte_models.parse(values)
   model = jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0)))
   ones = np.ones((1, 16), np.int32)
-  batch = Batch(ones.astype(np.uint8), ones, ones.astype(bool) if model.words else None, ones if model.units else None)
+  given = {name: ones.astype(of_name.DTYPE) for name, of_name in marks.parse(model.marks).items()}
+  batch = Batch(ones.astype(np.uint8), ones, given)
   cost = jax.jit(lambda model, batch: model(batch).nll).lower(model, batch).compile().cost_analysis()
   assert cost['flops'] / 16 == pytest.approx(sum(model.flops_per_byte(16, [1.0]).values()), rel=0.07)
 

@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 
 import byte_models
 from byte_models.word_ar import WORD_END
-from byte_models.word_ar.layout import spelled, word_starts
+from byte_models.word_ar.layout import spelled
 from evaluation import oracles
 from evaluation.bits_per_byte import evaluate
 from evaluation.generation import generate
@@ -28,8 +28,9 @@ from tests.byte_models import tiny_word_ar as tiny
 from tests.byte_models.capacities import assert_same_where_chunks_fit
 from tests.test_contract import BATCHES, LENGTH, ROWS, ROWS_OF_TEXT, SHORT, drawn, texts
 from tests.text import tiny_subwords
-from text import BOS, EOS, MemoryCorpus, words
+from text import BOS, EOS, MemoryCorpus
 from text.batch import Batch
+from text.marks import mark
 
 TOLERANCE = 1e-4
 KINDS = ('char', 'subword')
@@ -62,8 +63,7 @@ def model(request, models):
 
 def marked(model, batch):
   """The batch with its units, and words where the model sees them begin: at raw bytes of the value WORD_END, too."""
-  batch = words.mark_for(batch, model)
-  return dataclasses.replace(batch, word_starts=np.asarray(word_starts(model.config, batch)))
+  return tiny.with_starts(model, mark(batch, model.marks))
 
 
 def of(*rows):
@@ -78,9 +78,9 @@ def run(model, batch):
 def symbols_of(model, batch, row, first=0):
   """[(symbol, byte that it ends at or stands behind, whether it is a unit)] of a row that is one document."""
   symbols, used = [], int((batch.segment_ids[row] > 0).sum())
-  for begin, end in tiny.words_of(batch.word_starts[row, :used]):
-    places = [t for t in range(max(begin, first), end) if batch.units[row, t] >= 0]
-    symbols += [(int(batch.units[row, t]), t, True) for t in places]
+  for begin, end in tiny.words_of(batch.marks['words'][row, :used]):
+    places = [t for t in range(max(begin, first), end) if batch.marks['units'][row, t] >= 0]
+    symbols += [(int(batch.marks['units'][row, t]), t, True) for t in places]
     if end >= first and end < used and not tiny.is_certain(model, batch.bytes[row], begin, end):
       symbols.append((WORD_END, end - 1, False))
   return symbols
@@ -89,10 +89,10 @@ def symbols_of(model, batch, row, first=0):
 def naive_nats(model, batch, row):
   """Nats of one document at the last bytes of its units, word by word: no packing and no mask."""
   k, used = model.config.num_vectors, int((batch.segment_ids[row] > 0).sum())
-  spans = tiny.words_of(batch.word_starts[row, :used])
-  places = [[t for t in range(*span) if batch.units[row, t] >= 0] for span in spans]
+  spans = tiny.words_of(batch.marks['words'][row, :used])
+  places = [[t for t in range(*span) if batch.marks['units'][row, t] >= 0] for span in spans]
   embeddings = np.asarray(model.embeddings[...])
-  embedded = [embeddings[batch.units[row, at]] for at in places]
+  embedded = [embeddings[batch.marks['units'][row, at]] for at in places]
   pooled = [tiny._apply(model.encoder, np.concatenate([model.pooling[...], x]))[:k] for x in embedded]
   z = tiny._apply(model.backbone, np.concatenate([model.widen(x) if hasattr(model, 'widen') else x for x in pooled]))
   vectors = (model.narrow(z) if hasattr(model, 'narrow') else z).reshape(len(spans), k, -1)
@@ -101,7 +101,7 @@ def naive_nats(model, batch, row):
   for index, (at, span) in enumerate(zip(places, spans, strict=True)):
     hidden = tiny._apply(model.decoder, np.concatenate([vectors[index], embedded[index]]))[k - 1 :]
     log_p = log_softmax(model.head(hidden), -1)
-    nats[at] = -log_p[np.arange(len(at)), batch.units[row, at]]
+    nats[at] = -log_p[np.arange(len(at)), batch.marks['units'][row, at]]
     nats[at[0]] += waiting
     waiting = 0.0 if tiny.is_certain(model, batch.bytes[row], *span) else -log_p[-1, WORD_END]
   nats[0] = 0.0
@@ -113,7 +113,9 @@ def naive_nats(model, batch, row):
 def test_causality_later_bytes_change_no_unit_before_them(model, batch, other, last):
   changed = Batch(np.where(np.arange(LENGTH) <= last, batch.bytes, other), batch.segment_ids)
   one, two = marked(model, batch), marked(model, changed)
-  same = np.logical_and.accumulate((one.word_starts == two.word_starts) & (one.units == two.units), 1)
+  same = np.logical_and.accumulate(
+    (one.marks['words'] == two.marks['words']) & (one.marks['units'] == two.marks['units']), 1
+  )
   same &= np.arange(LENGTH) <= last
   ours, theirs = (jax.device_get(tiny.forward(model, batch)) for batch in (one, two))
   np.testing.assert_allclose(ours.nll[same], theirs.nll[same], atol=TOLERANCE, rtol=0)
@@ -123,7 +125,7 @@ def test_causality_later_bytes_change_no_unit_before_them(model, batch, other, l
 def decode(model, prompts, prompt_B, symbols_BxN, max_bytes):
   """Logits after the prompts and after each symbol behind them: [B, 1 + N, V]."""
   cache = model.init_cache(len(symbols_BxN), max_bytes)
-  first, cache = model.prefill(prompts.bytes, prompt_B, cache, prompts.word_starts, prompts.units)
+  first, cache = model.prefill(prompts, prompt_B, cache)
   _, rest = jax.lax.scan(lambda cache, symbol_B: model.step(symbol_B, cache)[::-1], cache, symbols_BxN.T)
   return jnp.concatenate([first[:, None], jnp.moveaxis(rest, 0, 1)], 1)
 
@@ -140,15 +142,22 @@ def test_streaming_reads_the_units_that_the_parallel_form_reads(model, bytes_BxL
   bytes_BxL[:, -1] %= EOS  # what decoding takes for a byte would be the end of the document
   batch = marked(model, Batch(bytes_BxL, np.ones_like(bytes_BxL, np.int32)))
   output, logits = jax.device_get((tiny.forward(model, batch), tiny.symbol_logits(model, batch)))
-  ends = [np.flatnonzero(batch.units[r] >= 0) + 1 for r in range(ROWS)]
+  ends = [np.flatnonzero(batch.marks['units'][r] >= 0) + 1 for r in range(ROWS)]
   lengths = np.array([ends[r][min(n, len(ends[r]) - 1)] for r, n in enumerate(prompts)])  # of a few whole units
   symbols = [symbols_of(model, batch, r, lengths[r]) for r in range(ROWS)]
   inputs = np.zeros((ROWS, 2 * LENGTH), np.int32)
   for r in range(ROWS):
     inputs[r, : len(symbols[r])] = [symbol for symbol, _, _ in symbols[r]]
   is_prompt = np.arange(LENGTH) < lengths[:, None]
-  parts = batch.bytes * is_prompt, is_prompt.astype(np.int32), batch.word_starts & is_prompt
-  arguments = Batch(*parts, np.where(is_prompt, batch.units, -1)), lengths, inputs
+  parts = (
+    batch.bytes * is_prompt,
+    is_prompt.astype(np.int32),
+    {
+      'words': batch.marks['words'] & is_prompt,
+      'units': np.where(is_prompt, batch.marks['units'], -1),
+    },
+  )
+  arguments = Batch(*parts), lengths, inputs
   found = np.asarray(decode(model, *arguments, max_bytes=4 * LENGTH))
   for r in range(ROWS):
     nats = np.zeros(LENGTH)
@@ -182,9 +191,9 @@ def test_nll_is_that_of_a_naive_loop_over_words_and_stands_at_the_last_bytes_of_
   output = run(model, batch)
   for index in range(2):
     np.testing.assert_allclose(output.nll[index], naive_nats(model, batch, index), atol=TOLERANCE, rtol=0)
-  assert np.all((output.nll > 0) == ((batch.units >= 0) & batch.scored))
-  np.testing.assert_array_equal(output.segmentations[0], batch.word_starts)
-  assert output.metrics['bytes_per_unit'] == pytest.approx((2 * len(row) - 2) / (batch.units >= 0).sum())
+  assert np.all((output.nll > 0) == ((batch.marks['units'] >= 0) & batch.scored))
+  np.testing.assert_array_equal(output.segmentations[0], batch.marks['words'])
+  assert output.metrics['bytes_per_unit'] == pytest.approx((2 * len(row) - 2) / (batch.marks['units'] >= 0).sum())
 
 
 def test_units_that_are_bytes_are_bytes(file):
@@ -204,7 +213,7 @@ def test_a_row_that_begins_inside_a_unit_pays_for_all_of_it(models):
   batch = marked(model, of(b'\xfe' + SENTENCE[:40], 'éa'.encode()))  # the first position is context
   logits, nll = tiny.symbol_logits(model, batch)[0], run(model, batch).nll
   unit = 256 + ord('é') - 128
-  assert batch.units[1, :3].tolist() == [-1, unit, ord('a')]
+  assert batch.marks['units'][1, :3].tolist() == [-1, unit, ord('a')]
   assert nll[1, 0] == 0 and nll[1, 1] == pytest.approx(-float(jax.nn.log_softmax(logits[1, 1])[unit]), 1e-4)
 
 
@@ -226,10 +235,10 @@ def test_capacities_that_just_fit_give_the_same_values_and_gradients(model):
 
 def test_units_that_are_missing_are_an_error_under_tracing_and_made_eagerly(models):
   model = models('subword')
-  batch = words.mark(of(b'\xfe' + SENTENCE[:40], b'a'), model.words)
-  with pytest.raises(ValueError, match=r'batch\.units is missing under jax\.jit'):
+  batch = mark(of(b'\xfe' + SENTENCE[:40], b'a'), {'words': model.config.words})
+  with pytest.raises(ValueError, match=r"lacks the mark 'units' \(subword.*under jax\.jit"):
     jax.eval_shape(model, batch)
-  made = spelled(model.config, batch), spelled(model.config, words.mark_for(batch, model))
+  made = spelled(model.config, batch), spelled(model.config, mark(batch, model.marks))
   jax.tree.map(np.testing.assert_array_equal, *made)
 
 
@@ -237,7 +246,7 @@ def talkative(model, **changes):
   """The model with logits for a few symbols only: bytes, units of several bytes, and the end of a word."""
   config = dataclasses.replace(model.config, **changes)
   model = rebuild(jax.eval_shape(lambda: byte_models.build(config, rngs=nnx.Rngs(0))), flatten(model))
-  kernel, table = model.lm_head.kernel[...], model.unit_table
+  kernel, table = model.lm_head.kernel[...], model.symbols
   symbols = np.array([*b'ab ,\n\xc3', table.index(b'the'), table.index(b' c'), WORD_END])
   return rebuild(
     model, flatten(model) | {'lm_head.kernel': jnp.zeros_like(kernel).at[:, symbols].set(kernel[:, symbols])}
@@ -247,19 +256,19 @@ def talkative(model, **changes):
 def naive_greedy(model, prompt, count):
   """The likeliest continuation, from the parallel form alone."""
   row = marked(model, Batch.of([bytes([BOS]) + prompt], LENGTH))
-  text, starts, placed = bytes([BOS]) + prompt, row.word_starts.copy(), row.units.copy()
+  text, starts, placed = bytes([BOS]) + prompt, row.marks['words'].copy(), row.marks['units'].copy()
   begin, has_ended = int(np.flatnonzero(starts[0])[-1]), len(prompt) == 0
   while len(text) < 1 + len(prompt) + count:
     at = len(text)
     fresh = has_ended or at - begin >= model.config.longest
     starts[0, at], placed[0, at] = fresh, 0
-    of_symbol, of_end = tiny.symbol_logits(model, Batch(*_row(text + b'?'), starts, placed))
+    of_symbol, of_end = tiny.symbol_logits(model, Batch(*_row(text + b'?'), {'words': starts, 'units': placed}))
     best = int(np.argmax(of_symbol[0, at] if fresh else of_end[0, at - 1]))
     if not fresh and best == WORD_END:
       has_ended = True
       continue
     begin, has_ended = (at if fresh else begin), False
-    text += model.unit_table[best]
+    text += model.symbols[best]
     placed[0, at], placed[0, len(text) - 1] = -1, best
   return text[1 + len(prompt) :][:count]
 

@@ -15,7 +15,7 @@ from byte_models.word_ar import WORD_END
 from byte_models.word_ar.layout import word_starts
 from evaluation.generation import generate
 from evaluation.oracles import informative
-from text import BOS, EOS, words
+from text import BOS, EOS, marks
 from text.batch import Batch
 
 CAP = 8
@@ -118,24 +118,29 @@ symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 likeliest = jax.jit(lambda model, batch: model.likeliest(batch))
 
 
+def with_starts(model, batch):
+  """The batch with words where the model sees them begin: at raw bytes of the value WORD_END, too."""
+  return dataclasses.replace(batch, marks=batch.marks | {'words': np.asarray(word_starts(model.config, batch))})
+
+
 def check_likeliest(model, text):
   """`likeliest` says what `generate` writes after each beginning of a text, and takes a word that follows an end that
   it would not have written for wrong.
   """
-  batch, length = words.mark_for(Batch.of([bytes([BOS]) + text + bytes([EOS])], 64), model), len(text) + 2
-  batch = dataclasses.replace(batch, word_starts=np.asarray(word_starts(model.config, batch)))
+  batch, length = marks.mark(Batch.of([bytes([BOS]) + text + bytes([EOS])], 64), model.marks), len(text) + 2
+  batch = with_starts(model, batch)
   is_right, written, nats = (x[0, :length] for x in jax.device_get(likeliest(model, batch)))
   of_symbol, of_end = jax.device_get(symbol_logits(model, batch))
   np.testing.assert_array_equal(nats, np.asarray(forward(model, batch).nll)[0, :length])
   prefixes = [text[:size] for size in range(length - 1)]
   generated = generate(model, prefixes, 1, temperature=0.0, stop_at_eos=False)
-  symbols = batch.bytes[0] if batch.units is None else batch.units[0]
-  table = model.unit_table or [bytes([value]) for value in range(256)]
-  certain = {end for begin, end in words_of(batch.word_starts[0, :length]) if is_certain(model, symbols, begin, end)}
+  symbols = batch.marks.get('units', batch.bytes)[0]
+  table = model.symbols
+  certain = {end for begin, end in words_of(batch.marks['words'][0, :length]) if is_certain(model, symbols, begin, end)}
   found = collections.Counter()
-  ends = [-1, *np.flatnonzero(symbols[:length] >= 0).tolist()] if batch.units is not None else range(-1, length)
+  ends = [-1, *np.flatnonzero(symbols[:length] >= 0).tolist()] if 'units' in batch.marks else range(-1, length)
   for begin, end in zip([end + 1 for end in ends[1:]], ends[2:], strict=False):  # of the symbols behind BOS
-    starts = batch.word_starts[0, begin]
+    starts = batch.marks['words'][0, begin]
     ended = of_end is None or not starts or begin in certain or of_end[0, begin - 1].argmax() == WORD_END
     best = int(of_symbol[0, begin].argmax() if ended else of_end[0, begin - 1].argmax())
     assert set(written[begin : end + 1]) == {best}
@@ -147,10 +152,10 @@ def check_likeliest(model, text):
 
 
 @functools.partial(jax.jit, static_argnames='max_bytes')
-def decode(model, bytes_BxP, prompt_B, word_starts_BxP, symbols_BxN, max_bytes):
+def decode(model, prompts, prompt_B, symbols_BxN, max_bytes):
   """Logits after the prompts and after each symbol behind them: [B, 1 + N, V]."""
-  cache = model.init_cache(len(bytes_BxP), max_bytes)
-  first, cache = model.prefill(bytes_BxP, prompt_B, cache, word_starts_BxP)
+  cache = model.init_cache(len(symbols_BxN), max_bytes)
+  first, cache = model.prefill(prompts, prompt_B, cache)
 
   def step(cache, symbol_B):
     logits, cache = model.step(symbol_B, cache)

@@ -4,13 +4,11 @@ import importlib
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 import configs
 import training
 from layers import capacity
-from text import Batch
 from training.step import make_step
 from training.trainer import Trainer
 
@@ -88,21 +86,10 @@ def small(name):
 def test_small_configurations_have_a_step(name):
   trainer = Trainer.of(small(name))
   state = trainer.abstract_state()
-  row = jax.ShapeDtypeStruct((2, 64), np.uint8)
-  same = lambda dtype: jax.ShapeDtypeStruct(row.shape, dtype)
-  words = same(bool) if getattr(trainer.model, 'words', None) else None
   settings = trainer.settings
   capacities = capacity.stated(trainer.model, settings.seq_len)
-  step = make_step(
-    trainer.model,
-    trainer.optimizer,
-    trainer.mesh,
-    capacities=capacities,
-    seed=0,
-    num_steps=2,
-    loss_weights=settings.loss_weights,
-  )
-  after, metrics, needed = jax.eval_shape(step, state, Batch(row, same(np.int32), words))
+  step = make_step(settings, trainer.model, trainer.optimizer, trainer.mesh, capacities)
+  after, metrics, needed = jax.eval_shape(step, state, trainer.abstract_batch())
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
   assert metrics['loss'].shape == () and needed.shape == (len(capacities),)
 

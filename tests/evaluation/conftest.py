@@ -1,23 +1,15 @@
 """A model whose numbers a naive loop can compute: logits from the last two bytes and the position in the segment."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-
-class Output(NamedTuple):
-  nll: jax.Array
-  logits: jax.Array
-  segmentations: tuple[jax.Array, ...]
-  boundary_probabilities: tuple[jax.Array, ...]
-  needed: tuple[jax.Array, ...] = ()
+from layers.contract import ByteModel, ModelOutput
 
 
-class TwoByteModel(nnx.Module):
+class TwoByteModel(ByteModel):
   """After byte b_t: last[b_t] + before[b_{t−1}] (nothing at the first position) + cos(position · frequency)."""
 
   num_stages = 2
@@ -32,9 +24,6 @@ class TwoByteModel(nnx.Module):
     before = jnp.where(has_previous[..., None], self.before[...][previous], 0.0)
     return self.last[...][byte] + before + jnp.cos(position[..., None] * self.frequency[...])
 
-  def level_sizes(self, fresh=False):
-    return ()
-
   def __call__(self, batch, *, context=None, capacities=None):
     byte_BxL, segment_BxL = jnp.asarray(batch.bytes, jnp.int32), jnp.asarray(batch.segment_ids)
     scored_BxL = jnp.asarray(batch.scored)
@@ -46,12 +35,13 @@ class TwoByteModel(nnx.Module):
     starts_BxL = (segment_BxL > 0) & ~scored_BxL
     real_BxL = segment_BxL > 0
     stages = tuple(starts_BxL | (real_BxL & (byte_BxL % divisor == 0)) for divisor in (5, 25))
-    return Output(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages, ())
+    return ModelOutput(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages, ())
 
   def init_cache(self, batch_size, max_bytes):
     return {'bytes': jnp.zeros((batch_size, max_bytes), jnp.uint8), 'length': jnp.zeros(batch_size, jnp.int32)}
 
-  def prefill(self, bytes_BxP, lengths_B, cache):
+  def prefill(self, batch, lengths_B, cache):
+    bytes_BxP = jnp.asarray(batch.bytes)
     cache = {'bytes': cache['bytes'].at[:, : bytes_BxP.shape[1]].set(bytes_BxP), 'length': jnp.asarray(lengths_B)}
     return self._after(cache), cache
 

@@ -13,11 +13,10 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byte_models.word_ar import WORD_END
-from byte_models.word_ar import model as word_ar
+from byte_models.word_ar import WORD_END, scores
 from evaluation import accuracy as lib
 from evaluation.finite import NotFiniteError
-from layers.contract import ModelOutput
+from layers.contract import ByteModel, ModelOutput
 from tests.byte_models import tiny_word_ar
 from text import MemoryCorpus, words
 
@@ -100,7 +99,7 @@ INVALID = [b'\xe4\xb8 a\xff\xfe \xf0\x9f\x98x \xed\xa0\x80\xc0 \x80', b'', b'\xf
 DOCUMENTS = [*(text.encode() for text in TEXTS.values()), *INVALID]
 
 
-class Oracle(nnx.Module):
+class Oracle(ByteModel):
   """All mass on the byte that follows in the row."""
 
   def __init__(self):
@@ -170,12 +169,11 @@ def test_a_byte_that_is_not_the_true_one_may_end_a_word(text, splitter, place, s
   assert greedy(model, [document], splitter) == pytest.approx(np.mean([right[end] for end in ends]))
 
 
-def knowing(model, words_, symbols, before, behind):
-  """In place of `word_ar._logits`: all mass on the true symbol, ends of words included."""
-  del before, behind
-  size = model.config.vocab_size
+def knowing(words_, symbols, before, behind):
+  """In place of `scores.logits`: all mass on the true symbol, ends of words included."""
+  size = before.shape[-1]
   following = jnp.where(jnp.roll(words_.starts_BxL, -1, 1), WORD_END, jnp.roll(symbols.ids_BxL, -1, 1))
-  of_end = jax.nn.one_hot(following, size) if model.config.encoder else None
+  of_end = jax.nn.one_hot(following, size) if behind is not None else None
   return jax.nn.one_hot(symbols.ids_BxL, size), of_end
 
 
@@ -183,7 +181,7 @@ def knowing(model, words_, symbols, before, behind):
 def test_all_mass_on_the_true_symbols_is_every_word_right_with_ends_of_words_patches_and_units(branch, monkeypatch):
   values = tiny_word_ar.branch(units='char(limit=0x3100)') if branch == 'char' else tiny_word_ar.KINDS[branch]
   model = tiny_word_ar.build(values)
-  monkeypatch.setattr(word_ar, '_logits', knowing)
+  monkeypatch.setattr(scores, 'logits', knowing)
   lib._predict.clear_cache()
   for splitter in (model.config.words, 'hat(max_bytes=64)', 'uax29(max_bytes=5)', 'fixed(size=3)'):
     assert greedy(model, DOCUMENTS, splitter) == 1.0, splitter

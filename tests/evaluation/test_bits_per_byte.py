@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -11,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from evaluation.bits_per_byte import evaluate, first_bytes
 from evaluation.finite import NotFiniteError
 from evaluation.segmentation import segment
+from layers.contract import ByteModel
 from text import MemoryCorpus
 from text.packing import evaluation_rows
 
@@ -148,7 +150,7 @@ def test_bits_that_are_not_finite_are_refused_with_the_place(two_byte_model, val
   class Broken(two_byte_model):
     def __call__(self, batch, *, context=None, capacities=None):
       output, bytes_BxL = super().__call__(batch), jnp.asarray(batch.bytes)
-      return output._replace(nll=jnp.where((bytes_BxL == self.number) & batch.scored, value, output.nll))
+      return dataclasses.replace(output, nll=jnp.where((bytes_BxL == self.number) & batch.scored, value, output.nll))
 
   documents = [b'a' * 40, b'b' * 10 + b'\x07', b'', b'\x07']
   for number, place in ((7, 'byte 10 of document 1'), (255, 'the end of document 0')):
@@ -164,7 +166,7 @@ def test_one_compilation_serves_every_batch_and_every_model_of_a_kind(two_byte_m
   shapes = []
   call = two_byte_model.__call__
   monkeypatch.setattr(
-    two_byte_model, '__call__', lambda self, batch: shapes.append(batch.bytes.shape) or call(self, batch)
+    two_byte_model, '__call__', lambda self, batch, **more: shapes.append(batch.bytes.shape) or call(self, batch)
   )
   for seed in range(3):
     evaluate(
@@ -220,16 +222,18 @@ def test_progress_counts_bytes_up_to_the_total(two_byte_model):
 )
 def test_bad_input_is_refused_before_the_model_runs(change, word):
   with pytest.raises(ValueError, match=word):
-    evaluate(None, **{'corpus': MemoryCorpus([b'text']), 'seq_len': 8, 'batch_size': 1, **change})
+    evaluate(ByteModel(), **{'corpus': MemoryCorpus([b'text']), 'seq_len': 8, 'batch_size': 1, **change})
 
 
 @pytest.mark.parametrize('devices', [0, 1])
 def test_a_model_that_needs_words_gets_them(two_byte_model, devices):
   class WordModel(two_byte_model):
-    words = 'whitespace(max_bytes=4)'
+    @property
+    def marks(self):
+      return {'words': 'whitespace(max_bytes=4)'}
 
     def __call__(self, batch, *, context=None, capacities=None):
-      return super().__call__(batch)._replace(segmentations=(batch.word_starts,))
+      return dataclasses.replace(super().__call__(batch), segmentations=(batch.marks['words'],))
 
   sharding = NamedSharding(jax.make_mesh((1,), ('data',), (AxisType.Auto,)), PartitionSpec('data')) if devices else None
   documents = [b'ab cdefgh i', b'', b'j  k\n']

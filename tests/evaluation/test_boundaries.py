@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def test_boundaries_of_nan_are_refused_with_the_document(two_byte_model):
   class Broken(two_byte_model):
     def __call__(self, batch, *, context=None, capacities=None):
       is_bad = jnp.asarray(batch.bytes) == 7
-      return super().__call__(batch)._replace(boundary_probabilities=(jnp.where(is_bad, jnp.nan, 0.5),))
+      return dataclasses.replace(super().__call__(batch), boundary_probabilities=(jnp.where(is_bad, jnp.nan, 0.5),))
 
   documents = [b'good', b'', b'two words\x07']
   model, starts = Broken(positional=False), [np.ones(len(document), bool) for document in documents]

@@ -15,6 +15,7 @@ from flax import nnx
 
 import byte_models
 from evaluation.bits_per_byte import _scorer, evaluate
+from layers.contract import ByteModel
 from tests.byte_models import tiny_word_ar
 from tests.hnet.tiny import informative
 from tests.test_contract import FAMILIES
@@ -44,7 +45,7 @@ class Subject:
   def __init__(self, model):
     self.model = model
     self.words, self.units = (
-      parse(spec) if (spec := getattr(model, name, None)) else None
+      parse(spec) if (spec := model.marks.get(name)) else None
       for name, parse in (('words', words.parse), ('units', units.parse))
     )
 
@@ -81,7 +82,7 @@ class Subject:
           if here:
             units_L[here[-1]] = index
       batch = self.batch(bytes_L, ids_L, starts_L, units_L, is_special)
-      nll, segmentations, _ = jax.device_get(_scorer(None)(self.model, batch))
+      (nll, segmentations, _), _ = jax.device_get(_scorer(None)(self.model, batch, None))
       is_eos = np.array([scored and symbol == len(documents[number]) + 1 for number, symbol, scored in row], bool)
       is_eos = np.pad(is_eos, (0, seq_len - len(row)))
       nats += float(nll[0].sum(where=is_scored & ~is_eos, dtype=np.float64))
@@ -92,7 +93,10 @@ class Subject:
   def batch(self, *row):
     """One row, and rows of padding."""
     rows = [np.stack([of_row, *[np.zeros_like(of_row)] * (ROWS[len(of_row)] - 1)]) for of_row in row]
-    return Batch(*rows[:2], rows[2] if self.words else None, rows[3] if self.units else None, rows[4])
+    marks = {
+      name: of_name for name, of_name in zip(('words', 'units'), rows[2:4], strict=True) if name in self.model.marks
+    }
+    return Batch(*rows[:2], marks, rows[4])
 
 
 def naive_rows(documents, seq_len, context):
@@ -152,11 +156,10 @@ def test_loss_and_gradient_of_tiny_rows_are_finite(subject):
     return jnp.sum(output.nll) / jnp.maximum(batch.scored.sum(), 1) + sum(output.aux_losses.values())
 
   value, corpus = jax.jit(jax.value_and_grad(loss)), MemoryCorpus(DOCUMENTS)
-  of_model = {name: getattr(subject.model, name, None) for name in ('words', 'units')}
 
   def batch(seq_len, rows):
     pieces = training_plan(corpus.lengths, seq_len, 0, 0).pieces(np.array(rows, int))
-    return training_batch(corpus, pieces, 4, seq_len, **of_model)
+    return training_batch(corpus, pieces, 4, seq_len, subject.model.marks)
 
   for rows in ([0, 1, 2], [9, 10, 11], []):  # and one of padding, and padding alone
     found, gradient = value(subject.model, batch(2, rows))
@@ -165,7 +168,7 @@ def test_loss_and_gradient_of_tiny_rows_are_finite(subject):
     jax.eval_shape(value, subject.model, batch(seq_len, [0]))
 
 
-class OneNat(nnx.Module):
+class OneNat(ByteModel):
   """Every unit costs one nat."""
 
   words = 'hat(max_bytes=64)'
@@ -173,12 +176,13 @@ class OneNat(nnx.Module):
   def __init__(self, spelling):
     self.scale, self.units = nnx.Param(jnp.ones(())), spelling
 
-  def level_sizes(self, fresh=False):
-    return ()
+  @property
+  def marks(self):
+    return {'words': self.words, 'units': self.units}
 
   def __call__(self, batch, *, capacities=None):
-    nll = jnp.where(batch.scored & (batch.units >= 0), self.scale[...], 0)
-    return byte_models.ModelOutput(nll, segmentations=(batch.word_starts,))
+    nll = jnp.where(batch.scored & (batch.marks['units'] >= 0), self.scale[...], 0)
+    return byte_models.ModelOutput(nll, segmentations=(batch.marks['words'],))
 
 
 @pytest.mark.parametrize('spelling', ['char(limit=0x3000)', 'subword'])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evaluation import generation
 from evaluation.finite import NotFiniteError
 from evaluation.generation import decode_utf8, generate, nucleus_mask, sample, stream
+from layers.contract import ByteModel
 
 PROMPTS = [b'', b'abc', b'\xfe\xff\x00', bytes(range(200)), b'x' * 127, b'y' * 128]
 
@@ -108,7 +109,7 @@ def test_the_other_limits_leave_nothing_out(two_byte_model):
   assert all(len(set(row)) > 150 for row in hot)  # of 256, all as likely
 
 
-class Broken(nnx.Module):
+class Broken(ByteModel):
   """Another model, whose logits behind a byte `at` are `logits`."""
 
   def __init__(self, inner, at, logits):
@@ -117,9 +118,9 @@ class Broken(nnx.Module):
   def init_cache(self, batch_size, max_bytes):
     return self.inner.init_cache(batch_size, max_bytes)
 
-  def prefill(self, bytes_BxP, lengths_B, cache):
-    last = jnp.take_along_axis(bytes_BxP, jnp.asarray(lengths_B)[:, None] - 1, 1)[:, 0]
-    return self._broken(last, *self.inner.prefill(bytes_BxP, lengths_B, cache))
+  def prefill(self, batch, lengths_B, cache):
+    last = jnp.take_along_axis(jnp.asarray(batch.bytes), jnp.asarray(lengths_B)[:, None] - 1, 1)[:, 0]
+    return self._broken(last, *self.inner.prefill(batch, lengths_B, cache))
 
   def step(self, byte_B, cache):
     return self._broken(byte_B, *self.inner.step(byte_B, cache))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ class Model:
   """Logits are the byte itself, and a chunk starts at every even one; `fault` says what else they are made of."""
 
   fault: str = dataclasses.field(default='', metadata={'static': True})
+
+  marks: typing.ClassVar = {}
 
   def logits(self, bytes_):
     logits = jax.nn.one_hot(bytes_, 256)
@@ -48,8 +51,8 @@ class Model:
   def init_cache(self, rows, length):
     return jnp.zeros(rows)
 
-  def prefill(self, bytes_, lengths, cache):
-    last = jnp.take_along_axis(jnp.asarray(bytes_), lengths[:, None] - 1, 1)[:, 0]
+  def prefill(self, batch, lengths, cache):
+    last = jnp.take_along_axis(jnp.asarray(batch.bytes), lengths[:, None] - 1, 1)[:, 0]
     return self.logits(last), cache
 
   def step(self, byte, cache):

@@ -110,9 +110,6 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'ratio_targets': [{'start': 2, 'end': 3, 'until': 2}]}, 'ratio_targets until 2'),
     ({'bytes_per_chunk': [4.0, 5.0]}, 'bytes_per_chunk .* a list with one number for each of 1 stages'),
     ({'bytes_per_chunk': [0.5]}, 'bytes_per_chunk .* at least one byte'),
-    ({'words': 8}, r"model\.words 8 must be a splitter, such as 'fixed\(size=8\)'"),
-    ({'words': 'tokens'}, "splitter 'tokens' is not known"),
-    ({'words': 'hat'}, r"model\.words 'hat\(max_bytes=64\)': whether a byte begins a word depends on later bytes"),
     ({'fixed_capacity': [0.5, 0.5]}, r'fixed_capacity \[0.5, 0.5\]: .* for each of 1 stages'),
     ({'fixed_capacity': [0.0]}, 'fixed_capacity 0.0: .* above 0 and at most 1'),
     ({'fixed_capacity': [1.5]}, 'fixed_capacity 1.5: .* above 0 and at most 1'),
@@ -134,7 +131,8 @@ def test_the_ladder_says_what_to_do_without_it():
 @pytest.mark.parametrize(
   'chunking, message',
   [
-    ({'boundary': 'mark'}, "boundary mark\\(name=\\) has no name: .* 'mark\\(words\\)'"),
+    ({'boundary': 'mark(words,by=tokens)'}, "mark 'words': 'tokens' is not known: use one of hat"),
+    ({'boundary': 'mark(by=hat)'}, r"the mark 'words' \(hat\) of a byte depends on later bytes, .*'fixed\(size=8\)'"),
     ({'pool': 'latent(heads=5)'}, 'pool latent: heads=5 does not divide the 64 channels into heads of an even size'),
     ({'pool': 'latent(heads=64)'}, 'pool latent: heads=64 does not divide the 64 channels into heads of an even size'),
     ({'pool': 'latent(heads=0)'}, 'pool latent: heads 0 must be an integer of at least 1'),

@@ -135,7 +135,7 @@ def test_greedy_generation_equals_the_official_step(name):
   step_logits = load_file(directory / 'generation_logits.safetensors')['step_logits']
   prompt, wanted = expected['prompt_ids'], expected['generated_ids']
   cache = model.init_cache(1, len(prompt) + len(wanted))
-  logits, cache = jax.jit(model.prefill)(np.array([prompt], np.uint8), jnp.array([len(prompt)]), cache)
+  logits, cache = jax.jit(model.prefill)(Batch.of([bytes(prompt)]), jnp.array([len(prompt)]), cache)
   step = jax.jit(model.step, donate_argnums=1)
   for index, byte in enumerate(wanted):
     np.testing.assert_allclose(logits[0], step_logits[index], atol=2e-4, rtol=0)

@@ -96,7 +96,7 @@ def test_bfloat16_computes_nearly_the_same_and_decodes():
   @jax.jit
   def decode(model):
     cache = model.init_cache(3, 10)
-    first, cache = model.prefill(BATCH.bytes[:, :6], jnp.array([6, 6, 6]), cache)
+    first, cache = model.prefill(jax.tree.map(lambda rows: rows[:, :6], BATCH), jnp.array([6, 6, 6]), cache)
     second, _ = model.step(BATCH.bytes[:, 6], cache)
     return jnp.stack([first, second], 1)
 
@@ -108,6 +108,6 @@ def test_a_window_bounds_what_a_prompt_leaves_behind():
   model = build(['t1'], attn_cfg={'num_heads': 2, 'rotary_emb_dim': 8, 'window_size': 3})
   whole = Batch(BATCH.bytes, np.ones_like(IDS))
   cache = model.init_cache(3, 48)
-  assert {leaf.shape[1] for leaf in jax.tree.leaves(cache) if leaf.ndim > 1} == {4}
-  logits, _ = jax.jit(model.prefill)(BATCH.bytes, jnp.array([48, 48, 48]), cache)
+  assert {leaf.shape[1] for leaf in jax.tree.leaves(cache.stages) if leaf.ndim > 1} == {4}
+  logits, _ = jax.jit(model.prefill)(BATCH, jnp.array([48, 48, 48]), cache)
   np.testing.assert_allclose(logits, jax.jit(lambda batch: model(batch))(whole).logits[:, -1], atol=1e-5)

@@ -170,18 +170,6 @@ def test_a_mark_starts_a_chunk_as_does_a_document():
   np.testing.assert_array_equal(cut.p, cut.emit)
 
 
-def test_a_mark_that_is_not_there_is_one_sentence():
-  boundary, sentence = (
-    build('boundary', 'mark(far)'),
-    r"boundary mark\(name=far\) reads the mark 'far' .* is bytes only",
-  )
-  with pytest.raises(ValueError, match=sentence) as error:
-    boundary(None, level_of(IDS), EVAL)
-  assert '\n' not in str(error.value)
-  with pytest.raises(ValueError, match=sentence):
-    boundary.step(None, {'bytes': jnp.zeros(2)}, jnp.ones(2, bool), boundary.init_cache(2))
-
-
 def test_a_rule_reads_the_byte_where_a_slot_starts_at_any_depth():
   text, every_other = b'a bc, e;fgh -3 x+-y.zz  ', np.arange(24)[None] % 2 == 0
   inner = jax.jit(lambda level: level.cut(every_other).inner)(level_of(np.ones((1, 24), np.int32), text))
@@ -447,7 +435,7 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
     ('boundary', 'stride', 'stride(size=6)', {'size': 6}),
     ('boundary', 'stride(5)', 'stride(size=5)', {'size': 5}),
     ('boundary', ' stride ( size = 2147483647 ) ', 'stride(size=2147483647)', {'size': 2**31 - 1}),
-    ('boundary', 'mark(words)', 'mark(name=words)', {'name': 'words'}),
+    ('boundary', 'mark(by=script)', 'mark(name=words,by=script)', {'name': 'words', 'by': 'script'}),
     ('pool', 'first(zeros)', 'first(widen=zeros)', {'widen': 'zeros'}),
     ('unpool', 'repeat', 'repeat(narrow=first)', {'narrow': 'first'}),
     ('combine', 'sum', 'sum', {}),

@@ -17,7 +17,7 @@ from tests.byte_models import tiny_tfree_hat
 from tests.hnet.tiny import branch
 from tests.layers.common import segment_ids
 from text.batch import Batch
-from text.words import mark
+from text.marks import mark
 
 TEXT = b'One, two words: 12345678901 (of many)\n  and a_longer_one. That is it, then; no more'
 IDS = segment_ids([40], [1, 2, 17, 20], [33], [5, 13, 1])  # some documents are one word
@@ -65,11 +65,11 @@ def stage_of(model):
 
 def marked(model, ids):
   text = np.frombuffer((TEXT * 4)[: ids.size], np.uint8).reshape(ids.shape)
-  return mark(Batch(text, ids), model.words)
+  return mark(Batch(text, ids), model.marks)
 
 
 def level_of(batch):
-  return Level.of_bytes(jnp.asarray(batch.segment_ids), {'words': jnp.asarray(batch.word_starts)})
+  return Level.of_bytes(jnp.asarray(batch.segment_ids), {'words': jnp.asarray(batch.marks['words'])})
 
 
 MODELS = {
@@ -116,5 +116,5 @@ def test_steps_of_the_stage_give_them_too():
   cache = prefill(stage, batch)
   for count in range(32 - prompts.max()):
     at = np.arange(3), prompts + count
-    logits, cache = step(stage, batch.bytes[at], batch.word_starts[at], cache)
+    logits, cache = step(stage, batch.bytes[at], batch.marks['words'][at], cache)
     np.testing.assert_allclose(logits, expected[at], atol=1e-5)

@@ -17,7 +17,7 @@ def test_rows_hold_exactly_the_given_bytes_padded_at_the_right():
   batch = Batch.of([b'ab\xff', b'\x00'], length=4)
   np.testing.assert_array_equal(batch.bytes, [[97, 98, 255, 0], [0, 0, 0, 0]])
   np.testing.assert_array_equal(batch.segment_ids, [[1, 1, 1, 0], [1, 0, 0, 0]])
-  assert batch.bytes.dtype == np.uint8 and batch.segment_ids.dtype == np.int32 and batch.word_starts is None
+  assert batch.bytes.dtype == np.uint8 and batch.segment_ids.dtype == np.int32 and batch.marks == {}
   assert Batch.of([b'abc', b'd']).bytes.shape == (2, 3)
 
 
@@ -66,4 +66,4 @@ def test_a_batch_is_a_pytree_of_its_arrays():
   batch = Batch.of([b'ab'])
   assert len(jax.tree.leaves(batch)) == 2
   device = jax.tree.map(jax.numpy.asarray, batch)
-  assert isinstance(device, Batch) and isinstance(device.bytes, jax.Array) and device.word_starts is None
+  assert isinstance(device, Batch) and isinstance(device.bytes, jax.Array) and device.marks == {}

@@ -182,7 +182,7 @@ def test_all_of_unicode_survives():
     ('blur', 'use one of antspeak'),
     ('', 'not known'),
     ('drop(0.1', 'not known'),
-    ('drop(0.1)', "no argument '0.1'"),
+    ('drop(0.1,1,2)', "no argument '2'"),
     ('drop(share=0.1)', 'drop takes rate, seed'),
     ('antspeak(rate=0.1)', 'antspeak takes seed'),
     ('drop(rate=some)', 'not a number'),

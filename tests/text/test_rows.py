@@ -1,5 +1,6 @@
 """Rows with marks: every unit of a document is paid for once and whole, wherever rows and contexts cut it."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 import text
 from tests.text import tiny_subwords
-from text import MemoryCorpus, packing, units, words
+from text import MemoryCorpus, marks, packing, units, words
 from text import rows as rows_lib
 
 SPLITTERS = (
@@ -19,14 +20,8 @@ SPLITTERS = (
   'uax29(max_bytes=64)',
   'fixed(size=3)',
 )
+HAT = {'words': 'hat'}
 DOCUMENTS = st.lists(tiny_subwords.WORDS, min_size=1, max_size=5)
-
-
-class Reader:
-  """What models say of what they read."""
-
-  def __init__(self, words=None, units=None):
-    self.words, self.units = words, units
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +61,7 @@ class Units:
     self.paid = [[] for _ in documents]
 
   def read(self, pieces, batch):
-    assert (batch.units[batch.segment_ids == 0] == -1).all()
+    assert (batch.marks['units'][batch.segment_ids == 0] == -1).all()
     for number, start, first_scored, stop, place in in_place(pieces):
       expected = np.where(np.arange(start, stop) == 0, text.BOS, -1)
       paid = []
@@ -76,7 +71,7 @@ class Units:
         if here:
           expected[here[-1] - start] = index
           paid += [index] * (not is_context)
-      np.testing.assert_array_equal(batch.units[place], expected)
+      np.testing.assert_array_equal(batch.marks['units'][place], expected)
       self.paid[number].append((first_scored, paid))
 
   def assert_all_are_paid_once(self):
@@ -88,13 +83,14 @@ class Units:
 @given(documents=DOCUMENTS, splitter=st.sampled_from(SPLITTERS), seq_len=st.integers(2, 70), data=st.data())
 def test_evaluation_pays_for_every_unit_once(spelling, documents, splitter, seq_len, data):
   context = data.draw(st.none() | st.integers(1, seq_len - 1))
+  specs = {'words': splitter, 'units': spelling.name}
   found, of_bytes, lasts = Units(documents, splitter, spelling), [[] for _ in documents], 0
   for rows in rows_lib.evaluation_batches(
-    MemoryCorpus(documents), Reader(splitter, spelling.name), seq_len=seq_len, batch_size=3, context=context
+    MemoryCorpus(documents), marks=specs, seq_len=seq_len, batch_size=3, context=context
   ):
     found.read(rows.pieces, rows.batch)
     place_N, is_last_N, count_P = rows.bytes_of_units(spelling.sizes)
-    ids_N, lasts = rows.batch.units.reshape(-1)[place_N].tolist(), lasts + is_last_N.sum()
+    ids_N, lasts = rows.batch.marks['units'].reshape(-1)[place_N].tolist(), lasts + is_last_N.sum()
     for document, count in zip(rows.pieces.document.tolist(), count_P.tolist(), strict=True):
       of_bytes[document] += ids_N[:count]
       del ids_N[:count]
@@ -120,7 +116,7 @@ def test_an_epoch_of_training_pays_for_every_unit_once(spelling, documents, spli
   plan = packing.training_plan(corpus.lengths, seq_len, seed, 0)
   for first in range(0, len(plan), 7):
     pieces = plan.pieces(np.arange(first, min(first + 7, len(plan))))
-    found.read(pieces, rows_lib.training_batch(corpus, pieces, 7, seq_len, splitter, spelling.name))
+    found.read(pieces, rows_lib.training_batch(corpus, pieces, 7, seq_len, {'words': splitter, 'units': spelling.name}))
   found.assert_all_are_paid_once()
 
 
@@ -131,8 +127,10 @@ def test_training_pays_for_every_byte_once_where_no_word_ends_for_long(subwords,
   corpus = MemoryCorpus([document])
   plan = packing.training_plan(corpus.lengths, seq_len, 0, 0)
   pieces = plan.pieces(np.arange(len(plan)))
-  batch = rows_lib.training_batch(corpus, pieces, len(plan), seq_len, 'whitespace(max_bytes=48)', subwords)
-  paid = {first: batch.units[place][first - start :] for _, start, first, _, place in in_place(pieces)}
+  batch = rows_lib.training_batch(
+    corpus, pieces, len(plan), seq_len, {'words': 'whitespace(max_bytes=48)', 'units': subwords}
+  )
+  paid = {first: batch.marks['units'][place][first - start :] for _, start, first, _, place in in_place(pieces)}
   ids = [index for first in sorted(paid) for index in paid[first] if index >= 0]
   assert b''.join(spelling.table[index] for index in ids) == document + b'\xff'
 
@@ -142,15 +140,15 @@ def test_training_pays_for_every_byte_once_where_no_word_ends_for_long(subwords,
 def test_words_in_evaluation_are_those_of_the_documents(documents, splitter, seq_len, data):
   context = data.draw(st.none() | st.integers(1, seq_len - 1))
   for rows in rows_lib.evaluation_batches(
-    MemoryCorpus(documents), Reader(splitter), seq_len=seq_len, batch_size=2, context=context
+    MemoryCorpus(documents), marks={'words': splitter}, seq_len=seq_len, batch_size=2, context=context
   ):
-    assert rows.batch.units is None and not rows.batch.word_starts[rows.batch.segment_ids == 0].any()
+    assert 'units' not in rows.batch.marks and not rows.batch.marks['words'][rows.batch.segment_ids == 0].any()
     for number, start, _, stop, place in in_place(rows.pieces):
       document = documents[number]
       begin = np.array([0, 1, *(1 + words.parse(splitter)(document)).tolist()])  # BOS, words, EOS
       expected = np.isin(np.arange(start, stop), begin)
       expected[0] = True
-      np.testing.assert_array_equal(rows.batch.word_starts[place], expected)
+      np.testing.assert_array_equal(rows.batch.marks['words'][place], expected)
 
 
 def test_bytes_254_and_255_of_raw_data_are_no_words_of_their_own_where_rows_are_cut(subwords):
@@ -158,12 +156,12 @@ def test_bytes_254_and_255_of_raw_data_are_no_words_of_their_own_where_rows_are_
   assert words.parse('hat').words(b'a\xff' * 20) == [b'a\xff' * 20]
   plan = packing.training_plan(corpus.lengths, 8, 0, 0)
   of_training = plan.pieces(np.arange(len(plan)))
-  trained = rows_lib.training_batch(corpus, of_training, len(plan), 8, 'hat')
-  (rows,) = rows_lib.evaluation_batches(corpus, Reader('hat'), seq_len=8, batch_size=20)
+  trained = rows_lib.training_batch(corpus, of_training, len(plan), 8, HAT)
+  (rows,) = rows_lib.evaluation_batches(corpus, marks=HAT, seq_len=8, batch_size=20)
   for pieces, batch in (of_training, trained), (rows.pieces, rows.batch):
     for _, start, _, stop, place in in_place(pieces):
       expected = [at in (0, 1, 41) or at == start for at in range(start, stop)]
-      assert batch.word_starts[place].tolist() == expected
+      assert batch.marks['words'][place].tolist() == expected
 
 
 def test_the_words_of_a_row_that_is_marked_alone_are_those_of_its_own_bytes():
@@ -171,9 +169,10 @@ def test_the_words_of_a_row_that_is_marked_alone_are_those_of_its_own_bytes():
   corpus = MemoryCorpus([tiny_subwords.TEXT, b'', b'x y'])
   plan = packing.training_plan(corpus.lengths, 32, 0, 0)
   pieces = plan.pieces(np.arange(len(plan)))
-  batch = rows_lib.training_batch(corpus, pieces, len(plan), 32, 'hat')
-  np.testing.assert_array_equal(batch.word_starts, words.mark(batch, 'hat').word_starts)
-  assert rows_lib.training_batch(corpus, pieces, len(plan), 32).word_starts is None
+  batch = rows_lib.training_batch(corpus, pieces, len(plan), 32, HAT)
+  alone = marks.mark(dataclasses.replace(batch, marks={}), HAT)
+  np.testing.assert_array_equal(batch.marks['words'], alone.marks['words'])
+  assert rows_lib.training_batch(corpus, pieces, len(plan), 32).marks == {}
 
 
 def test_a_long_document_is_read_and_split_once_whatever_its_words(monkeypatch):
@@ -183,8 +182,8 @@ def test_a_long_document_is_read_and_split_once_whatever_its_words(monkeypatch):
   monkeypatch.setattr(words.Stream, 'push', lambda self, more: pushed.append(self.size + len(more)) or push(self, more))
   for document in (tiny_subwords.TEXT * 4, b'x' * 5000):  # many words, and one that only the cap cuts
     pushed.clear()
-    batches = rows_lib.evaluation_batches(MemoryCorpus([document]), Reader('hat'), seq_len=16, batch_size=8)
-    starts = [rows.batch.word_starts[rows.batch.text_and_ends(rows.scored_BxL)[0]] for rows in batches]
+    batches = rows_lib.evaluation_batches(MemoryCorpus([document]), marks=HAT, seq_len=16, batch_size=8)
+    starts = [rows.batch.marks['words'][rows.batch.text_and_ends(rows.scored_BxL)[0]] for rows in batches]
     begin = np.flatnonzero(np.concatenate(starts)).tolist()
     assert begin == [0, *words.parse('hat')(document)[:-1].tolist()]
     assert sum(pushed) < 4 * len(document)

@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 import text
 from tests.text.tiny_subwords import TEXT, WORDS, write
-from text import MemoryCorpus, units, words
+from text import marks, units
 
 WRITTEN = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 SPLITTERS = ('hat(max_bytes=8)', 'whitespace(max_bytes=8)', 'fixed(size=3)')
@@ -135,47 +134,19 @@ def test_units_stand_at_their_last_bytes_and_never_reach_over_the_end_of_a_word(
     joined = b''.join(row)
     bytes_BxL[index, : len(joined)] = np.frombuffer(joined, np.uint8)
     segment_ids_BxL[index, : len(joined)] = np.repeat(np.arange(len(row)) + 1, [len(part) for part in row])
-  batch = words.mark(text.Batch(bytes_BxL, segment_ids_BxL), splitter)
-  marked = units.mark(batch, spelling.name)
-  assert marked.units.dtype == np.int32 and marked.word_starts is batch.word_starts
+  specs = {'words': splitter, 'units': spelling.name}
+  found = marks.mark(text.Batch(bytes_BxL, segment_ids_BxL), specs).marks
+  assert found['units'].dtype == np.int32
   expected = np.full(segment_ids_BxL.shape, -1, np.int32)
   for index, row in enumerate(rows):
     used = sum(map(len, row))
-    borders = [*np.flatnonzero(batch.word_starts[index, :used]).tolist(), used]
+    borders = [*np.flatnonzero(found['words'][index, :used]).tolist(), used]
     for start, end in itertools.pairwise(borders):
       at = start - 1
       for unit in spelling(bytes_BxL[index, start:end].tobytes()):
         at += len(spelling.table[unit])
         expected[index, at] = unit
-  np.testing.assert_array_equal(marked.units, expected)
-
-
-class Model:
-  """What models say of what they read."""
-
-  def __init__(self, **reads):
-    vars(self).update(reads)
-
-
-def test_a_model_gets_what_it_asks_for():
-  batch = text.Batch.of(['\xfea né 日'.encode('latin-1', 'ignore')])
-  assert words.mark_for(batch, Model()) is batch
-  assert words.mark_for(batch, Model(words='hat', units=None)).units is None
-  marked = words.mark_for(jax.tree.map(jax.numpy.asarray, batch), Model(words='hat', units='char'))
-  assert isinstance(marked.units, np.ndarray) and (marked.units >= 0).any()
-  with pytest.raises(ValueError, match=r'batch\.word_starts is missing: units are parts of words'):
-    units.mark(batch, 'char')
-  with pytest.raises(ValueError, match=r'batch\.units is missing under jax\.jit: fill it before'):
-    jax.jit(lambda batch: units.mark(batch, 'char').bytes)(words.mark(batch, 'hat'))
-
-
-def test_the_pipeline_refuses_units_that_it_cannot_mark():
-  corpus = MemoryCorpus([b'Some words'])
-  assert next(text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, words='hat')).units is None
-  with pytest.raises(ValueError, match="units 'bpe' is not known"):
-    text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, words='hat', units='bpe')
-  with pytest.raises(ValueError, match="units='char' are parts of words: name the splitter"):
-    text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, units='char')
+  np.testing.assert_array_equal(found['units'], expected)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import pickle
 
-import jax
 import numpy as np
 import pytest
 from hat_splitter import HATSplitter
@@ -13,11 +12,7 @@ from hypothesis import strategies as st
 from unicode_segmentation_rs import split_word_bounds
 
 import text
-from tests.text import tiny_subwords
-from text import words
-from text.corpus import MemoryCorpus
-from text.packing import RowStream
-from text.rows import training_batch
+from text import marks, words
 
 KINDS = ['hat', 'whitespace', 'uax29', 'fixed']
 PIECES = [
@@ -316,9 +311,9 @@ def test_marks_equal_a_loop_over_segments(kind, rows):
       for word in [*parts, *cut(segment, splitter(kind, 8)(segment)), *last]:
         expected[index, at] = True
         at += len(word)
-  batch = words.mark(text.Batch(bytes_BxL, segment_ids_BxL), splitter(kind, 8).name)
-  np.testing.assert_array_equal(batch.word_starts, expected)
-  assert batch.word_starts.dtype == bool and batch.bytes is bytes_BxL and batch.segment_ids is segment_ids_BxL
+  batch = marks.mark(text.Batch(bytes_BxL, segment_ids_BxL), {'words': splitter(kind, 8).name})
+  np.testing.assert_array_equal(batch.marks['words'], expected)
+  assert batch.marks['words'].dtype == bool and batch.bytes is bytes_BxL and batch.segment_ids is segment_ids_BxL
 
 
 def test_the_values_of_bos_and_eos_in_text_that_a_row_cuts_are_marked_as_text():
@@ -327,30 +322,5 @@ def test_the_values_of_bos_and_eos_in_text_that_a_row_cuts_are_marked_as_text():
     is_special = np.zeros(rows.bytes.shape, bool)
     for row, places in enumerate(specials):
       is_special[row, places] = True
-    starts = words.mark(dataclasses.replace(rows, specials=is_special), 'whitespace').word_starts
+    starts = marks.mark(dataclasses.replace(rows, specials=is_special), {'words': 'whitespace'}).marks['words']
     assert [np.flatnonzero(row).tolist() for row in starts] == expected
-
-
-def test_device_batches_are_marked_too_but_not_while_they_are_traced():
-  batch = text.Batch.of([b'\xfeab cd\xff', b'x'])
-  assert words.mark(batch, None) is batch
-  on_device = words.mark(jax.tree.map(jax.numpy.asarray, batch), 'hat')
-  assert np.flatnonzero(on_device.word_starts[0]).tolist() == [0, 1, 3, 6]
-  with pytest.raises(ValueError, match=r'word_starts is missing under jax.jit'):
-    jax.jit(lambda batch: words.mark(batch, 'hat').bytes)(batch)
-
-
-def test_the_pipeline_marks_words_and_units_in_processes_as_in_a_thread(tmp_path):
-  corpus = MemoryCorpus([f'Some words, {index} of them; more…'.encode() for index in range(20)])
-  subwords = f'subword(file={tiny_subwords.write(tmp_path / "subwords.json")})'
-  stream = RowStream(corpus.lengths, 32, 0)
-  for asked, workers in itertools.product(({'words': 'hat(max_bytes=4)'}, {'words': 'hat', 'units': subwords}), (0, 2)):
-    batches = text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, workers=workers, **asked)
-    for first, batch in enumerate(itertools.islice(batches, 6)):
-      expected = training_batch(corpus, stream.pieces(np.arange(2 * first, 2 * first + 2)), 2, 32, **asked)
-      np.testing.assert_array_equal(batch.word_starts, expected.word_starts)
-      np.testing.assert_array_equal(batch.units, expected.units)
-    batches.close()
-  assert next(text.pipeline(corpus, batch_size=2, seq_len=32, seed=0)).word_starts is None
-  with pytest.raises(ValueError, match="splitter 'bpe' is not known"):
-    text.pipeline(corpus, batch_size=2, seq_len=32, seed=0, words='bpe')

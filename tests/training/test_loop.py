@@ -347,9 +347,9 @@ def test_a_work_directory_holds_the_file_of_its_units_wherever_both_are(of_subwo
   monkeypatch.chdir(tmp_path)
   loaded = training.load('moved, away')
   monkeypatch.chdir('/')
-  for spec in (loaded.config['model']['units'], loaded.model.units):
+  for spec in (loaded.config['model']['units'], loaded.model.marks['units']):
     assert units.file_of(spec) == (str(workdir / 'units.json'), units.digest_of(content))
-  assert len(units.parse(loaded.model.units).table) == 300
+  assert len(units.parse(loaded.model.marks['units']).table) == 300
   # The same command goes on without the file, and where another directory has it.
   training.train(config | {'num_steps': 11}, workdir)
   assert f"'sub.json' is no longer what it was: its copy {workdir}/units.json is used" in capsys.readouterr().out
@@ -360,7 +360,7 @@ def test_a_work_directory_holds_the_file_of_its_units_wherever_both_are(of_subwo
     training.train(config | {'num_steps': step, 'model': model}, workdir)
   assert training.load(workdir).step == 13 and (workdir / 'units.json').read_bytes() == content
   # A next run takes parameters, and the file, from there.
-  model = config['model'] | {'units': loaded.model.units}
+  model = config['model'] | {'units': loaded.model.marks['units']}
   training.train(config | {'num_steps': 1, 'model': model, 'init_from': str(workdir)}, tmp_path / 'next')
   assert (tmp_path / 'next' / 'units.json').read_bytes() == content
 
@@ -372,7 +372,7 @@ def test_other_units_are_refused(of_subwords, tmp_path):
   changed = config | {'model': config['model'] | {'units': f'subword(file={other})'}}
   with pytest.raises(ValueError, match=r"another config \(model\.units: 'subword\(file=units\.json,digest="):
     training.train(changed | {'num_steps': 12}, workdir)
-  with pytest.raises(ValueError, match=r'init_from .* has the units subword\(digest=.* and the model'):
+  with pytest.raises(ValueError, match=r'init_from .* has units subword\(digest=.* and the model'):
     training.train(changed | {'init_from': str(workdir)}, tmp_path / 'next')
   assert not (tmp_path / 'next').exists()
 

@@ -90,6 +90,22 @@ def test_a_group_without_parameters_and_a_parameter_in_two_groups_are_refused():
     parameter_groups(model, paths, settings(groups=FROZEN | {'biases': config_lib.Group('bias$')}))
 
 
+def test_what_is_not_trained_has_no_moments_and_stays_whatever_the_decay(monkeypatch):
+  monkeypatch.setattr(tiny.Tiny, 'trains', lambda self, path: not path.startswith('inner.'))
+  model = description.abstract_model({'family': 'tiny'})
+  start = {path: jnp.ones(leaf.shape) for path, leaf in state.flatten(model).items()}
+  optimizer = make_optimizer(settings(), 10, *parameter_groups(model, list(start), settings()))
+  opt_state = optimizer.init(start)
+  assert not [path for path in state.flatten(opt_state) if 'inner.' in path]
+  gradients = jax.tree.map(jnp.ones_like, optimizer.moving(start))
+  params, _ = optimizer.update(gradients, opt_state, start, jnp.int32(0))
+  assert params.keys() == start.keys()
+  for path, before in start.items():
+    assert np.array_equal(params[path], before) == path.startswith('inner.'), path
+  with pytest.raises(ValueError, match='matches no parameter of the model'):
+    parameter_groups(model, list(start), settings(groups=FROZEN))
+
+
 def updated(optimizer_settings, gradient):
   """(parameters before, parameters after one update), flat, for equal gradients everywhere."""
   model = description.abstract_model({'family': 'tiny'})

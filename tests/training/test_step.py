@@ -8,11 +8,13 @@ from flax import nnx
 
 import byte_models
 import text
-from text import words
+from text.marks import mark
 from training import config as config_lib
 from training import description, sharding, state
 from training.optimizer import make_optimizer, parameter_groups
 from training.step import NORM_DECAY, NORM_STEPS, make_step, read
+
+WORDS = {'words': 'whitespace'}
 
 
 def take_steps(config, batch, num_steps, start=lambda state: state):
@@ -27,11 +29,7 @@ def take_steps(config, batch, num_steps, start=lambda state: state):
     return state.create(params, optimizer.init, ema=settings.optimizer.ema > 0)
 
   mesh = sharding.make_mesh(settings)
-  options = dict(
-    loss_weights=settings.loss_weights, accumulate=settings.optimizer.accumulate, ema=settings.optimizer.ema
-  )
-  options['skip_norm'] = settings.optimizer.skip_norm
-  step = jax.jit(make_step(model, optimizer, mesh, capacities=(), seed=0, num_steps=settings.num_steps, **options))
+  step = jax.jit(make_step(settings, model, optimizer, mesh, ()))
   taken = []
   with jax.set_mesh(mesh):
     train_state = start(jax.jit(create)())
@@ -76,16 +74,16 @@ def test_the_loss_is_nats_per_scored_position_plus_weighted_auxiliary_losses(mak
 
 def test_means_of_nothing_are_left_out(make_config):
   words_of = make_config(**{'model.words': 'whitespace'})
-  _, metrics = first_step(words_of, words.mark(text.Batch.of([b'abcdef'] * 8), 'whitespace'))
+  _, metrics = first_step(words_of, mark(text.Batch.of([b'abcdef'] * 8), WORDS))
   assert 'eos_nats' not in metrics and 'bytes_per_word' not in metrics and metrics['bpb'] > 0
-  _, metrics = first_step(words_of, words.mark(text.Batch.of([bytes([text.BOS, text.EOS])] * 8), 'whitespace'))
+  _, metrics = first_step(words_of, mark(text.Batch.of([bytes([text.BOS, text.EOS])] * 8), WORDS))
   assert 'bpb' not in metrics and 'bytes_per_word' not in metrics and metrics['eos_nats'] > 0
   assert not metrics.keys() & {'text_bytes', 'ends', 'words'}
 
 
 def test_no_metric_of_a_healthy_step_is_made_of_nan_or_inf(make_config):
   config = make_config(**{'model.words': 'whitespace', 'optimizer.skip_norm': 10.0, 'optimizer.ema': 0.9})
-  batch = words.mark(text.Batch.of([b'abc', bytes([text.BOS, text.EOS]), b'', b'', b'', b'', b'', b'']), 'whitespace')
+  batch = mark(text.Batch.of([b'abc', bytes([text.BOS, text.EOS]), b'', b'', b'', b'', b'', b'']), WORDS)
   with jax.debug_nans(True), jax.debug_infs(True):
     take_steps(config, batch, 2)
 
@@ -106,7 +104,7 @@ def test_a_byte_255_before_a_cut_is_text_and_no_end(make_config):
 
 @pytest.mark.parametrize('accumulate', [1, 4])
 def test_marked_words_are_counted_over_all_micro_batches(make_config, accumulate):
-  batch = words.mark(ragged_batch(), 'whitespace')
+  batch = mark(ragged_batch(), WORDS)
   _, metrics = first_step(make_config(**{'model.words': 'whitespace', 'optimizer.accumulate': accumulate}), batch)
   texts = [b'abc de' * n for n in range(1, 9)]
   assert metrics['bytes_per_word'] == pytest.approx(sum(map(len, texts)) / sum(len(t.split()) for t in texts))

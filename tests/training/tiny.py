@@ -9,7 +9,7 @@ from flax import nnx
 
 import byte_models
 from layers import checks
-from layers.contract import EVAL, ModelOutput, next_byte_nll
+from layers.contract import EVAL, ByteModel, ModelOutput, next_byte_nll
 from text import units
 
 
@@ -24,12 +24,11 @@ class TinyConfig:
   units: str | None = None  # of these words; they fill the batch, and change nothing
 
 
-class Tiny(nnx.Module):
+class Tiny(ByteModel):
   num_stages = 2
 
   def __init__(self, config: TinyConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.words, self.units = config.words, config.units
     self.embeddings = nnx.Embed(256, config.width, rngs=rngs)
     self.inner = nnx.List([nnx.Linear(2 * config.width, config.width, rngs=rngs)])
     self.head = nnx.Linear(config.width, 256, rngs=rngs)
@@ -50,10 +49,15 @@ class Tiny(nnx.Module):
       nll = jnp.where((context.progress >= first) & (context.progress < last), jnp.nan, nll)
     if self.config.poison_byte >= 0:
       nll = jnp.where(jnp.any(batch.bytes == self.config.poison_byte), jnp.nan, nll)
-    starts = batch.bytes == ord(' ') if self.words is None else batch.word_starts & True  # an error where it is None
+    starts = batch.marks['words'] if 'words' in self.marks else batch.bytes == ord(' ')
     aux = jnp.mean(jnp.square(x))
     metrics, of_stage = {'activity': aux}, {'bytes_per_chunk': jnp.float32(4.0)}
     return ModelOutput(nll, logits, (starts,), (starts * 1.0,), (), {'ratio': aux}, metrics, (of_stage,))
+
+  @property
+  def marks(self):
+    given = {'words': self.config.words, 'units': self.config.units}
+    return {name: spec for name, spec in given.items() if spec is not None}
 
   def stage_of(self, path):
     return int(path.startswith('inner.'))
@@ -83,6 +87,10 @@ class Family:
   @staticmethod
   def build(config, *, rngs):
     return Tiny(config, rngs=rngs)
+
+  @staticmethod
+  def backbone(config):
+    del config  # there is none
 
 
 byte_models.families['tiny'] = Family

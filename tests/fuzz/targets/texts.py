@@ -13,7 +13,7 @@ import pyarrow.parquet
 import text
 from tests.fuzz import mutation
 from tests.fuzz.running import Target
-from text import prepare, prepared, units, words
+from text import marks, prepare, prepared, words
 from text.mixture import MixedRows, Mixture
 
 DOCUMENTS = [f'document {number}, caf\u00e9 \u4f60\u597d. '.encode() * (number % 5 + 1) for number in range(40)]
@@ -296,10 +296,8 @@ def _run_splitting(case: pathlib.Path) -> None:
     sizes = np.diff(ends)
     if ends[-1] != len(document) or (len(document) and not (sizes.min() > 0 and sizes.max() <= splitter.limit)):
       raise AssertionError(f'{spec}: no words: {ends}')
-    batch = words.mark(text.Batch.of([document[:500]]), spec) if document else None
-    for spelling in ('byte', 'char(limit=0x110000)'):
-      if batch is not None:
-        units.mark(batch, spelling)
+    for spelling in ('byte', 'char(limit=0x110000)') if document else ():
+      marks.mark(text.Batch.of([document[:500]]), {'words': spec, 'units': spelling, 'script': 'script'})
 
 
 TARGETS = (

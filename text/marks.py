@@ -1,0 +1,347 @@
+"""Marks: what the host knows of every byte of a batch beside its value, by name and by a rule.
+
+A model states the marks that it reads in its attribute `marks`, name -> specification, such as
+{'words': 'hat(max_bytes=64)', 'units': 'char(limit=0x3000)'}; {} where bytes are all that it reads. The specification
+names a kind of KINDS: a new kind is a class and a line there, and nothing else in this code knows of it.
+
+kind                              what stands at a byte
+hat, whitespace, uax29, fixed     bool: a word begins here, by a splitter of `text.words`
+byte, char, subword               int32: the unit of `text.units` whose last byte this is, -1 at the others of it; the
+                                  units are parts of the words that the mark 'words' of the same model shows
+script                            int8: the script of the character here, see `Script`
+
+BOS and EOS are words and units of their own, and so are the first symbols of rows that continue a document.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from text import units as units_lib
+from text import words as words_lib
+from text.batch import BOS, EOS, Batch
+from text.specification import arguments
+
+Specs = Mapping[str, str]
+
+
+class Document:
+  """A text of which pieces are marked: its bytes are symbols 1 to `length`, between BOS and EOS. This one is in memory.
+
+  A piece is a run of its symbols, [start, stop). Those before first_scored are context: what they show was paid for.
+  """
+
+  def __init__(self, content: bytes):
+    self.length, self._content = len(content), content
+
+  def read(self, begin: int, end: int) -> bytes:
+    """The bytes [begin, end)."""
+    return self._content[begin:end]
+
+  def words(self, splitter: words_lib.Splitter, begin: int, end: int, exact: bool) -> tuple[int, list[bytes]]:
+    """(where the first of them begins, the words) that have one of the bytes [begin, end), of which the first may be
+    context. exact: pieces that meet at a cut find the same word there; else the words of these bytes alone will do.
+    """
+    del exact
+    return begin, splitter.words(self.read(begin, end))
+
+
+class Kind:
+  """Values of bytes by a rule. Those of this base follow from the byte and BACK bytes before it, by `of`; BOS and EOS
+  get EMPTY.
+
+  DTYPE, EMPTY: of an array of them, and its value in padding. lookahead: bytes behind a byte that decide on its mark,
+  about; 0 where it can be known with the byte, as decoding in a model that reads it at every byte takes for granted.
+  """
+
+  DTYPE: Any = np.int8
+  EMPTY: Any = 0
+  BACK = 0
+  lookahead = 0
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Kind':
+    """From a specification; others: all of the model's. Raises ValueError with one sentence."""
+    del others
+    arguments(spec, 'mark', {name: {} for name, kind in KINDS.items() if kind is cls})
+    return cls()
+
+  def of(self, content: bytes) -> np.ndarray:
+    """[bytes] of a text."""
+    raise NotImplementedError
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    """[stop - start], of the symbols of a piece."""
+    del first_scored
+    begin, end = max(start - 1, 0), min(stop - 1, document.length)
+    first, values = max(begin - self.BACK, 0), np.full(stop - start, self.EMPTY, self.DTYPE)
+    values[begin + 1 - start : end + 1 - start] = self.of(document.read(first, end))[begin - first :]
+    return values
+
+  def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
+    """[count] of the last symbols of a row that decoding has read so far, BOS included; EMPTY where it has fewer.
+
+    state: [2] int32, 0 in a row's first call, to keep what makes the next one cheap.
+    """
+    del state
+    values, size = np.full(count, self.EMPTY, self.DTYPE), min(count, len(row) - has_bos)
+    if size:
+      values[-size:] = self.of(row[max(len(row) - size - self.BACK, int(has_bos)) :])[-size:]
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Words(Kind):
+  """Where words begin. exact: other marks depend on the words at a row's borders, so they are looked for beyond it."""
+
+  splitter: words_lib.Splitter
+  exact: bool
+
+  DTYPE, EMPTY = np.bool_, False
+
+  @property
+  def lookahead(self) -> int:
+    """Whether a character begins a word is known with its last byte."""
+    return 0 if self.splitter.kind == 'fixed' else 3
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Words':
+    return cls(words_lib.parse(spec), any(_kind(other) is Units for other in others.values()))
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    del first_scored
+    begin, end = max(start - 1, 0), min(stop - 1, document.length)
+    origin, found = document.words(self.splitter, begin, end, self.exact)
+    word_W = _starts(origin + 1, np.fromiter(map(len, found), np.int64, len(found)))
+    values = np.zeros(stop - start, bool)
+    values[word_W[(word_W > start) & (word_W < stop)] - start] = True
+    values[0] = True
+    values[-1] |= stop == document.length + 2
+    return values
+
+  def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
+    """state: (where the splitter starts to read, where the last word begins for it).
+
+    Starts that earlier calls said are False. As `text.words.Stream` does, since what the splitter makes of the open
+    word may depend on the word before. A word that is cut for its length counts as one.
+    """
+    if not state[0]:
+      state[:] = has_bos
+    context, open_ = state.tolist()
+    ends, characters = self.splitter.uncapped(row[context:])
+    ends = ends[ends > open_ - context]
+    starts = context + self.splitter.cap(ends, characters, open_ - context)[:-1]
+    starts = np.concatenate([[0, has_bos], starts]) - (len(row) - count)
+    values = np.zeros(count, bool)
+    values[starts[(starts >= 0) & (starts < count)]] = True
+    if len(ends) > 1:
+      state[:] = context + int(ends[-3]) if len(ends) > 2 else open_, context + int(ends[-2])
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Units(Kind):
+  """Ids of the units that spell the words, each at its last byte; how rows cut them: `text.rows`."""
+
+  units: units_lib.Units
+  splitter: words_lib.Splitter
+
+  DTYPE, EMPTY = np.int32, -1
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Units':
+    units = units_lib.parse(spec)
+    if _kind(others.get('words', '')) is not Words:
+      raise ValueError(f"mark '{spec}': units are parts of words, so name a splitter as the mark 'words', too")
+    return cls(units, words_lib.parse(others['words']))
+
+  @property
+  def lookahead(self) -> int:
+    """Those of a word depend on all of it."""
+    return self.splitter.limit
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    begin, end = max(start - 1, 0), min(stop - 1, document.length)
+    origin, found = document.words(self.splitter, begin, end, True)
+    ids_U = np.fromiter(itertools.chain.from_iterable(map(self.units, found)), np.int32)
+    sizes_U = self.units.sizes[ids_U]
+    begin_U = _starts(origin + 1, sizes_U)
+    end_U = begin_U + sizes_U
+    here_U = (begin_U < stop) & (end_U > start)
+    border_U = np.where(begin_U < first_scored, first_scored, stop)
+    values = np.full(stop - start, -1, np.int32)
+    values[(np.minimum(end_U, border_U) - 1 - start)[here_U]] = ids_U[here_U]
+    if not start:
+      values[0] = BOS
+    if stop == document.length + 2:
+      values[-1] = EOS
+    return values
+
+  def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
+    raise ValueError(f"mark '{self.units.name}': which unit ends at a byte is not known while its word goes on")
+
+
+# As the first word of Unicode's name of a character has them; unicodedata knows no property Script.
+SCRIPTS = (
+  'LATIN', 'GREEK', 'CYRILLIC', 'ARMENIAN', 'HEBREW', 'ARABIC', 'DEVANAGARI', 'BENGALI', 'TAMIL', 'THAI', 'GEORGIAN',
+  'HANGUL', 'HIRAGANA', 'KATAKANA', 'CJK', 'DIGIT',
+)  # fmt: skip
+
+
+class Script(Kind):
+  """1 + the place in SCRIPTS of the character that ends here, or else up to three bytes before; 0 if it has none.
+
+  So the mark of a byte that only begins a character is not that of this character, which later bytes decide.
+  """
+
+  BACK = 6
+
+  def of(self, content: bytes) -> np.ndarray:
+    """[bytes] int8."""
+    characters = content.decode('utf-8', 'surrogateescape')
+    codes = np.frombuffer(characters.encode('utf-32-le', 'surrogatepass'), '<u4')
+    is_byte = (codes >= 0xDC80) & (codes <= 0xDCFF)  # of no character
+    sizes = 1 + ((codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)) * ~is_byte
+    at_end = np.full(3 + len(content), -1, np.int8)
+    at_end[2 + np.cumsum(sizes)[~is_byte]] = _scripts()[codes[~is_byte]]
+    values = at_end[3:]
+    for back in (1, 2, 3):
+      values = np.where(values < 0, at_end[3 - back : len(at_end) - back], values)
+    return np.maximum(values, 0)
+
+
+@functools.cache
+def _scripts() -> np.ndarray:
+  places = {name: 1 + place for place, name in enumerate(SCRIPTS)}
+  return np.array([places.get(unicodedata.name(chr(c), '').split(' ')[0], 0) for c in range(0x110000)], np.int8)
+
+
+KINDS: dict[str, type[Kind]] = {
+  **dict.fromkeys(words_lib.DEFAULTS, Words),
+  **dict.fromkeys(units_lib.ARGUMENTS, Units),
+  'script': Script,
+}
+
+
+def parse(specs: Specs) -> dict[str, Kind]:
+  """Name -> kind of the marks of a model; ValueError with one sentence for what is not known or does not fit."""
+  for name, spec in specs.items():
+    if _kind(spec) is None:
+      raise ValueError(f"mark '{name}': '{spec}' is not known: use one of {', '.join(KINDS)}")
+  return {name: _kind(spec).parse(spec, specs) for name, spec in specs.items()}
+
+
+def mark(batch: Batch, specs: Specs) -> Batch:
+  """The batch with these marks, numpy where they are made here; those that it has stay.
+
+  Every segment is a document of its own, or a piece that has no BOS or EOS. Raises ValueError for a batch that lacks
+  some while it is being traced.
+  """
+  missing = {name: spec for name, spec in specs.items() if name not in batch.marks}
+  if not missing:
+    return batch
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(batch)):
+    name, spec = next(iter(missing.items()))
+    raise ValueError(
+      f"the batch lacks the mark '{name}' ({spec}) under jax.jit: fill it before, with text.marks.mark(batch, "
+      'model.marks)'
+    )
+  ids_BxL, bytes_BxL, bos_BxL, eos_BxL = map(np.asarray, (batch.segment_ids, batch.bytes, batch.bos, batch.eos))
+  ids, symbols, bos, eos = (np.ascontiguousarray(x).reshape(-1) for x in (ids_BxL, bytes_BxL, bos_BxL, eos_BxL))
+  change_BxL = np.ones(ids_BxL.shape, bool)
+  change_BxL[:, 1:] = ids_BxL[:, 1:] != ids_BxL[:, :-1]
+  pieces = []
+  for begin, end in itertools.pairwise([*np.flatnonzero(change_BxL).tolist(), len(ids)]):
+    if ids[begin]:
+      document = Document(symbols[begin + int(bos[begin]) : end - int(eos[end - 1])].tobytes())
+      start = int(not bos[begin])
+      pieces.append((begin, document, start, start + end - begin, start))
+  kinds = {name: kind for name, kind in parse(specs).items() if name in missing}
+  return dataclasses.replace(batch, marks={**batch.marks, **of_pieces(kinds, pieces, ids_BxL.shape)})
+
+
+def of_pieces(
+  kinds: Mapping[str, Kind], pieces: Iterable[tuple[int, Document, int, int, int]], shape: tuple[int, int]
+) -> dict[str, np.ndarray]:
+  """Name -> [B, L], the marks of pieces (place of the first symbol in the rows laid end to end, document, start, stop,
+  first_scored); EMPTY elsewhere.
+  """
+  found = {name: np.full(math.prod(shape), kind.EMPTY, kind.DTYPE) for name, kind in kinds.items()}
+  for place, document, start, stop, first_scored in pieces:
+    for name, kind in kinds.items():
+      found[name][place : place + stop - start] = kind.of_piece(document, start, stop, first_scored)
+  return {name: values.reshape(shape) for name, values in found.items()}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Read:
+  """What decoding has read of every row, for the marks of what it reads next. N: symbols that a row may have.
+
+  bytes_BxN: of which length_B are known, BOS included. state_Bx2: what each kind of mark keeps, by name.
+  """
+
+  bytes_BxN: Array
+  length_B: Array
+  state_Bx2: dict[str, Array]
+
+  @staticmethod
+  def nothing(specs: Specs, batch_size: int, max_bytes: int) -> 'Read':
+    """Of empty rows; without marks there is nothing to keep."""
+    return Read(
+      jnp.zeros((batch_size, max_bytes if specs else 0), jnp.uint8),
+      jnp.zeros(batch_size, jnp.int32),
+      {name: jnp.zeros((batch_size, 2), jnp.int32) for name in specs},
+    )
+
+  def prompts(self, bytes_BxP: Array, length_B: Array) -> 'Read':
+    """After right-padded prompts in empty rows."""
+    prompts = jnp.where(jnp.arange(bytes_BxP.shape[1])[None] < length_B[:, None], bytes_BxP, 0).astype(jnp.uint8)
+    bytes_BxN = self.bytes_BxN.at[:, : bytes_BxP.shape[1]].set(prompts[:, : self.bytes_BxN.shape[1]])
+    return dataclasses.replace(self, bytes_BxN=bytes_BxN, length_B=length_B.astype(jnp.int32))
+
+  def then(self, specs: Specs, byte_B: Array, count: int = 1) -> tuple[dict[str, Array], 'Read']:
+    """(the marks of the last `count` bytes by name, [B, count]; what is read) after one more byte of every row.
+
+    By a callback on the host. That a byte begins a word is said once, with the byte that decides it: up to three later.
+    """
+    rows_B = jnp.arange(byte_B.shape[0])
+    bytes_BxN = self.bytes_BxN.at[rows_B, self.length_B].set(byte_B.astype(jnp.uint8), mode='drop')
+    read = dataclasses.replace(self, bytes_BxN=bytes_BxN, length_B=self.length_B + 1)
+    if not specs:
+      return {}, read
+    kinds = parse(specs)
+    shapes = {name: jax.ShapeDtypeStruct((len(rows_B), count), kind.DTYPE) for name, kind in kinds.items()}
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.state_Bx2)
+    find = functools.partial(_of_last, kinds, count)
+    marks, state = jax.pure_callback(find, (shapes, like), read.bytes_BxN, read.length_B, read.state_Bx2)
+    return marks, dataclasses.replace(read, state_Bx2=state)
+
+
+def _of_last(kinds: Mapping[str, Kind], count: int, bytes_BxN: Any, length_B: Any, state_Bx2: Any) -> tuple:
+  bytes_BxN, states = np.asarray(bytes_BxN), {name: np.array(state_Bx2[name]) for name in kinds}
+  rows = [row[:length].tobytes() for row, length in zip(bytes_BxN, np.asarray(length_B), strict=True)]
+  found = {
+    name: np.stack([kind.of_last(row, row[0] == BOS, count, states[name][r]) for r, row in enumerate(rows)])
+    for name, kind in kinds.items()
+  }
+  return found, states
+
+
+def _kind(spec: Any) -> type[Kind] | None:
+  name = re.match(r'\s*(\w*)', spec)[1] if isinstance(spec, str) else ''
+  return KINDS.get(name)
+
+
+def _starts(begin: int, sizes: np.ndarray) -> np.ndarray:
+  return begin + np.cumsum(sizes, dtype=np.int64) - sizes
