@@ -69,7 +69,7 @@ def measure(cap: int) -> tuple[str, ...]:
   def padded(model, x):
     sizes = words.size_BxS[:, :count].reshape(-1)
     values = words.patches(x, cap)[:, :count].reshape(-1, cap, x.shape[-1])
-    ids = (jnp.arange(k + cap) < k + sizes[:, None]).astype(jnp.int32)
+    ids = (jnp.arange(k + cap)[None] < k + sizes[:, None]).astype(jnp.int32)
     pooling = jnp.broadcast_to(model.pooling[...], (len(values), k, x.shape[-1]))
     encoded = model.encoder(jnp.concatenate([pooling, values], 1), ids)
     decoded = model.decoder(jnp.concatenate([encoded[:, :k], values], 1), ids)[:, k:]

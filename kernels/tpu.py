@@ -100,8 +100,8 @@ class Walk:
   def position_tiles(self, slot_BxL: Array) -> Array:
     """The tile of positions at every step: [B * steps] int32. The tile of chunks is the step minus this."""
     last_BxG = jax.lax.cummax(jnp.max(in_tiles(slot_BxL, self.tile, -1), (2, 3)), axis=1)
-    leaves_BxG = jnp.arange(self.tiles) + jnp.maximum(last_BxG, 0) // self.tile
-    passed_BxS = jnp.sum(leaves_BxG[:, None] < jnp.arange(self.steps)[:, None], -1, dtype=jnp.int32)
+    leaves_BxG = jnp.arange(self.tiles)[None] + jnp.maximum(last_BxG, 0) // self.tile
+    passed_BxS = jnp.sum(leaves_BxG[:, None] < jnp.arange(self.steps)[None, :, None], -1, dtype=jnp.int32)
     return jnp.minimum(passed_BxS, self.tiles - 1).reshape(-1)
 
   def at(self, tiles_ref: Any, b: Any, g: Any) -> tuple[Any, Any]:

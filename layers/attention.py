@@ -108,13 +108,12 @@ class Attention(SharedOut):
 
   def prefill(self, x_BxLxD: Array, length_B: Array, cache: AttentionCache) -> tuple[Array, AttentionCache]:
     """Parallel form over right-padded rows, from an empty cache; the rows' last C keys and values are kept."""
-    index_L = jnp.arange(x_BxLxD.shape[1], dtype=jnp.int32)
-    index_BxL = jnp.broadcast_to(index_L, x_BxLxD.shape[:2])
+    index_BxL = jnp.broadcast_to(jnp.arange(x_BxLxD.shape[1], dtype=jnp.int32), x_BxLxD.shape[:2])
     q, k, v = self._project(x_BxLxD, index_BxL)
     y = attention(q, k, v, jnp.ones_like(index_BxL), self.config.window)
     slots = cache.k_BxCxHxK.shape[1]
-    kept_BxL = (index_L < length_B[:, None]) & (index_L >= length_B[:, None] - slots)
-    slot_BxL = jnp.where(kept_BxL, index_L % slots, slots)
+    kept_BxL = (index_BxL < length_B[:, None]) & (index_BxL >= length_B[:, None] - slots)
+    slot_BxL = jnp.where(kept_BxL, index_BxL % slots, slots)
     row_Bx1 = jnp.arange(x_BxLxD.shape[0])[:, None]
     put = lambda buffer, new: buffer.at[row_Bx1, slot_BxL].set(new.astype(buffer.dtype), mode='drop')
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B.astype(jnp.int32))
@@ -129,7 +128,7 @@ class Attention(SharedOut):
     put = lambda buffer, new: buffer.at[jnp.arange(slot_B.shape[0]), slot_B].set(new.astype(buffer.dtype), mode='drop')
     length_B = cache.length_B + active_B
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B)
-    age_BxC = (length_B[:, None] - 1 - jnp.arange(slots)) % slots  # of what a slot holds: 0 is the newest
+    age_BxC = (length_B[:, None] - 1 - jnp.arange(slots)[None]) % slots  # of what a slot holds: 0 is the newest
     seen_BxC = age_BxC < length_B[:, None]
     if self.config.window >= 0:
       seen_BxC &= age_BxC <= self.config.window

@@ -55,8 +55,8 @@ class Level:
     target_BxC = jnp.where(starts_BxC, slot_BxC, capacity)
     at = lambda values_BxC, empty: place(values_BxC, target_BxC, capacity, empty)
     count_B = jnp.sum(kept_BxC, 1)
-    index_C = jnp.arange(width, dtype=jnp.int32)
-    offset_BxC = index_C - jax.lax.cummax(jnp.where(starts_BxC, index_C, -1), axis=1)
+    index_1xC = jnp.arange(width, dtype=jnp.int32)[None]
+    offset_BxC = index_1xC - jax.lax.cummax(jnp.where(starts_BxC, index_1xC, -1), axis=1)
     # A position has a chunk of its own document if the last chunk starts no earlier than the document.
     own_BxC = (offset_BxC <= segments.positions(self.segment_ids_BxC)) & self.valid
     return Segments(

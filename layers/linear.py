@@ -78,7 +78,7 @@ class Linear(nnx.Module):
   def __call__(self, x: Array, precision: jax.lax.Precision | None = None) -> Array:
     """x [..., in] -> [..., out] in the dtype of x."""
     y = matmul(x, self.kernel[...].astype(x.dtype), precision)
-    return y + self.bias[...].astype(x.dtype) if hasattr(self, 'bias') else y
+    return y + jax.lax.broadcast_to_rank(self.bias[...].astype(x.dtype), y.ndim) if hasattr(self, 'bias') else y
 
   def split(self, x: Array, size: int, units: Sequence[int]) -> list[Array]:
     """The product in column ranges of `size * n` for each n of `units`; no bias.
@@ -103,4 +103,5 @@ class RMSNorm(nnx.Module):
   def __call__(self, x: Array, dtype: jnp.dtype) -> Array:
     """x [..., D] -> [..., D]."""
     x = x.astype(jnp.float32)
-    return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.epsilon) * self.scale[...]).astype(dtype)
+    scale = jax.lax.broadcast_to_rank(self.scale[...], x.ndim)
+    return (x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.epsilon) * scale).astype(dtype)

@@ -56,7 +56,7 @@ class Mamba2(SharedOut):
     heads = inner // HEAD_DIM
     parts = ((z, heads), (x, heads), (bc, 1), (dt, heads))  # B and C serve all heads
     z, x, bc, dt = (matmul(u, partition.by_columns(part, units)) for part, units in parts)
-    return z, x, bc, jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...])
+    return z, x, bc, jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[None, None])
 
   def _convolve(self, x_BxLxC: Array, bc_BxLxC: Array, segment_ids_BxL: Array) -> tuple[Array, Array, Array]:
     """x in heads, B and C after convolution and SiLU; taps stay inside documents."""
@@ -69,7 +69,8 @@ class Mamba2(SharedOut):
     return jnp.split(parameter[...], [self.d_inner], axis=-1)
 
   def _finish(self, y: Array, x: Array, z: Array) -> Array:
-    y = y + (self.D[...][:, None] * x.astype(jnp.float32)).astype(y.dtype)
+    skip = jax.lax.broadcast_to_rank(self.D[:, None], x.ndim) * x.astype(jnp.float32)
+    y = y + skip.astype(y.dtype)
     y = y.reshape(z.shape) * jax.nn.silu(z)
     return self.out_proj(self.norm(y, z.dtype))
 
@@ -96,13 +97,13 @@ class Mamba2(SharedOut):
   def prefill(self, u_BxLxD: Array, length_B: Array, cache: MambaCache) -> tuple[Array, MambaCache]:
     """Parallel form over right-padded rows, from an empty cache."""
     z, x_in, bc_in, dt = self._project(u_BxLxD)
-    index_L = jnp.arange(u_BxLxD.shape[1])
-    dt *= (index_L < length_B[:, None])[..., None]  # padding leaves the state as it is
+    index_1xL = jnp.arange(u_BxLxD.shape[1])[None]
+    dt *= (index_1xL < length_B[:, None])[..., None]  # padding leaves the state as it is
     one_document = jnp.ones(u_BxLxD.shape[:2], jnp.int32)
     x, b, c = self._convolve(x_in, bc_in, one_document)
     y, state = ssd(x, dt, -jnp.exp(self.A_log[...]), b, c, one_document, self.tile)
     back = cache.conv_BxTxC.shape[1]
-    wanted_BxT = length_B[:, None] - back + jnp.arange(back)
+    wanted_BxT = length_B[:, None] - back + jnp.arange(back)[None]
     tail = jnp.take_along_axis(jnp.concatenate([x_in, bc_in], -1), jnp.maximum(wanted_BxT, 0)[..., None], axis=1)
     tail = jnp.where(wanted_BxT[..., None] >= 0, tail, 0).astype(cache.conv_BxTxC.dtype)
     return self._finish(y, x, z), MambaCache(tail, state)
@@ -112,9 +113,9 @@ class Mamba2(SharedOut):
     # One product: with a vector, taking the kernel apart would cost more than all else.
     ends = self.d_inner, 2 * self.d_inner + 2 * self.d_state
     z, inputs, dt = jnp.split(self.in_proj(u_BxD), ends, axis=-1)
-    dt = jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...]) * active_B[:, None]
+    dt = jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[None]) * active_B[:, None]
     past_BxTxC = jnp.concatenate([cache.conv_BxTxC, inputs[:, None].astype(cache.conv_BxTxC.dtype)], 1)
-    total = self.conv_bias[...] + jnp.einsum('btc,tc->bc', past_BxTxC.astype(jnp.float32), self.conv_kernel[...])
+    total = self.conv_bias[None] + jnp.einsum('btc,tc->bc', past_BxTxC.astype(jnp.float32), self.conv_kernel[...])
     x, bc = jnp.split(jax.nn.silu(total).astype(u_BxD.dtype), [self.d_inner], axis=-1)
     x, (b, c) = x.reshape(x.shape[0], -1, HEAD_DIM), jnp.split(bc, 2, axis=-1)
     y, state = ssd_lib.ssd_step(cache.state_BxHxPxN, x, dt, -jnp.exp(self.A_log[...]), b, c)
@@ -124,11 +125,12 @@ class Mamba2(SharedOut):
 
 def _causal_convolution(x_BxLxC: Array, kernel_TxC: Array, bias_C: Array, segment_ids_BxL: Array) -> Array:
   taps = kernel_TxC.shape[0]
-  total = bias_C + kernel_TxC[taps - 1] * x_BxLxC
+  kernel_Tx1x1xC = kernel_TxC[:, None, None]
+  total = bias_C[None, None] + kernel_Tx1x1xC[taps - 1] * x_BxLxC
   for back in range(1, min(taps, x_BxLxC.shape[1])):
     shifted = jnp.pad(x_BxLxC[:, :-back], ((0, 0), (back, 0), (0, 0)))
     same = jnp.pad(segment_ids_BxL[:, :-back] == segment_ids_BxL[:, back:], ((0, 0), (back, 0)))
-    total += kernel_TxC[taps - 1 - back] * (shifted * same[..., None])
+    total += kernel_Tx1x1xC[taps - 1 - back] * (shifted * same[..., None])
   return jax.nn.silu(total).astype(x_BxLxC.dtype)
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -63,7 +64,8 @@ def rotate(
   """
   if not rotary_dim:
     return x
-  angle = positions[..., None, None].astype(jnp.float32) * frequencies(rotary_dim, base, scaling)
+  frequency = jax.lax.broadcast_to_rank(frequencies(rotary_dim, base, scaling), x.ndim)
+  angle = positions[..., None, None].astype(jnp.float32) * frequency
   cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
   a, b, rest = jnp.split(x, [rotary_dim // 2, rotary_dim], axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], -1)

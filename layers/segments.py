@@ -13,6 +13,6 @@ def starts(segment_ids_BxL: Array) -> Array:
 
 def positions(segment_ids_BxL: Array) -> Array:
   """Index of every position inside its document, from 0: [B, L] int32."""
-  index_L = jnp.arange(segment_ids_BxL.shape[1], dtype=jnp.int32)
-  first_BxL = jax.lax.cummax(jnp.where(starts(segment_ids_BxL), index_L, 0), axis=1)
-  return index_L - first_BxL
+  index_1xL = jnp.arange(segment_ids_BxL.shape[1], dtype=jnp.int32)[None]
+  first_BxL = jax.lax.cummax(jnp.where(starts(segment_ids_BxL), index_1xL, 0), axis=1)
+  return index_1xL - first_BxL

@@ -13,7 +13,8 @@ def ssd_step(
   """One position, in float32; returns (y [B, H, P], the new state). A row with dt = 0 keeps its state."""
   f32 = jnp.float32
   u_BxHxP = dt_BxH[..., None] * x_BxHxP.astype(f32)
-  state = jnp.exp(dt_BxH * a_H)[..., None, None] * state_BxHxPxN + u_BxHxP[..., None] * b_BxN[:, None, None].astype(f32)
+  decay_BxHx1x1 = jnp.exp(dt_BxH * a_H[None])[..., None, None]
+  state = decay_BxHx1x1 * state_BxHxPxN + u_BxHxP[..., None] * b_BxN[:, None, None].astype(f32)
   return jnp.einsum('bhpn,bn->bhp', state, c_BxN.astype(f32)), state
 
 

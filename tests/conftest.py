@@ -16,6 +16,9 @@ settings.register_profile('fixed', untimed, derandomize=True)
 settings.register_profile('random', untimed)
 settings.load_profile(os.environ.get('HYPOTHESIS', 'fixed'))
 
+# Arrays of unlike rank meet only where an axis of 1 says how, here and in the processes that tests start.
+os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
+
 # Tests run a program a few times, so what counts is how fast it compiles, here and in the processes that they start:
 # without optimisation, fused by XLA's older emitters, which take half the time, and in one part.
 FLAGS = (

@@ -61,10 +61,10 @@ class Batch:
 
   def up_to(self, length_B: jax.Array | np.ndarray) -> 'Batch':
     """The first so many symbols of every row as the beginning of one document, whose end is not seen: a prompt."""
-    index_L = jnp.arange(self.bytes.shape[1])
+    index_1xL = jnp.arange(self.bytes.shape[1])[None]
     # A last byte of EOS's value is one like others: more may follow it.
-    specials_BxL = (index_L == 0) & (jnp.asarray(self.bytes) == BOS)
-    segment_ids_BxL = (index_L < jnp.asarray(length_B)[:, None]).astype(jnp.int32)
+    specials_BxL = (index_1xL == 0) & (jnp.asarray(self.bytes) == BOS)
+    segment_ids_BxL = (index_1xL < jnp.asarray(length_B)[:, None]).astype(jnp.int32)
     return dataclasses.replace(self, segment_ids=segment_ids_BxL, specials=specials_BxL)
 
   @property

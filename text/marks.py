@@ -306,7 +306,7 @@ class Read:
 
   def prompts(self, bytes_BxP: Array, length_B: Array) -> 'Read':
     """After right-padded prompts in empty rows."""
-    prompts = jnp.where(jnp.arange(bytes_BxP.shape[1]) < length_B[:, None], bytes_BxP, 0).astype(jnp.uint8)
+    prompts = jnp.where(jnp.arange(bytes_BxP.shape[1])[None] < length_B[:, None], bytes_BxP, 0).astype(jnp.uint8)
     bytes_BxN = self.bytes_BxN.at[:, : bytes_BxP.shape[1]].set(prompts[:, : self.bytes_BxN.shape[1]])
     return dataclasses.replace(self, bytes_BxN=bytes_BxN, length_B=length_B.astype(jnp.int32))
 

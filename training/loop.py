@@ -89,10 +89,13 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
       recorder = Recorder(settings, model, mesh, writer, display, rollbacks)
       display.start(settings.num_steps, done)
       for step in range(done + 1, settings.num_steps + 1):
-        runner.start(state, batch)
-        recorder.read_previous()  # while this step runs
-        batch = trainer.put(recorder.wait_for_data(rows))
-        state, metrics = runner.finish()
+        # An implicit copy would make the devices wait for the host in every step. A GPU or TPU refuses it in both
+        # directions; on a CPU reading is no copy, and what is refused are copies to a device and between devices.
+        with jax.transfer_guard('disallow'):
+          runner.start(state, batch)
+          recorder.read_previous()  # while this step runs
+          batch = trainer.put(recorder.wait_for_data(rows))
+          state, metrics = runner.finish()
         processes.progress()
         recorder.later(step, metrics)
         start_row += settings.batch_size

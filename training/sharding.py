@@ -157,4 +157,5 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """This process' share of a batch's rows (numpy) as part of one global array, rows over `data` and `fsdp`."""
   sharding, (_, shares) = NamedSharding(mesh, batch_spec(mesh)), share_of_rows(mesh)
   whole = lambda rows: (rows.shape[0] * shares, *rows.shape[1:])
-  return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows, whole(rows)), batch)
+  with jax.transfer_guard_host_to_device('allow'):  # in several processes JAX takes this copy for an implicit one
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows, whole(rows)), batch)

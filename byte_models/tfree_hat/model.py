@@ -144,18 +144,18 @@ class TFreeHAT(ByteModel):
     """
     batch, length_B = batch.up_to(length_B), jnp.asarray(length_B)
     starts_BxP = jnp.asarray(marks.mark(batch, self.marks).marks['words'])
-    segment_ids_BxP, index_P = batch.segment_ids, jnp.arange(batch.bytes.shape[1], dtype=jnp.int32)
+    segment_ids_BxP, index_1xP = batch.segment_ids, jnp.arange(batch.bytes.shape[1], dtype=jnp.int32)[None]
     bytes_BxP = jnp.where(segment_ids_BxP > 0, jnp.asarray(batch.bytes), 0).astype(jnp.uint8)
     last_B = length_B[:, None] - 1
     decided_B = length_B - jnp.take_along_axis(unfinished(bytes_BxP, segment_ids_BxP), last_B, 1)[:, 0]
-    words = locate(bytes_BxP, segment_ids_BxP, starts_BxP & (index_P < decided_B[:, None]), self.config.delivery)
+    words = locate(bytes_BxP, segment_ids_BxP, starts_BxP & (index_1xP < decided_B[:, None]), self.config.delivery)
     a_BxPxD, encoder = self.encoder.prefill(self.embed(bytes_BxP), length_B, cache.encoder)
     word_B = words.inner.count_B - 1
     z_BxSxD, main = self.main.prefill(self.pool(a_BxPxD, words), word_B, cache.main)
     table_BxSxGxD = guided(self.decoder.guides, self.predictive(z_BxSxD, words))
     added = inject(table_BxSxGxD, words.delivered_BxL)
     y_BxPxD, decoder = self.decoder.stack.prefill(a_BxPxD, length_B, cache.decoder, added)
-    recent_BxR = jnp.maximum(length_B[:, None] - RECENT + jnp.arange(RECENT), 0)
+    recent_BxR = jnp.maximum(length_B[:, None] - RECENT + jnp.arange(RECENT)[None], 0)
     is_decided = decided_B > 0  # a row that begins with an unfinished character has no word yet
     cache = Cache(
       encoder=encoder,
@@ -166,7 +166,7 @@ class TFreeHAT(ByteModel):
       recent_BxRxD=jnp.take_along_axis(a_BxPxD, recent_BxR[..., None], 1),
       word_B=jnp.where(is_decided, word_B, -1).astype(jnp.int32),
       pooled=self.connector.read_all(
-        a_BxPxD, (words.index_BxC == word_B[:, None]) & (index_P < decided_B[:, None]), word_B
+        a_BxPxD, (words.index_BxC == word_B[:, None]) & (index_1xP < decided_B[:, None]), word_B
       ),
       guide_BxGxD=jnp.take_along_axis(table_BxSxGxD, word_B[:, None, None, None], 1)[:, 0],
     )
@@ -179,7 +179,7 @@ class TFreeHAT(ByteModel):
     a_BxD, encoder = self.encoder.step(self.embed(byte_B), every_B, cache.encoder)
     marked, text = cache.text.then(self.marks, byte_B, RECENT)
     length_B = text.length_B
-    position_BxR = length_B[:, None] - RECENT + jnp.arange(RECENT)
+    position_BxR = length_B[:, None] - RECENT + jnp.arange(RECENT)[None]
     recent_bytes = jnp.take_along_axis(text.bytes_BxN, jnp.maximum(position_BxR, 0), 1)
     decided_B = length_B - unfinished(recent_bytes, (position_BxR >= 0).astype(jnp.int32))[:, -1]
     decides_BxR = (position_BxR >= cache.decided_B[:, None]) & (position_BxR < decided_B[:, None])
@@ -197,7 +197,8 @@ class TFreeHAT(ByteModel):
       taken_back = lambda block: dataclasses.replace(block, length_B=block.length_B - jnp.sum(again_BxR, 1))
       cache = dataclasses.replace(cache, decoder=tuple(taken_back(block) for block in cache.decoder))
     decide = functools.partial(self._decide, position_BxR, decides_BxR, starts_BxR, again_BxR)
-    first = jnp.min(jnp.argmax(decides_BxR | (jnp.arange(RECENT) == RECENT - 1), 1))  # mostly the last: one round
+    is_last_1xR = jnp.arange(RECENT)[None] == RECENT - 1
+    first = jnp.min(jnp.argmax(decides_BxR | is_last_1xR, 1))  # mostly the last: one round
     cache = jax.lax.fori_loop(first, RECENT, decide, cache)
     y_BxD, decoder = self.decoder.stack.step(a_BxD, every_B, cache.decoder, inject(cache.guide_BxGxD))
     cache = dataclasses.replace(cache, decoder=decoder)

@@ -36,7 +36,7 @@ def word_starts(config: WordARConfig, batch: Batch) -> Array:
   valid_BxL, first_BxL = segment_ids_BxL > 0, segments.starts(segment_ids_BxL)
   if config.encoder is None:
     position_BxL = segments.positions(segment_ids_BxL)
-    origin_BxL = jnp.arange(bytes_BxL.shape[1]) - position_BxL
+    origin_BxL = jnp.arange(bytes_BxL.shape[1])[None] - position_BxL
     has_bos_BxL = jnp.take_along_axis(bos_BxL, origin_BxL, 1)
     return (first_BxL | ((position_BxL - has_bos_BxL) % config.longest == 0)) & valid_BxL
   starts_BxL = jnp.asarray(marks.mark(batch, config.marks).marks['words']) | first_BxL | (bytes_BxL == WORD_END)
@@ -143,18 +143,18 @@ class Words:
     """The words of rows that have at most `capacity` of them."""
     batch, length = starts_BxL.shape
     count_BxL = jnp.cumsum(starts_BxL, 1)
-    rows_Bx1, index_L, index_S = jnp.arange(batch)[:, None], jnp.arange(length), jnp.arange(capacity)
+    rows_Bx1, index_1xL, index_1xS = jnp.arange(batch)[:, None], jnp.arange(length)[None], jnp.arange(capacity)[None]
     place = lambda values, empty: (
       jnp.full((batch, capacity), empty, jnp.int32)
       .at[rows_Bx1, jnp.where(starts_BxL, count_BxL - 1, capacity)]
       .set(jnp.broadcast_to(values, starts_BxL.shape).astype(jnp.int32), mode='drop')
     )
-    first_BxS, segment_ids_BxS = place(index_L, length), place(segment_ids_BxL, 0)
+    first_BxS, segment_ids_BxS = place(index_1xL, length), place(segment_ids_BxL, 0)
     bytes_B = jnp.sum(segment_ids_BxL > 0, 1)
     after_BxS = jnp.minimum(jnp.pad(first_BxS[:, 1:], ((0, 0), (0, 1)), constant_values=length), bytes_B[:, None])
-    vector_BxSxk = (first_BxS + num_vectors * index_S)[..., None] + jnp.arange(num_vectors)
-    slot_BxC = jnp.concatenate([index_L + num_vectors * count_BxL, vector_BxSxk.reshape(batch, -1)], 1)
-    ids_BxS = jnp.where(segment_ids_BxS > 0, index_S + 1, 0)
+    vector_BxSxk = (first_BxS + num_vectors * index_1xS)[..., None] + jnp.arange(num_vectors)[None, None]
+    slot_BxC = jnp.concatenate([index_1xL + num_vectors * count_BxL, vector_BxSxk.reshape(batch, -1)], 1)
+    ids_BxS = jnp.where(segment_ids_BxS > 0, index_1xS + 1, 0)
     ids_BxC = jnp.concatenate([jnp.where(segment_ids_BxL > 0, count_BxL, 0), repeat(ids_BxS, num_vectors)], 1)
     source_BxC = (
       jnp.zeros_like(slot_BxC)
@@ -184,11 +184,11 @@ class Words:
 
   def patches(self, values_BxLxD: Array, size: int) -> Array:
     """The values of each word's bytes, zero behind its last: [B, S, size, D]."""
-    offset_P = jnp.arange(size)
-    index_BxSxP = self.first_BxS[..., None] + offset_P
+    offset_1x1xP = jnp.arange(size)[None, None]
+    index_BxSxP = self.first_BxS[..., None] + offset_1x1xP
     flat = index_BxSxP.reshape(index_BxSxP.shape[0], -1, 1)
     values = jnp.take_along_axis(values_BxLxD, flat, 1, mode='clip').reshape(*index_BxSxP.shape, -1)
-    return jnp.where((offset_P < self.size_BxS[..., None])[..., None], values, 0)
+    return jnp.where((offset_1x1xP < self.size_BxS[..., None])[..., None], values, 0)
 
   def per_byte(self, values_BxSxPxD: Array) -> Array:
     """Value j of a word for its j-th byte: [B, L, D]; the inverse of `patches` where there is a byte."""

@@ -222,12 +222,12 @@ class WordAR(ByteModel):
     went on: it is taken as it stands.
     """
     batch, length_B, config = batch.up_to(length_B), jnp.asarray(length_B), self.config
-    (symbols, places), index_P = spelled(config, batch), jnp.arange(batch.bytes.shape[1])
-    words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, len(index_P))
+    (symbols, places), index_1xP = spelled(config, batch), jnp.arange(batch.bytes.shape[1])[None]
+    words = Words.of(symbols.starts_BxL, symbols.segment_ids_BxL, config.num_vectors, index_1xP.shape[1])
     count_B = jnp.sum(symbols.starts_BxL, 1)
     last_Bx1 = jnp.maximum(count_B - 1, 0)[:, None]
     size_B = jnp.take_along_axis(words.size_BxS, last_Bx1, 1)[:, 0]
-    bytes_B = length_B - jnp.max(jnp.where(places.starts_BxL, index_P, 0), 1)
+    bytes_B = length_B - jnp.max(jnp.where(places.starts_BxL, index_1xP, 0), 1)
     is_bos_B = (length_B == 1) & (symbols.ids_BxL[:, 0] == BOS)
     has_ended_B = (bytes_B == config.longest) | is_bos_B
     ended_B = count_B - 1 + has_ended_B
@@ -235,15 +235,15 @@ class WordAR(ByteModel):
 
     g = self.encode(self.embed(symbols.ids_BxL), words)
     z, backbone = self.backbone.prefill(g, ended_B * config.positions, cache.backbone)
-    index = (ended_B - 1)[:, None] * config.positions + jnp.arange(config.positions)
+    index = (ended_B - 1)[:, None] * config.positions + jnp.arange(config.positions)[None]
     z = jnp.take_along_axis(z, jnp.maximum(index, 0)[..., None], 1)
     vectors = jnp.where((ended_B > 0)[:, None, None], self.predictions(z)[:, 0], 0)
 
     first_Bx1 = jnp.take_along_axis(words.first_BxS, last_Bx1, 1)
-    offset_P = jnp.arange(config.longest)
-    word_BxP = jnp.take_along_axis(symbols.ids_BxL, first_Bx1 + offset_P, 1, mode='clip')
-    word_BxP = jnp.where(offset_P < size_B[:, None], word_BxP, 0)
-    x = jnp.concatenate([self._opening(vectors), self._behind(word_BxP, offset_P + 1, vectors)], 1)
+    offset_1xP = jnp.arange(config.longest)[None]
+    word_BxP = jnp.take_along_axis(symbols.ids_BxL, first_Bx1 + offset_1xP, 1, mode='clip')
+    word_BxP = jnp.where(offset_1xP < size_B[:, None], word_BxP, 0)
+    x = jnp.concatenate([self._opening(vectors), self._behind(word_BxP, offset_1xP + 1, vectors)], 1)
     slots_B = self._num_opening + size_B
     h, decoder = self.decoder.prefill(x[:, : config.num_vectors + config.longest], slots_B, cache.decoder)
     h = jnp.take_along_axis(h, (slots_B - 1)[:, None, None], 1)[:, 0]
@@ -281,8 +281,9 @@ class WordAR(ByteModel):
   def _end_word(self, ends_B: Array, h_BxD: Array, cache: WordCache) -> tuple[Array, WordCache]:
     """Gives the word of the rows that end one to the backbone and opens the next; (h with theirs, cache)."""
     config = self.config
-    is_symbol_BxP = jnp.arange(config.longest) < cache.size_B[:, None]
-    starts_BxP = is_symbol_BxP & (jnp.arange(config.longest) == 0)
+    offset_1xP = jnp.arange(config.longest)[None]
+    is_symbol_BxP = offset_1xP < cache.size_B[:, None]
+    starts_BxP = is_symbol_BxP & (offset_1xP == 0)
     word = Words.of(starts_BxP, is_symbol_BxP.astype(jnp.int32), config.num_vectors, 1)
     g_BxNxD, z, backbone = self.encode(self.embed(cache.word_BxP), word), [], cache.backbone
     for position in range(config.positions):
@@ -307,7 +308,7 @@ class WordAR(ByteModel):
     """Inputs of the decoder before the first symbol of a word: [B, k, d], or [B, 1, d] for patches."""
     if self.config.encoder:
       return vectors_BxKxD
-    return vectors_BxKxD[:, :1] + self.start[...].astype(vectors_BxKxD.dtype)
+    return vectors_BxKxD[:, :1] + self.start[None, None].astype(vectors_BxKxD.dtype)
 
   def _behind(self, symbols_BxN: Array, size_BxN: Array, vectors_BxKxD: Array) -> Array:
     """Inputs of the decoder behind symbols that are the size-th of their word, from 1: [B, N, d]."""

@@ -11,12 +11,13 @@ def attention(
   """See `kernels.attention.attention`; in float32."""
   q, k, v = (x.astype(jnp.float32) for x in (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK))
   k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
-  ahead = jnp.arange(q.shape[1])[:, None] - jnp.arange(q.shape[1])
+  index_L = jnp.arange(q.shape[1])
+  ahead_1xLxL = (index_L[:, None] - index_L[None])[None]
   seen = segment_ids_BxL[:, :, None] == segment_ids_BxL[:, None]
   if causal:
-    seen &= ahead >= 0
+    seen &= ahead_1xLxL >= 0
   if window >= 0:
-    seen &= abs(ahead) <= window
+    seen &= abs(ahead_1xLxL) <= window
   logits = jnp.einsum('bqhk,bshk->bhqs', q, k, precision='highest') / jnp.sqrt(q.shape[-1])
   weights = jax.nn.softmax(jnp.where(seen[:, None], logits, -jnp.inf), -1)
   return jnp.einsum('bhqs,bshk->bqhk', weights, v, precision='highest')

@@ -53,7 +53,7 @@ def _logits(
   q: Array, k: Array, ids: Array, start: int | Array, size: int, keys: slice, window: int, causal: bool
 ) -> Array:
   """Of the queries start, start + 1, ... [B, H, size, S] float32, with what is not seen at MASKED."""
-  ahead = (start + jnp.arange(size))[:, None] - jnp.arange(keys.start, keys.stop)  # of the key
+  ahead = (start + jnp.arange(size))[None, :, None] - jnp.arange(keys.start, keys.stop)[None, None]  # of the key
   near = ahead >= 0 if causal else jnp.ones_like(ahead, bool)
   if window >= 0:
     near &= jnp.abs(ahead) <= window

@@ -39,7 +39,7 @@ def smooth(z_BxMxD: Array, weight_BxM: Array, keep_BxM: Array, tile: int = 32) -
   log_keep_BxGxQ = jnp.log(jnp.where(keep == 0, 1.0, keep))
 
   # log weight of chunk j in chunk i: sum of log keep over j < k <= i.
-  lower = jnp.tril(jnp.ones((tile, tile), bool))
+  lower = jnp.tril(jnp.ones((1, 1, tile, tile), bool))
   steps_BxGxQxQ = jnp.where(jnp.tril(lower, -1), log_keep_BxGxQ[..., None], 0.0)
   same_BxGxQxQ = lower & (run_BxGxQ[..., :, None] == run_BxGxQ[..., None, :])
   decay_BxGxQxQ = jnp.where(same_BxGxQxQ, jnp.exp(jnp.cumsum(steps_BxGxQxQ, axis=-2)), 0.0)

@@ -41,7 +41,7 @@ def ssd(
       f"{dtype} each, and the GPU kernel holds {STATE_BYTES} bytes; write implementation='xla'."
     )
   dt_BxHxL = gpu.fit(jnp.moveaxis(dt_BxLxH.astype(jnp.float32), 1, 2), 1, 1, tile)
-  tiles = (dt_BxHxL * a_H.astype(jnp.float32)[:, None]).reshape(batch, heads, -1, tile)
+  tiles = (dt_BxHxL * a_H.astype(jnp.float32)[None, :, None]).reshape(batch, heads, -1, tile)
   log_BxHxL = jnp.cumsum(tiles, axis=-1).reshape(dt_BxHxL.shape)  # of the decay since the tile began
   y, final = _scan(
     gpu.fit(x_BxLxHxP, 1, tile, 1, size),

@@ -19,7 +19,7 @@ def ssd(
 
   def step(state_BxHxPxN, at):
     x, dt, b, c, continues = at
-    decay_BxH = jnp.exp(dt * a) * continues[:, None]
+    decay_BxH = jnp.exp(dt * a[None]) * continues[:, None]
     state = decay_BxH[..., None, None] * state_BxHxPxN + jnp.einsum('bh,bhp,bn->bhpn', dt, x, b, precision='highest')
     return state, jnp.einsum('bhpn,bn->bhp', state, c, precision='highest')
 

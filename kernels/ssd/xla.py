@@ -47,7 +47,7 @@ class _Decays(NamedTuple):
 
 
 def _decays(dt: Array, a: Array, ids: Array) -> _Decays:
-  log = jnp.cumsum(dt * a, axis=2)
+  log = jnp.cumsum(dt * a[None, None, None], axis=2)
   last = ids[:, :, -1]
   before = jnp.concatenate([ids[:, 0, :1], last[:, :-1]], 1)
   return _Decays(
@@ -61,7 +61,7 @@ def _decays(dt: Array, a: Array, ids: Array) -> _Decays:
 def _decay(log: Array, ids: Array, transposed: bool = False) -> Array:
   """[B, G, H, Q, Q] float32: what position i keeps of position j <= i of its document, or its transpose."""
   log, tile = log.swapaxes(2, 3), ids.shape[2]
-  triangle = (jnp.triu if transposed else jnp.tril)(jnp.ones((tile, tile), bool))
+  triangle = (jnp.triu if transposed else jnp.tril)(jnp.ones((1, 1, tile, tile), bool))
   seen = triangle & (ids[..., :, None] == ids[..., None, :])
   gap = jnp.abs(log[..., :, None] - log[..., None, :])  # logarithms fall along a tile: below 0 where it is not seen
   return jnp.where(seen[:, :, None], jnp.exp(-gap), 0.0)
@@ -142,7 +142,7 @@ def _backward(saved, cotangents):
   carried = jnp.sum((entering.astype(f32) * dleaving).reshape(*decays.survives.shape, -1), -1) * decays.survives
   dlog = dlog.at[:, :, -1].add(jnp.sum(gained, 2) + carried)
   dstep = jnp.flip(jnp.cumsum(jnp.flip(dlog, 2), 2), 2)
-  ddt = dstep * a + jnp.sum(du * x.astype(f32), -1)
+  ddt = dstep * a[None, None, None] + jnp.sum(du * x.astype(f32), -1)
   da = jnp.sum(dstep * dt, (0, 1, 2))
   dx = (du * dt[..., None]).astype(dtype)
   return dx, ddt.astype(dt.dtype), da.astype(a.dtype), db.astype(b.dtype), dc.astype(c.dtype), None

@@ -334,7 +334,7 @@ def test_straight_through_weighs_by_the_probability_of_what_was_decided():
   cut = cut_of()
   kernel, bias = part.residual.kernel[...], part.residual.bias[...]
   run = lambda soft: part(e, dataclasses.replace(cut, soft=soft), functools.partial(spread, u))[0]
-  np.testing.assert_allclose(run(cut.soft), u + e @ np.asarray(kernel) + bias, atol=1e-5)
+  np.testing.assert_allclose(run(cut.soft), u + e @ np.asarray(kernel) + np.asarray(bias), atol=1e-5)
   weight = random(ROWS, LENGTH, 8, seed=2)
   slope = jax.grad(lambda soft: jnp.vdot(run(soft), weight))(cut.soft)
   np.testing.assert_allclose(slope, np.where(EMIT, 1, -1) * np.sum(u * weight, -1), atol=1e-5)
@@ -390,10 +390,11 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   @jax.jit
   def at_once(count_B):
     """(what comes out, the caches behind so many slots)."""
-    ids = (jnp.arange(length) < count_B[:, None]).astype(jnp.int32)
+    index_1xC = jnp.arange(length)[None]
+    ids = (index_1xC < count_B[:, None]).astype(jnp.int32)
     level = Level.of_bytes(ids, {'bytes': jnp.asarray(data), 'words': jnp.asarray(words)})
     cut = boundary(e, level, EVAL)
-    segments = level.cut(cut.emit & ~((pool.reads == 'before') & (jnp.arange(length) == 0)))
+    segments = level.cut(cut.emit & ~((pool.reads == 'before') & (index_1xC == 0)))
     cut = dataclasses.replace(cut, emit=segments.starts_BxC)
     z = jnp.tanh(pool(e, cut, segments))
     y = combine(e, cut, functools.partial(unpool, z, cut, segments))

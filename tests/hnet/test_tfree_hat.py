@@ -104,7 +104,7 @@ def test_steps_of_the_stage_give_them_too():
 
   @jax.jit
   def prefill(stage, batch):
-    ids = (jnp.arange(32) < prompts[:, None]).astype(jnp.int32)
+    ids = (jnp.arange(32)[None] < prompts[:, None]).astype(jnp.int32)
     level = level_of(dataclasses.replace(batch, segment_ids=ids))
     return stage.prefill(model.embed(batch.bytes), level, stage.init_cache(3, 32))[1]
 

@@ -16,7 +16,7 @@ scaled = lambda q, k, scale: run(q, k) * scale
 
 def loss(q, k, scale, mapped):
   y = over_rows('pallas_tpu', scaled, (q, k), (scale,)) if mapped else scaled(q, k, scale)
-  return jnp.sum(y[:, 1:] * jnp.arange(1, y.shape[1])), y
+  return jnp.sum(y[:, 1:] * jnp.arange(1, y.shape[1])[None]), y
 
 mesh_of = lambda *names: jax.make_mesh((2, 2), names, axis_types=(AxisType.Auto,) * 2)
 for names, own in ((('data', 'fsdp'), 1), (('data', 'tensor'), 2)):

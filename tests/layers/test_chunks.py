@@ -34,7 +34,7 @@ PATTERNS = st.lists(SPECIAL | ANY, min_size=ROWS, max_size=ROWS).map(np.stack)
 @functools.partial(jax.jit, static_argnames='cuts')
 def both(ids, bytes_, patterns, with_starts, values, cuts):
   """[(level, pattern on it, segments, their next_BxC, values of the level inside at bytes)] from the outside in."""
-  level, result = Level.of_bytes(ids, {'bytes': bytes_, 'far': -jnp.arange(LENGTH) * jnp.ones_like(ids)}), []
+  level, result = Level.of_bytes(ids, {'bytes': bytes_, 'far': -jnp.arange(LENGTH)[None] * jnp.ones_like(ids)}), []
   for pattern, (capacity, limit) in zip(patterns, cuts, strict=True):
     slots = level.segment_ids_BxC
     first = jnp.diff(slots, axis=1, prepend=0) != 0

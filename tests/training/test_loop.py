@@ -24,6 +24,7 @@ from training import checkpoint, config_flag
 from training import config as config_lib
 from training import workdir as workdir_lib
 from training.state import flatten
+from training.trainer import Trainer
 
 
 @pytest.fixture(scope='module')
@@ -71,6 +72,12 @@ def test_a_run_leaves_config_metrics_checkpoints_and_a_model(whole, make_config)
   loaded = training.load(whole)
   assert (loaded.step, loaded.config['model']['family']) == (20, 'tiny') and isinstance(loaded.model, tiny.Tiny)
   assert training.load(whole, 'best').step == 20 and training.load(whole, 15).step == 15
+
+
+def test_a_step_takes_nothing_from_the_host_that_was_not_put_on_the_devices(make_config, tmp_path, monkeypatch):
+  monkeypatch.setattr(Trainer, 'put', lambda self, batch: batch)
+  with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
+    training.train(make_config(), tmp_path)
 
 
 def test_a_loaded_model_has_the_averaged_parameters_and_scores_what_training_said(whole, source):

@@ -33,9 +33,10 @@ def take_steps(config, batch, num_steps, start=lambda state: state):
   taken = []
   with jax.set_mesh(mesh):
     train_state = start(jax.jit(create)())
-    for _ in range(num_steps):
-      train_state, metrics, _ = step(train_state, sharding.put_batch(batch, mesh))
-      taken.append((train_state, read(metrics)))
+    with jax.transfer_guard('disallow'):
+      for _ in range(num_steps):
+        train_state, metrics, _ = step(train_state, sharding.put_batch(batch, mesh))
+        taken.append((train_state, read(metrics)))
   return taken
 
 
