@@ -22,13 +22,14 @@ class TwoByteModel(ByteModel):
 
   def logits(self, byte, previous, has_previous, position):
     before = jnp.where(has_previous[..., None], self.before[...][previous], 0.0)
-    return self.last[...][byte] + before + jnp.cos(position[..., None] * self.frequency[...])
+    angle = position[..., None] * jax.lax.broadcast_to_rank(self.frequency[...], before.ndim)
+    return self.last[...][byte] + before + jnp.cos(angle)
 
   def __call__(self, batch, *, context=None, capacities=None):
     byte_BxL, segment_BxL = jnp.asarray(batch.bytes, jnp.int32), jnp.asarray(batch.segment_ids)
     scored_BxL = jnp.asarray(batch.scored)
-    index = jnp.arange(byte_BxL.shape[1])
-    position_BxL = index - jax.lax.cummax(jnp.where(scored_BxL, 0, index), axis=1)
+    index_1xL = jnp.arange(byte_BxL.shape[1])[None]
+    position_BxL = index_1xL - jax.lax.cummax(jnp.where(scored_BxL, 0, index_1xL), axis=1)
     logits_BxLxV = self.logits(byte_BxL, jnp.roll(byte_BxL, 1, 1), scored_BxL, position_BxL)
     log_p_BxLxV = jax.nn.log_softmax(jnp.roll(logits_BxLxV, 1, 1))
     nll_BxL = -jnp.take_along_axis(log_p_BxLxV, byte_BxL[..., None], -1)[..., 0]
