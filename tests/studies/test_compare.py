@@ -19,7 +19,7 @@ def trained(tmp_path_factory):
 
   config = quickstart_megabyte.get_config()
   local = {'arch_layout': 'T1', 'd_model': 8, 'd_intermediate': 16, 'num_heads': 1}
-  config.model.update({'words': 'fixed(size=4)', 'backbone': local, 'decoder': local, 'ladder': {'fractions': (1.0,)}})
+  config.model.update({'words': 'fixed(size=4)', 'backbone': local, 'decoder': local})
   config.data.source, config.data.validation = (f'files:{directory}/*.txt@all',) * 2
   config.update({'num_steps': 2, 'batch_size': 2, 'seq_len': 32})
   training.train(config, directory / 'tiny')

@@ -59,6 +59,11 @@ class Tiny(ByteModel):
     given = {'words': self.config.words, 'units': self.config.units}
     return {name: spec for name, spec in given.items() if spec is not None}
 
+  @property
+  def alphabet(self):
+    file = units.file_of(self.config.units) if self.config.units else None
+    return {'units': f'subword(digest={file[1]})'} if file else {}
+
   def stage_of(self, path):
     return int(path.startswith('inner.'))
 
