@@ -17,9 +17,10 @@ import jax
 
 STEP, LONG_STEP, LONG = 8, 128, 2048  # rungs are multiples of 8, of 128 in rows from 2,048 bytes on
 GROWTH = 8 / 7  # of a rung over the one below it, at least
-MARGIN = 1.06  # of a prediction over the fullest rows of the last batches
+MARGIN = 1.02  # of a prediction over the fullest rows of the last batches
+RARE, FEW = 2, 8  # batches of a window that may need more and are run again, one for so many that there are
 WINDOW = 32  # batches that a prediction looks back
-COMPILATION, CHANGE = 50, 4  # batches whose time the compilation of a program takes, about, and a change between two
+COMPILATION, CHANGE = 40, 4  # batches whose time the compilation of a program takes, about, and a change between two
 FRESH = 2.2  # slots of a chunk of a learned boundary at initialisation
 
 Capacities = tuple[int, ...]
@@ -65,8 +66,8 @@ class Predictor:
   """Capacities for the next batch.
 
   length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
-  of the last WINDOW batches but for one, so that a single odd row is run again and changes nothing. They rise at once,
-  and fall when the work that lower ones would have saved has added up to the compilation of a program (to a change,
+  of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise at
+  once, and fall when the work that lower ones would have saved has added up to the compilation of a program (to a change,
   where that program was used before).
   """
 
@@ -137,8 +138,9 @@ class Predictor:
     self.recent = collections.deque(map(tuple, state['recent']), WINDOW)
 
   def _wanted(self, margin: float) -> Capacities:
-    """By the largest but one of the last batches in each level; the largest while there are few."""
-    largest = (sorted(level)[-2 if len(level) > 8 else -1] for level in zip(*self.recent, strict=True))
+    """By the third largest of the last batches in each level; by the largest while they are few."""
+    rare = min(RARE, (len(self.recent) - 1) // FEW)
+    largest = (sorted(level)[-1 - rare] for level in zip(*self.recent, strict=True))
     return _rising(self.length, [rung(self.length, count * margin) for count in largest])
 
   def _change(self, capacities: Capacities) -> None:
