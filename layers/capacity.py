@@ -66,9 +66,9 @@ class Predictor:
   """Capacities for the next batch.
 
   length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
-  of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise at
-  once, and fall when the work that lower ones would have saved has added up to the compilation of a program (to a change,
-  where that program was used before).
+  of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise
+  at once, and fall when the work that lower ones would have saved has added up to the compilation of a program (to a
+  change, where that program was used before).
   """
 
   length: int
