@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from layers import capacity
 from tests.campaign import disk
 from tests.campaign.runs import PATIENCE, Kind, Run, fork, workers_of
+from tests.hnet.tiny import branch
 from tests.training import comparison, tiny
 from training import checkpoint
 from training.workdir import CHECKPOINTS
@@ -263,8 +265,15 @@ def _count(counter: collections.Counter, kind: str, fault: str) -> int:
 
 
 def tiny_config(text: pathlib.Path) -> dict:
-  """A model of a few thousand parameters on a few kilobytes of text, which is written into the directory `text`."""
+  """A small H-Net on a few kilobytes of text, which is written into the directory `text`.
+
+  Its words are much shorter than the model states, and of unlike length from document to document, so that steps are
+  run again and capacities change while the faults come; they fall sooner than they would in a run.
+  """
+  capacity.WINDOW, capacity.COMPILATION, capacity.CHANGE = 3, 0.3, 0.1  # of the runs that are forked from here
   config = tiny.get_config(_write_text(text)).to_dict()
+  config['model'] = branch(['t1', ['T1'], 't1'], chunking='hnet_space', bytes_per_chunk=[16.0])
+  config |= {'seq_len': 64, 'batch_size': 2, 'loss_weights': {}}
   config['num_steps'] = 240
   config['optimizer'] |= {'ema': 0.9}
   config['checkpoint'] |= {'every_steps': 12}
@@ -292,5 +301,6 @@ def _write_text(directory: pathlib.Path) -> str:
   directory.mkdir(parents=True)
   words = ['the', 'cat', 'sat', 'on', 'a', 'mat', 'and', 'ran', 'far', 'away', 'from', 'here']
   for number in range(60):
-    (directory / f'{number}.txt').write_text(' '.join(chance.choices(words, k=chance.randrange(30, 200))))
+    chosen, times = chance.choices(words, k=chance.randrange(30, 200)), chance.choice([1, 2, 8, 8, 8, 8])
+    (directory / f'{number}.txt').write_text(' '.join(word * times for word in chosen))
   return f'files:{directory}/*.txt'
