@@ -67,8 +67,8 @@ class Predictor:
 
   length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
   of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise
-  at once, and fall when the work that lower ones would have saved has added up to the compilation of a program (to a
-  change, where that program was used before).
+  at once, to a program that was used before if one has the room, and fall when the work that lower ones would have
+  saved has added up to the compilation of a program (to a change, where that program was used before).
   """
 
   length: int
@@ -92,7 +92,7 @@ class Predictor:
     self.recent.append(tuple(map(int, needed)))
     wanted = self._wanted(MARGIN)
     if any(want > now for want, now in zip(wanted, self.capacities, strict=True)):
-      self._change(_rising(self.length, map(max, wanted, self.capacities)))
+      self._change(self._ready(_rising(self.length, map(max, wanted, self.capacities))))
     elif len(self.recent) == WINDOW and wanted != self.capacities:
       self.wasted += 1 - self.cost(wanted) / self.cost(self.capacities)
       if self.wasted > (CHANGE if wanted in self.used else COMPILATION):
@@ -109,7 +109,7 @@ class Predictor:
         growth = new[-1] / capacity
       else:
         new.append(rung(self.length, capacity * growth))
-    found = _rising(self.length, map(max, new, self.capacities))
+    found = self._ready(_rising(self.length, map(max, new, self.capacities)))
     self.used.add(found)
     return found
 
@@ -119,7 +119,7 @@ class Predictor:
       return self._wanted(MARGIN)
     if not self.recent:
       return None
-    near = _rising(self.length, map(max, self._wanted(MARGIN**1.5), self.capacities))
+    near = self._ready(_rising(self.length, map(max, self._wanted(MARGIN**1.5), self.capacities)))
     return near if near != self.capacities else None
 
   def state(self) -> dict[str, Any]:
@@ -142,6 +142,10 @@ class Predictor:
     rare = min(RARE, (len(self.recent) - 1) // FEW)
     largest = (sorted(level)[-1 - rare] for level in zip(*self.recent, strict=True))
     return _rising(self.length, [rung(self.length, count * margin) for count in largest])
+
+  def _ready(self, capacities: Capacities) -> Capacities:
+    """The cheapest that were used and have so much room; these, for which a program is compiled, if none has."""
+    return min((used for used in self.used if fits(capacities, used)), key=self.cost, default=capacities)
 
   def _change(self, capacities: Capacities) -> None:
     self.capacities, self.wasted = capacities, 0.0

@@ -192,7 +192,8 @@ def test_levels_inside_the_one_that_overflows_keep_their_share():
   predictor = of(9.0, 30.0)
   assert predictor.capacities == (96, 32)
   assert predictor.enough((170, 3), (96, 32)) == (176, 64)  # 176 / 96 of 32 are 58.7
-  assert predictor.enough((80, 60), (96, 32)) == (96, 64)
+  assert of(9.0, 30.0).enough((80, 60), (96, 32)) == (96, 64)
+  assert predictor.enough((80, 60), (96, 32)) == (176, 64)  # a program that is there already
   assert predictor.capacities == (96, 32)  # it is the batch that is odd
 
 
