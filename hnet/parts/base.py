@@ -28,7 +28,7 @@ HIGHEST = jax.lax.Precision.HIGHEST  # of products whose rounding would move bou
 
 
 @staticmethod
-def free(sizes: 'Sizes', slots: float, chunks: float, **options: Any) -> float:
+def no_flops(sizes: 'Sizes', slots: float, chunks: float, **options: Any) -> float:
   """The FLOPs of a part that has none which count."""
   del sizes, slots, chunks, options
   return 0.0

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import HIGHEST, Cut, Sizes, free
+from hnet.parts.base import HIGHEST, Cut, Sizes, no_flops
 from kernels.route import route
 from layers import segments
 from layers.chunks import Level
@@ -72,7 +72,7 @@ class _Rule(nnx.Module):
 
   OPTIONS = {}
   lookahead, differentiable, learned, emits = 0, False, False, 'starts'
-  flops = free
+  flops = no_flops
 
 
 def by_rule(emit: Array) -> Cut:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import HIGHEST, Cut, Sizes, Spread, free
+from hnet.parts.base import HIGHEST, Cut, Sizes, Spread, no_flops
 from layers.linear import Linear, zeros
 from layers.stack import Inject
 
@@ -38,7 +38,7 @@ class Sum(nnx.Module):
   """u + e."""
 
   OPTIONS = {}
-  injects, flops = False, free
+  injects, flops = False, no_flops
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     del sizes, rngs
@@ -53,7 +53,7 @@ class Through(nnx.Module):
   """The encoder's states as they are; what comes from inside enters the blocks of the decoder (HAT, T-Free-HAT)."""
 
   OPTIONS = {}
-  injects, flops = True, free
+  injects, flops = True, no_flops
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     del sizes, rngs

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import Cut, Sizes, free
+from hnet.parts.base import Cut, Sizes, no_flops
 from kernels.chunk import chunk
 from layers import checks
 from layers.chunks import Segments
@@ -22,7 +22,7 @@ class First(nnx.Module):
   """
 
   OPTIONS = {'widen': 'learned'}
-  reads, flops = 'first', free
+  reads, flops = 'first', no_flops
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, widen: str):
     del rngs

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import Cut, Sizes, free
+from hnet.parts.base import Cut, Sizes, no_flops
 from kernels.dechunk import CLAMP, dechunk
 from layers import checks
 from layers.chunks import Segments, pick
@@ -31,7 +31,7 @@ class _Unpool(nnx.Module):
   """Keeps the value of the last chunk of every row."""
 
   OPTIONS = {'narrow': 'first'}
-  injects, flops = False, free
+  injects, flops = False, no_flops
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, narrow: str):
     del rngs

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from byte_models import gguf_file, token_bits
 from hnet import convert
 from layers import weights
-from tests.text.test_sources import DOCUMENTS, content, jsonl, parquet, write, zstd
+from tests.text.opening import DOCUMENTS, content, jsonl, parquet, write, zstd
 from text import globbing, open_corpus, sources, units
 from text.corpora import packages
 

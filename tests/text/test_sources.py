@@ -5,41 +5,17 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import struct
-import sys
-import sysconfig
 
 import numpy as np
 import pyarrow.parquet
 import pytest
-import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text import MemoryCorpus, open_corpus, python_docs, sources
+from tests.text.opening import DOCUMENTS, both, content, jsonl, parquet, write, zstd
+from text import MemoryCorpus, open_corpus, sources
 from text.corpus import Joined
-
-DOCUMENTS = [f'document {index} '.encode() * (index % 7 + 1) for index in range(300)]
-
-
-def write(path, content: bytes):
-  path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == '.gz' else content)
-  return path
-
-
-def jsonl(documents, field='text'):
-  return b''.join(json.dumps({'id': 1, field: document.decode()}).encode() + b'\n' for document in documents)
-
-
-def both(source):
-  return [open_corpus(source, split) for split in ('train', 'validation')]
-
-
-def content(corpus):
-  return [corpus[index] for index in range(len(corpus))]
-
 
 # --- Corpus
 
@@ -61,92 +37,6 @@ def test_the_fingerprint_tells_content_order_borders_and_split_apart_but_not_nam
   assert fingerprint([b'a'], name='x') == fingerprint([b'a'], name='y')
   stored = b'train\n2\n' + struct.pack('<qq', 2, 1) + b'abc'  # the same on every machine
   assert fingerprint([b'ab', b'c'], split='train') == hashlib.sha256(stored).hexdigest()
-
-
-# --- python_docs
-
-
-def test_python_docs_is_the_library_and_the_topics_split_without_overlap():
-  train, validation = both('python_docs')
-  assert not set(content(train)) & set(content(validation))
-  assert min(train.lengths.min(), validation.lengths.min()) > 0
-  share = validation.lengths.sum() / (train.lengths.sum() + validation.lengths.sum())
-  assert 0.03 < share < 0.10
-  documents = content(train) + content(validation)
-  from pydoc_data.topics import topics
-
-  assert {text.encode() for text in topics.values()} <= set(documents)
-  with open(os.path.join(sysconfig.get_paths()['stdlib'], 'json', 'decoder.py'), 'rb') as file:
-    assert file.read() in documents
-
-
-def test_python_docs_is_the_same_each_time():
-  assert open_corpus('python_docs', 'train').fingerprint == open_corpus('python_docs', 'train').fingerprint
-
-
-@pytest.fixture
-def library(tmp_path, monkeypatch):
-  monkeypatch.setattr(python_docs.sysconfig, 'get_paths', lambda: {'stdlib': str(tmp_path)})
-  for module in range(150):
-    (tmp_path / f'package_{module}').mkdir()
-    for part in range(2):
-      write(tmp_path / f'package_{module}' / f'part_{part}.py', f'module {module}.'.encode())
-  return tmp_path
-
-
-def test_a_module_is_on_one_side_and_tests_tables_and_build_records_are_left_out(library):
-  for folder in ('test', 'package_1/tests', 'package_1/idle_test', 'encodings', 'pydoc_data', 'site-packages'):
-    (library / folder).mkdir()
-    write(library / folder / 'left_out.py', b'LEFT OUT')
-  write(library / '_sysconfigdata__linux.py', b'LEFT OUT')
-  write(library / 'package_1' / '__init__.py', b'')
-  modules = [{text for text in content(corpus) if text.startswith(b'module')} for corpus in both('python_docs')]
-  assert len(modules[0] | modules[1]) == 150 and not modules[0] & modules[1] and all(modules)
-  assert all(b'LEFT OUT' not in content(corpus) for corpus in both('python_docs'))
-
-
-def test_a_document_that_mostly_repeats_training_text_is_training_text(library):
-  held_out, trained = (
-    next(path for path in sorted(library.iterdir()) if python_docs._is_validation(path.name) == is_validation)
-    for is_validation in (True, False)
-  )
-  lines = [f'this is line {number} of a module\n'.encode() for number in range(9)]
-  write(trained / 'some.py', b''.join(lines))
-  write(held_out / 'part_0.py', b''.join(lines[:4]) + b'and other text of its own\n' * 4)
-  write(held_out / 'part_1.py', b''.join(lines[:2]) + b'and other text of its own\n' * 9)
-  write(held_out / 'part_2.py', b'short lines\n' * 9)
-  write(trained / 'part_2.py', b'short lines\n' * 9 + b'and more\n')
-  train, validation = map(content, both('python_docs'))
-  sides = [[(held_out / f'part_{part}.py').read_bytes() in side for part in range(3)] for side in (train, validation)]
-  assert sides == [[True, False, False], [False, True, True]]
-
-
-def test_the_held_out_part_of_python_docs_repeats_little_of_the_training_text():
-  train, validation = map(content, both('python_docs'))
-  there = {line for document in train for line in document.split(b'\n') if len(line) >= 20}
-  for document in validation:
-    repeated = sum(len(line) + 1 for line in document.split(b'\n') if line in there)
-    assert repeated < len(document) / 3
-  share = sum(map(len, validation)) / (sum(map(len, validation)) + sum(map(len, train)))
-  assert 0.05 < share < 0.07
-
-
-def test_topics_that_repeat_each_other_are_one_group():
-  line = 'x' * 60
-  topics = {'compound': f'{line}\nshort', 'if': line, 'while': 'y' * 60, 'for': f'{"y" * 60}\n{line}', 'del': 'short'}
-  groups = python_docs._topic_groups(topics)
-  assert len({groups[topic] for topic in ('compound', 'if', 'while', 'for')}) == 1
-  assert groups['del'] == 'del'
-
-
-def test_a_stripped_python_is_named_with_a_remedy(library, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'pydoc_data.topics', None)
-  with pytest.raises(FileNotFoundError, match=r'pydoc_data\.topics.*files:GLOB'):
-    open_corpus('python_docs', 'train')
-  for path in list(library.rglob('*.py'))[50:]:
-    path.unlink()
-  with pytest.raises(FileNotFoundError, match=r'has only 50: .*files:GLOB'):
-    open_corpus('python_docs', 'train')
 
 
 # --- files
@@ -271,18 +161,6 @@ def test_a_dangling_link_is_named(tmp_path):
 # --- Parquet and Zstandard
 
 
-def parquet(path, columns, **kwargs):
-  pyarrow.parquet.write_table(pyarrow.table(columns), path, **kwargs)
-  return path
-
-
-def zstd(path, data, frames=1):
-  size = -(-len(data) // frames)
-  codec = pyarrow.Codec('zstd')
-  path.write_bytes(b''.join(codec.compress(data[at : at + size], asbytes=True) for at in range(0, len(data), size)))
-  return path
-
-
 @pytest.mark.parametrize(
   'kind',
   [
@@ -341,82 +219,6 @@ def test_damaged_parquet_and_zstandard_files_are_named(tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(OSError, match=rf"{name}' cannot be read \(.*\)"):
       open_corpus(f'files:{tmp_path}/{name}', 'train')
-
-
-# --- TensorFlow Datasets
-
-
-@pytest.fixture(scope='module')
-def tfds_root(tmp_path_factory):
-  """A data set as tensorflow_datasets writes it, once as ArrayRecord and once as TFRecord."""
-  root = tmp_path_factory.mktemp('tfds')
-  features = tfds.features.FeaturesDict(
-    {'text': tfds.features.Text(), 'label': tfds.features.ClassLabel(num_classes=3)}
-  )
-  for file_format in ('array_record', 'tfrecord'):
-    directory = root / f'small_{file_format}' / '1.0.0'
-    directory.mkdir(parents=True)
-    records = [features.serialize_example({'text': document, 'label': 1}) for document in DOCUMENTS]
-    infos = []
-    for split, of_split in (('train', records[:200]), ('test', records[200:])):
-      template = tfds.core.ShardedFileTemplate(
-        data_dir=directory, dataset_name=directory.parent.name, split=split, filetype_suffix=file_format
-      )
-      halves = [of_split[:150], of_split[150:]] if split == 'train' else [of_split]
-      for shard, half in enumerate(halves):
-        path = str(template.sharded_filepath(shard_index=shard, num_shards=len(halves)))
-        if file_format == 'array_record':
-          writer = array_record_module.ArrayRecordWriter(path, 'group_size:1')
-          for record in half:
-            writer.write(record)
-          writer.close()
-        else:
-          with open(path, 'wb') as file:  # checksums are not looked at
-            for record in half:
-              file.write(struct.pack('<QI', len(record), 0) + record + bytes(4))
-      sizes = [len(half) for half in halves]
-      infos.append(tfds.core.SplitInfo(name=split, shard_lengths=sizes, num_bytes=1, filename_template=template))
-    tfds.folder_dataset.write_metadata(data_dir=directory, features=features, split_infos=infos, check_data=False)
-  return root
-
-
-@pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
-def test_a_tensorflow_dataset_is_read_without_tensorflow(tfds_root, monkeypatch, file_format):
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tfds_root))
-  monkeypatch.setattr(tfds.core.constants, 'DATA_DIR', str(tfds_root))
-  directory = tfds_root / f'small_{file_format}' / '1.0.0'
-  assert content(open_corpus(f'tfds:{directory}', 'train')) == DOCUMENTS[:200]
-  assert content(open_corpus(f'tfds:{directory}#text', 'test')) == DOCUMENTS[200:]
-  assert content(open_corpus(f'tfds:{directory}:train[25%:90%]#text', 'validation')) == DOCUMENTS[50:180]
-  assert content(open_corpus(f'tfds:{directory}:train+test', 'train')) == DOCUMENTS
-  assert content(open_corpus(f'tfds:small_{file_format}:1.0.0:test', 'train')) == DOCUMENTS[200:]
-  groups = sources.document_groups(f'tfds:{directory}')
-  assert sorted(document for group in groups for document in group) == sorted(DOCUMENTS)
-  assert 'tensorflow' not in sys.modules
-
-
-@pytest.mark.parametrize(
-  'tail, split, message',
-  [
-    (':train#body', 'train', r"has no feature 'body' \(it has: .*text"),
-    (':train#label', 'train', r"feature 'label' is ClassLabel, not Text"),
-    ('', 'validation', r"has no split 'validation' \(it has: .*train.*\): name one of these, e\.g\. 'tfds:"),
-    (':tra', 'train', r"has no split 'tra'"),
-  ],
-)
-def test_what_a_tensorflow_dataset_lacks_is_named(tfds_root, tail, split, message):
-  with pytest.raises(ValueError, match=message):
-    open_corpus(f'tfds:{tfds_root}/small_array_record/1.0.0{tail}', split)
-
-
-def test_a_cut_tfrecord_and_an_unknown_data_set_are_named(tfds_root, tmp_path, monkeypatch):
-  copy = shutil.copytree(tfds_root / 'small_tfrecord' / '1.0.0', tmp_path / 'small_tfrecord' / '1.0.0')
-  shard = next(copy.glob('*test*'))
-  shard.write_bytes(shard.read_bytes()[:-10])
-  with pytest.raises(OSError, match=r'ends or breaks off at record 99: prepare'):
-    open_corpus(f'tfds:{copy}', 'test')
-  with pytest.raises(ValueError, match=r"'tfds:no_such_data_set' can be neither found under .* nor downloaded"):
-    open_corpus('tfds:no_such_data_set', 'train')
 
 
 # --- Noise, joined corpora, unknown sources

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.text.test_sources import jsonl
+from tests.text.opening import jsonl
 from text import MemoryCorpus, Mixture, Texts, noise, open_corpus, overlap, texts
 from text.corpus import Joined
 from text.prepare import ByHash, prepare

@@ -1,0 +1,68 @@
+"""Pools, each against its definition."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from hnet import parts
+from hnet.parts import Sizes
+from layers.paths import flatten
+from tests.hnet.parts.common import EMIT, IDS, LENGTH, ROWS, SIZES, STARTS, build, chunks_of, cut_of, level_of
+from tests.layers.common import random
+
+
+@pytest.mark.parametrize('widen', ['learned', 'zeros'])
+def test_first_is_the_state_where_a_chunk_starts(widen):
+  pool, e = build('pool', f'first(widen={widen})'), random(ROWS, LENGTH, SIZES.width)
+  assert set(flatten(pool)) == ({'pad'} if widen == 'learned' else set())
+  run = jax.jit(lambda e, cut, capacity: pool(e, cut, level_of(IDS).cut(cut.emit, capacity)), static_argnums=2)
+  for capacity in (LENGTH, 7):
+    assert EMIT.sum(1).max() <= 7
+    g = run(e, cut_of(), capacity)
+    assert g.shape == (ROWS, capacity, SIZES.inner)
+    for row, (starts, _) in enumerate(chunks_of(EMIT, IDS)):
+      narrow = g[row, : len(starts), : SIZES.width] if widen == 'learned' else g[row, : len(starts), -SIZES.width :]
+      extra = g[row, : len(starts), SIZES.width :] if widen == 'learned' else g[row, : len(starts), : -SIZES.width]
+      np.testing.assert_array_equal(narrow, e[row, starts])
+      np.testing.assert_array_equal(extra, np.broadcast_to(pool.pad[...] if widen == 'learned' else 0, extra.shape))
+  equal = parts.parse('pool', f'first(widen={widen})').build(Sizes(8, 8), rngs=nnx.Rngs(0))
+  assert not flatten(equal)
+  np.testing.assert_array_equal(equal.step(e[:, 0], cut_of(), None, None)[0], e[:, 0])
+
+
+def softmax(scores):
+  """Over the first axis, float64."""
+  weights = np.exp(scores - scores.max(0))
+  return weights / weights.sum(0)
+
+
+def turned(x, index):
+  """Channels i and i + K/2 of every head turned by index · 100^(-2i/K): [H, K] -> [H, K], float64."""
+  half = x.shape[-1] // 2
+  angle = index * 100.0 ** (-np.arange(half) / half)
+  a, b = x[:, :half], x[:, half:]
+  return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], -1)
+
+
+def test_latent_attends_to_the_slots_from_the_chunk_before_up_to_its_own():
+  pool, e = build('pool', 'latent(heads=2,kv_heads=1,rotary_base=100)'), random(ROWS, LENGTH, SIZES.width)
+  emit, capacity, size = EMIT & ~STARTS, 7, SIZES.inner // 2
+  found = jax.jit(lambda e: pool(e, cut_of(emit), level_of(IDS).cut(emit, capacity)))(e)
+  kernel = {name: np.float64(getattr(pool, name).kernel[...]) for name in ('query', 'key_value', 'out')}
+  query = (np.float64(pool.latent_1x1xD[0, 0]) @ kernel['query']).reshape(2, size)
+  chunks = 0
+  for row in range(ROWS):
+    starts = np.flatnonzero(emit[row])
+    for slot, start in enumerate(starts):
+      begin = np.flatnonzero(IDS[row] == IDS[row, start])[0]
+      inside = [s for s in starts if begin < s < start]
+      read = range(max([begin, *inside]), start)
+      key, value = np.split(np.float64(e[row, read]) @ kernel['key_value'], 2, -1)
+      q = turned(query, len(inside))
+      scores = np.stack([q @ turned(k[None], t - begin)[0] for k, t in zip(key, read, strict=True)]) / size**0.5
+      mixed = np.einsum('th,tk->hk', softmax(scores), value).ravel()
+      np.testing.assert_allclose(found[row, slot], mixed @ kernel['out'], atol=1e-5)
+      chunks += 1
+    np.testing.assert_array_equal(found[row, len(starts) :], 0)
+  assert chunks > ROWS

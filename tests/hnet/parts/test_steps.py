@@ -1,0 +1,83 @@
+"""Every part one slot at a time, against all slots at once."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hnet import systems
+from hnet.parts.unpools import spread
+from layers.chunks import Level
+from layers.contract import EVAL
+from tests.hnet.parts.common import SIZES, build
+from tests.layers.common import random
+
+SMALL = {'tfree_hat': 'tfree_hat(pool_heads=2,heads=2)'}  # systems whose default sizes are larger than SIZES
+# What no system has by default, or no two parts of it together
+MIXED = {
+  'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
+  'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
+  'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
+}
+
+
+def added_everywhere(y, inject):
+  """What a combination gives the decoder, as one array."""
+  return (
+    y
+    if inject is None
+    else jnp.concatenate([y, *(inject(layer, y) for layer in range(SIZES.blocks) if inject(layer, y) is not None)], -1)
+  )
+
+
+@pytest.mark.parametrize('system', [*systems.SYSTEMS, *MIXED])
+def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
+  """Every part of a published system, around a stage inside that looks at one chunk alone."""
+  chosen = systems.parse(MIXED.get(system, SMALL.get(system, system)))
+  boundary, pool, unpool, combine = (
+    build(kind, chosen[kind].name) for kind in ('boundary', 'pool', 'unpool', 'combine')
+  )
+  rows, length = 4, 10
+  rng = np.random.default_rng(0)
+  e, data = random(rows, length, SIZES.width), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (rows, length))
+  words = rng.random((rows, length)) < 0.4
+
+  @jax.jit
+  def at_once(count_B):
+    """(what comes out, the caches behind so many slots)."""
+    index_1xC = jnp.arange(length)[None]
+    ids = (index_1xC < count_B[:, None]).astype(jnp.int32)
+    level = Level.of_bytes(ids, {'bytes': jnp.asarray(data), 'words': jnp.asarray(words)})
+    cut = boundary(e, level, EVAL)
+    segments = level.cut(cut.emit & ~((pool.reads == 'before') & (index_1xC == 0)))
+    cut = dataclasses.replace(cut, emit=segments.starts_BxC)
+    z = jnp.tanh(pool(e, cut, segments))
+    y = combine(e, cut, functools.partial(unpool, z, cut, segments))
+    caches = boundary.after(e, cut, level), pool.after(e, cut, segments), unpool.after(z, cut, segments)
+    return (cut.emit, cut.p, added_everywhere(*y)), caches
+
+  @jax.jit
+  def step(e_BxD, byte_B, word_B, active_B, caches):
+    cut, of_boundary = boundary.step(e_BxD, {'bytes': byte_B, 'words': word_B}, active_B, caches[0])
+    g, starts_B, of_pool = pool.step(e_BxD, cut, active_B, caches[1])
+    cut = dataclasses.replace(cut, emit=starts_B)
+    u, of_unpool = unpool.step(jnp.tanh(g), cut, caches[2])
+    y = added_everywhere(*combine(e_BxD, cut, functools.partial(spread, u)))
+    return (cut.emit, cut.p, y), (of_boundary, of_pool, of_unpool)
+
+  expected = jax.device_get(at_once(np.full(rows, length))[0])
+  count = np.array([0, 1, 3, 6])
+  caches = at_once(count)[1]
+  fresh = boundary.init_cache(rows), pool.init_cache(rows), unpool.init_cache(rows)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), caches) == jax.tree.map(lambda x: (x.shape, x.dtype), fresh)
+  while (count < length).any():
+    here, active = np.minimum(count, length - 1), (count < length) & (rng.random(rows) < 0.6)
+    at = range(rows), here
+    (emit, p, y), caches = step(e[at], data[at], words[at], active, caches)
+    assert not emit[~active].any()
+    for found, wanted in zip((emit, p, y), expected, strict=True):
+      np.testing.assert_allclose(found[active], wanted[at][active], atol=1e-5)
+    count = count + active
