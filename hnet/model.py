@@ -15,6 +15,7 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
+from hnet.parts.base import Predicted
 from hnet.parts.losses import TargetSchedule
 from layers import contract, segments
 from layers.capacity import FRESH
@@ -54,17 +55,14 @@ class HNet(ByteModel):
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
-    aux_losses, stage_metrics = self._losses(decisions, logits, context)
-    # A document's first byte begins a chunk of every stage, with or without a vector inside for it.
-    is_first = any(stage.pool.make.reads == 'before' for stage in self.config.stages[:-1]) & level.valid
-    is_first &= segments.starts(level.segment_ids_BxC)
+    predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored)
+    aux_losses, stage_metrics = self._losses(decisions, predicted, context)
+    found = self._at_bytes(decisions, level.segment_ids_BxC)
     return ModelOutput(
-      nll=next_byte_nll(logits, batch),
+      nll=predicted.nll_BxL,
       logits=logits,
-      segmentations=tuple(d.segments.outer.to_bytes(d.cut.emit) | is_first for d in decisions),
-      boundary_probabilities=tuple(
-        d.segments.outer.to_bytes(jnp.where(d.segments.outer.valid, d.cut.p, 0.0)) for d in decisions
-      ),
+      segmentations=tuple(starts_BxL for starts_BxL, _ in found),
+      boundary_probabilities=tuple(p_BxL for _, p_BxL in found),
       needed=tuple(d.segments.needed for d in decisions),
       aux_losses=aux_losses,
       stage_metrics=stage_metrics,
@@ -74,6 +72,11 @@ class HNet(ByteModel):
   def marks(self) -> dict[str, str]:
     """Those that the parts of its stages read."""
     return dict(self.config.marks)
+
+  @property
+  def emits(self) -> tuple[str, ...]:
+    """By the boundaries."""
+    return tuple(stage.boundary.make.emits for stage in self.config.stages[:-1])
 
   @property
   def targets(self) -> dict[int, TargetSchedule]:
@@ -93,7 +96,22 @@ class HNet(ByteModel):
       return (x @ self.embeddings[...].T.astype(x.dtype)).astype(jnp.float32)
     return self.lm_head(x).astype(jnp.float32)
 
-  def _losses(self, decisions: Sequence[stage_lib.Decision], logits_BxLxV: Array, context: Context) -> tuple:
+  def _at_bytes(self, decisions: Sequence[stage_lib.Decision], ids_BxL: Array) -> list[tuple[Array, Array]]:
+    """Where the chunks of each stage start, and with what probability; a document's first byte begins one of every
+    stage, with or without a vector inside for it.
+    """
+    first_BxL, found = segments.starts(ids_BxL) & (ids_BxL > 0), []
+    for decision, stage in zip(decisions, self.config.stages, strict=False):
+      outer, cut = decision.segments.outer, decision.cut
+      starts_BxL, p_BxL = outer.to_bytes(cut.emit), outer.to_bytes(jnp.where(outer.valid, cut.p, 0.0))
+      if stage.boundary.make.emits == 'ends':
+        starts_BxL, p_BxL = _behind(starts_BxL, ids_BxL) | first_BxL, _behind(p_BxL, ids_BxL) + first_BxL
+      elif stage.pool.make.reads == 'before':
+        starts_BxL |= first_BxL
+      found.append((starts_BxL, p_BxL))
+    return found
+
+  def _losses(self, decisions: Sequence[stage_lib.Decision], predicted: Predicted, context: Context) -> tuple:
     losses, metrics = {}, []
     for decision, stage in zip(decisions, self.config.stages, strict=False):
       drawn, slots = jnp.sum(decision.cut.emit), jnp.sum(decision.segments.outer.count_B)
@@ -107,7 +125,7 @@ class HNet(ByteModel):
         of_stage['dropped_boundaries'] = decision.segments.dropped
       for part in stage.losses:
         loss = part.loss()
-        value = loss(decision.cut, decision.segments.outer, logits_BxLxV, context)
+        value = loss(decision.cut, decision.segments.outer, predicted, context)
         losses[loss.name] = losses.get(loss.name, 0.0) + value
         of_stage[f'{loss.name}_loss'] = jax.lax.stop_gradient(value)
       metrics.append({name: jnp.asarray(value, jnp.float32) for name, value in of_stage.items()})
@@ -175,6 +193,12 @@ class HNet(ByteModel):
   def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
     """Forward FLOPs a byte by component for documents of `length` bytes; see `hnet.flops`."""
     return flops_lib.flops_per_byte(self.config, length, bytes_per_chunk)
+
+
+def _behind(values_BxL: Array, segment_ids_BxL: Array) -> Array:
+  """Values of the byte before, 0 where a document begins."""
+  same_BxL = (segment_ids_BxL[:, 1:] == segment_ids_BxL[:, :-1]) & (segment_ids_BxL[:, 1:] > 0)
+  return jnp.pad(jnp.where(same_BxL, values_BxL[:, :-1], 0), ((0, 0), (1, 0)))
 
 
 def paper_lr_multipliers(config: HNetConfig, bytes_per_token: float = 4.6) -> tuple[float, ...]:

@@ -72,9 +72,9 @@ def _check_together(boundary: Part, pool: Part, unpool: Part, combine: Part) -> 
       f'boundary {boundary.name} looks {boundary.make.lookahead} slots ahead and its score carries a gradient, which '
       'tells the loss the next byte: stop the gradient (soft = stop_gradient), or look back.'
     )
-  reads_ends = pool.make.reads == 'until'
-  if reads_ends != (boundary.make.emits == 'ends'):
-    wanted = "reads 'until'" if boundary.make.emits == 'ends' else "reads 'first' or 'before'"
+  refused = {'starts': 'until', 'ends': 'before'}[boundary.make.emits]
+  if pool.make.reads == refused:
+    wanted = "reads 'until' or 'first'" if boundary.make.emits == 'ends' else "reads 'first' or 'before'"
     raise ValueError(
       f'pool {pool.name} reads {pool.make.reads!r}, and boundary {boundary.name} emits where what it finds '
       f'{boundary.make.emits[:-1]}s: use a pool that {wanted}, or another boundary.'

@@ -104,11 +104,21 @@ class Segments:
   @property
   def next_BxC(self) -> Array:
     """The chunk that starts next behind t in t's document, a slot of the level inside; M where none does: int32."""
+    return self._in_document(chunk_index(self.starts_BxC) + 1)
+
+  @property
+  def closing_BxC(self) -> Array:
+    """The first chunk that starts at t or behind it in t's document: where boundaries emit at ends, the one that t is
+    part of. M where none does: int32.
+    """
+    return self._in_document(chunk_index(self.starts_BxC) + 1 - self.starts_BxC)
+
+  def _in_document(self, index_BxC: Array) -> Array:
+    """M for chunks that are not of a slot's document, or of none."""
     capacity = self.slot_BxM.shape[1]
-    next_BxC = chunk_index(self.starts_BxC) + 1
     ids_BxM1 = jnp.pad(self.inner.segment_ids_BxC, ((0, 0), (0, 1)))
-    same_BxC = jnp.take_along_axis(ids_BxM1, next_BxC, 1) == self.outer.segment_ids_BxC
-    return jnp.where(same_BxC & self.outer.valid, next_BxC, capacity)
+    same_BxC = jnp.take_along_axis(ids_BxM1, index_BxC, 1) == self.outer.segment_ids_BxC
+    return jnp.where(same_BxC & self.outer.valid, index_BxC, capacity)
 
 
 def pick(values_BxCxD: Array, index_BxM: Array) -> Array:

@@ -62,6 +62,8 @@ class Model(Protocol):
   word_end: the symbol that ends a word and is no text, or None.
   alphabet: what ids mean that do not mean themselves; parameters are of use to models with the same only.
   num_stages: groups of parameters with a learning rate of their own, outermost first.
+  emits: of each of the output's segmentations, whether the stage inside takes its step at a chunk's first byte
+  ('starts') or at its last ('ends').
   targets: stage -> bytes (or chunks) a chunk that a loss pulls its boundary to, a function of the progress.
   """
 
@@ -71,6 +73,7 @@ class Model(Protocol):
   word_end: int | None
   alphabet: dict[str, Any]
   num_stages: int
+  emits: tuple[str, ...]
   targets: dict[int, Callable[[float], Any]]
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
@@ -121,6 +124,7 @@ class ByteModel(nnx.Module):
   symbols = BYTES
   word_end: int | None = None
   num_stages = 1
+  emits: tuple[str, ...] = ()
 
   @property
   def marks(self) -> dict[str, str]:

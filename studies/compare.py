@@ -65,10 +65,7 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
   """
   path, config = workdir / 'scores.json', read_config(workdir)
   settings = config_lib.parse(config)
-  shape = {
-    'seq_len': settings.eval.seq_len or settings.seq_len,
-    'batch_size': settings.eval.batch_size or settings.batch_size,
-  }
+  shape = settings.eval_rows
   corpus, seen = _texts(settings.data)
   measured = {
     **_trained(workdir),

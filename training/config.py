@@ -149,6 +149,11 @@ class Config:
   eval: Eval
   log: Log
 
+  @property
+  def eval_rows(self) -> dict[str, int]:
+    """seq_len and batch_size of validation, as in training where they are not given."""
+    return {'seq_len': self.eval.seq_len or self.seq_len, 'batch_size': self.eval.batch_size or self.batch_size}
+
 
 def whole(config: Any) -> Any:
   """A ConfigDict or mapping as a dict with every key that has a default; nothing in it is checked."""

@@ -187,8 +187,7 @@ def _evaluate(settings, model, state, validation, mesh, display) -> tuple[dict[s
       results[source] = bits_per_byte.evaluate(
         model,
         corpus,
-        seq_len=settings.eval.seq_len or settings.seq_len,
-        batch_size=settings.eval.batch_size or settings.batch_size,
+        **settings.eval_rows,
         max_bytes=settings.eval.max_bytes,
         batch_sharding=NamedSharding(mesh, sharding.batch_spec(mesh)),
         progress=lambda *_: processes.progress(),

@@ -26,6 +26,8 @@ from text.marks import Read
 class TFreeHAT(ByteModel):
   """T-Free-HAT (arXiv 2603.15953). D: width of bytes or of words, S: slots of a row's words."""
 
+  emits = ('starts',)  # a word's vector comes with the first byte of the next
+
   def __init__(self, config: TFreeHATConfig, *, rngs: nnx.Rngs):
     self.config = config
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back

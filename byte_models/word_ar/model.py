@@ -52,6 +52,8 @@ from text.batch import Batch
 class WordAR(ByteModel):
   """Autoregressive model over the words of `words`; k = `num_vectors` vectors a word."""
 
+  emits = ('ends',)
+
   def __init__(self, config: WordARConfig, *, rngs: nnx.Rngs):
     self.config = config
     width, inner = config.decoder.width, config.backbone.width

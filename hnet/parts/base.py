@@ -1,10 +1,12 @@
 """What the parts of a stage take and give. Every published way to chunk is a choice of parts around one time model.
 
-A stage has slots t, and an emission mask over them: a chunk starts at e_k. The inner stage turns what Pool made of
+A stage has slots t, and an emission mask over them: after e_k the inner stage takes step k. It turns what Pool made of
 chunk k into z_k, which is delivered to the slots [e_k, e_{k+1}). What Pool reads differs: `first` e_k alone (H-Net,
-SpaceByte), `until` what follows the emission before up to e_k, for boundaries that emit at the last slot of what they
-find, `before` the slots [e_{k-1}, e_k). What stands before a document's first slot is nothing, so with `before` that
-emission makes no chunk: the level inside begins with the second, and the slots up to it get a vector of the unpool's.
+SpaceByte, AU-Net), `until` what follows the emission before up to e_k (dynamic-pooling, BLT), for boundaries that emit
+at the last slot of what they find, `before` the slots [e_{k-1}, e_k). What stands before a document's first slot is
+nothing, so with `before` that emission makes no chunk: the level inside begins with the second, and the slots up to it
+get a vector of the unpool's. The first slot of a document always emits; with `until` it is a chunk by itself, the null
+group of dynamic-pooling or the first patch of BLT.
 
 A part is an `nnx.Module` with a class attribute OPTIONS, its options and their defaults, and is made as
 `Part(sizes, rngs=…, **options)`. One that reads marks of bytes (text.marks) has a static method `marks(**options)`,
@@ -45,13 +47,14 @@ class Sizes(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """Where chunks start: emit bool; p float32, with what probability (for losses and reports); soft float32, what
-  carries the gradient. [B, C] each, [B] in a step.
+  """Where the stage emits: emit bool; p float32, with what probability (for losses and reports); soft float32, what
+  carries the gradient. [B, C] each, [B] in a step. more: what losses of this boundary need beside, by name.
   """
 
   emit: Array
   p: Array
   soft: Array
+  more: dict[str, Array] = dataclasses.field(default_factory=dict)
 
 
 class Boundary(Protocol):
@@ -144,11 +147,21 @@ class Combine(Protocol):
     """([..., D] in the dtype of e, what enters the decoder's blocks)."""
 
 
+class Predicted(NamedTuple):
+  """What the head said. logits [B, L, V] float32; nll [B, L] float32: nats of each byte, which stand at the byte, 0
+  where not scored; scored [B, L] bool.
+  """
+
+  logits_BxLxV: Array
+  nll_BxL: Array
+  scored_BxL: Array
+
+
 class AuxLoss(Protocol):
   """A loss beside the language model's, computed when the head has run. name: of its weight in `loss_weights`."""
 
   OPTIONS: dict[str, Any]
   name: str
 
-  def __call__(self, cut: Cut, level: Level, logits_BxLxV: Array, context: Context) -> Array:
+  def __call__(self, cut: Cut, level: Level, predicted: Predicted, context: Context) -> Array:
     """A scalar, unweighted."""

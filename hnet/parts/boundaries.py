@@ -1,12 +1,12 @@
 """Where chunks start: by the cosine of adjacent states, every so many slots, or at a mark or byte."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from hnet.parts.base import HIGHEST, Cut, Sizes, no_flops
 from kernels.route import route
+from kernels.route.xla import cosine
 from layers import segments
 from layers.chunks import Level
 from layers.contract import Context
@@ -50,8 +50,7 @@ class Cosine(nnx.Module):
     """One slot against the one before."""
     del marks
     e_BxD = e_BxD.astype(jnp.float32)
-    unit = lambda v: v * jax.lax.rsqrt(jnp.maximum(jnp.sum(v * v, -1, keepdims=True), 1e-24))
-    cosine_B = jnp.sum(unit(self.query(cache['last'], HIGHEST)) * unit(self.key(e_BxD, HIGHEST)), -1)
+    cosine_B = cosine(self.query(cache['last'], HIGHEST), self.key(e_BxD, HIGHEST))
     p_B = jnp.where(cache['seen'], jnp.clip(0.5 * (1.0 - cosine_B), 0.0, 1.0), 1.0)
     new = {'seen': cache['seen'] | active_B, 'last': jnp.where(active_B[:, None], e_BxD, cache['last'])}
     return Cut((p_B > 0.5) & active_B, p_B, p_B), new

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hnet.parts.base import Cut
+from hnet.parts.base import Cut, Predicted
 from layers import checks
 from layers.chunks import Level
 from layers.contract import Context
@@ -49,9 +49,9 @@ class Ratio:
     self.target = TargetSchedule(target if start is None else start, target, until)
     self.scope = checks.one_of(scope, ('global', 'per_document'), 'loss ratio: scope')
 
-  def __call__(self, cut: Cut, level: Level, logits_BxLxV: Array, context: Context) -> Array:
+  def __call__(self, cut: Cut, level: Level, predicted: Predicted, context: Context) -> Array:
     """See `ratio_loss`."""
-    del logits_BxLxV
+    del predicted
     target = self.target(context.progress)
     if self.scope == 'per_document':
       return ratio_loss_per_document(cut.p, cut.emit, level.segment_ids_BxC, target)

@@ -1,5 +1,6 @@
 """docs/add_a_chunker.md as it stands: its parts hold what is asked of every part, and its config trains."""
 
+import inspect
 import re
 
 import jax
@@ -18,6 +19,7 @@ from layers.chunks import Level
 from tests.docs import pages
 from tests.hnet.tiny import branch
 from tests.test_contract import BATCHES, LENGTH, PROMPT, ROWS, ROWS_OF_TEXT, assert_together, drawn
+from text import marks
 
 
 @pytest.fixture(scope='module')
@@ -61,6 +63,13 @@ def test_the_config_trains_and_its_loss_is_weighed(page, tmp_path):
   last = training.train(config, tmp_path)
   assert last['few_loss'] >= 0 and 1 < last['bytes_per_chunk_0'] <= 8
   assert jax.tree.leaves(training.load(tmp_path).model)
+
+
+def test_the_lines_that_the_design_page_counts_are_there():
+  counted = re.findall(r'^\| .* \| (\d+) \(`(\w+)`\) \|$', (pages.DOCS / 'design.md').read_text(), re.MULTILINE)
+  actual = pages.class_lines(pages.python('add_a_chunker.md')) | pages.class_lines(inspect.getsource(marks))
+  assert len(counted) == 4
+  assert {name: int(lines) for lines, name in counted} == {name: actual[name] for _, name in counted}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import training
 from evaluation import oracles
 from tests.docs import pages
 from tests.test_contract import BATCHES, LENGTH, PROMPT, ROWS, ROWS_OF_TEXT, SHORT, assert_together, drawn, texts
+from training import flops
 
 
 @pytest.fixture(scope='module')
@@ -54,6 +55,11 @@ def test_the_config_trains_scores_and_writes(page, tmp_path):
   assert 0 < last['validation_bpb'] < 20 and dataclasses.asdict(model.config)['order'] == 12
   assert len(evaluation.generate(model, [b'a', b''], 8, stop_at_eos=False)[0]) == 8
   assert all(leaf.dtype == 'float32' for leaf in jax.tree.leaves(model))
+
+
+def test_a_family_without_a_backbone_says_that_it_cannot_be_resized(page):
+  with pytest.raises(ValueError, match='a feed_forward model has no layers to add'):
+    flops.match(page['get_config'](), 1e6)
 
 
 def test_what_is_wrong_is_one_sentence(page):

@@ -170,3 +170,21 @@ class TestFixedCapacity:
     dropped = whole(6)[2].segmentations[1].sum() - output.segmentations[1].sum()
     assert inner['dropped_boundaries'] == dropped > 0 and 'dropped_boundaries' not in outer
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+  def test_where_a_pool_reads_what_stands_before_a_document_begins_without_a_chunk(self):
+    """So the limit counts one chunk less a document, and a document that comes too late reads nothing of another."""
+    parts = {'boundary': 'stride(2)', 'pool': 'latent(heads=2)', 'unpool': 'cross(heads=2)'}
+    run = jax.jit(lambda model, batch: model(batch))
+    full, hard = (build(ONE_STAGE, chunking=parts, fixed_capacity=limit) for limit in (None, [0.3]))
+    batch = text(0)
+    ids = np.where(np.arange(LENGTH) < 36, 1, 2).astype(np.int32) * np.ones((ROWS, 1), np.int32)
+    batch = Batch(batch.bytes, ids)
+    wanted, output = (run(model, batch) for model in (full, hard))
+    assert int(wanted.needed[0]) == LENGTH // 2 - 2 and int(output.needed[0]) == self.MOST
+    assert output.stage_metrics[0]['dropped_boundaries'] == ROWS * (LENGTH // 2 - 2 - self.MOST)
+    np.testing.assert_array_equal(np.flatnonzero(output.segmentations[0][0]), [*range(0, 2 * self.MOST + 1, 2), 36])
+    end = 2 * (self.MOST + 1)  # where the first chunk that is dropped would start
+    np.testing.assert_allclose(output.logits[:, :end], wanted.logits[:, :end], atol=1e-5)
+    other = batch.bytes.copy()
+    other[:, :36] = np.random.default_rng(1).integers(0, 256, (ROWS, 36))
+    np.testing.assert_allclose(run(hard, Batch(other, ids)).logits[:, 36:], output.logits[:, 36:], atol=1e-6)

@@ -154,7 +154,11 @@ def test_what_a_pool_reads_fits_where_a_boundary_emits(monkeypatch):
   monkeypatch.setitem(KINDS['boundary'], 'last', type('Last', (Stride,), {'emits': 'ends'}))
   monkeypatch.setitem(KINDS['pool'], 'all', type('All', (First,), {'reads': 'until'}))
   hnet.parse(branch(ONE_STAGE, chunking={'boundary': 'last', 'pool': 'all'}))
-  refused({'chunking': {'boundary': 'last'}}, "reads 'first', and boundary last.* ends: use a pool that reads 'until'")
+  hnet.parse(branch(ONE_STAGE, chunking={'boundary': 'last'}))
+  refused(
+    {'chunking': {'boundary': 'last', 'pool': 'latent(heads=2)'}},
+    "reads 'before', and boundary last.* ends: use a pool that reads 'until' or 'first'",
+  )
   refused(
     {'chunking': {'pool': 'all'}}, "reads 'until', and boundary cosine emits .* starts: use a pool that reads 'fi"
   )
