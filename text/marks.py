@@ -9,6 +9,7 @@ hat, whitespace, uax29, fixed     bool: a word begins here, by a splitter of `te
 byte, char, subword               int32: the unit of `text.units` whose last byte this is, -1 at the others of it; the
                                   units are parts of the words that the mark 'words' of the same model shows
 script                            int8: the script of the character here, see `Script`
+pieces                            bool: a piece of a subword tokenizer ends here, see `Pieces`
 
 BOS and EOS are words and units of their own, and so are the first symbols of rows that continue a document.
 """
@@ -19,7 +20,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from text import pieces as pieces_lib
 from text import units as units_lib
 from text import words as words_lib
 from text.batch import BOS, EOS, Batch
@@ -191,6 +193,60 @@ class Units(Kind):
     raise ValueError(f"mark '{self.units.name}': which unit ends at a byte is not known while its word goes on")
 
 
+@dataclasses.dataclass(frozen=True)
+class Pieces(Kind):
+  """Whether a piece of a subword tokenizer ends here: a label, since the pieces of a word depend on all of it.
+
+  pieces(file=PATH[,digest=HEX][,words=hat(max_bytes=64)][,spaces=next]): the tokenizer (text/pieces.py), and the
+  splitter whose words it is used on. spaces: one ' ' that begins a word belongs to the 'next' piece, or 'closes' the
+  one before, which then ends at the space and not at the letter before it (dynamic-pooling's labels).
+  """
+
+  sizes: Callable[[bytes], tuple[int, ...]]
+  splitter: words_lib.Splitter
+  closes: bool
+
+  DTYPE, EMPTY = np.bool_, False
+
+  @property
+  def lookahead(self) -> int:
+    """Those of a word depend on all of it."""
+    return self.splitter.limit
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Pieces':
+    del others
+    defaults = {'file': '', 'words': 'hat(max_bytes=64)', 'digest': '', 'spaces': 'next'}
+    values = arguments(spec, 'mark', {'pieces': defaults})[1]
+    if values['spaces'] not in ('next', 'closes'):
+      raise ValueError(f"mark '{spec}': spaces='{values['spaces']}' must be next or closes")
+    if not values['file']:
+      raise ValueError(f"mark '{spec}' names no file: write pieces(file=PATH); `python -m text.subwords` makes one")
+    sizes = pieces_lib.parse(values['file'], values['digest'])
+    return cls(sizes, words_lib.parse(values['words']), values['spaces'] == 'closes')
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    del first_scored
+    begin, end = max(start - 1, 0), min(stop - 1, document.length)
+    values = np.zeros(stop - start, bool)
+    if end <= begin:
+      return values
+    origin, found = document.words(self.splitter, begin, end, True)
+    sizes = np.fromiter(itertools.chain.from_iterable(map(self.sizes, found)), np.int64)
+    ends = origin + np.cumsum(sizes)  # behind the last byte
+    is_end = np.zeros(end - begin, bool)
+    is_end[ends[(ends > begin) & (ends <= end)] - 1 - begin] = True
+    if self.closes:
+      is_space = np.frombuffer(document.read(begin, min(end + 1, document.length)) + b'.', np.uint8) == ord(' ')
+      follows = np.append(begin > 0 and (origin == begin or begin in ends), is_end)[: len(is_end)]
+      is_end = (is_end & ~is_space[1 : len(is_end) + 1]) | (follows & is_space[: len(is_end)])
+    values[begin + 1 - start : end + 1 - start] = is_end
+    return values
+
+  def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
+    raise ValueError("mark 'pieces': which piece ends at a byte is not known while its word goes on")
+
+
 # As the first word of Unicode's name of a character has them; unicodedata knows no property Script.
 SCRIPTS = (
   'LATIN', 'GREEK', 'CYRILLIC', 'ARMENIAN', 'HEBREW', 'ARABIC', 'DEVANAGARI', 'BENGALI', 'TAMIL', 'THAI', 'GEORGIAN',
@@ -198,13 +254,26 @@ SCRIPTS = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
 class Script(Kind):
   """1 + the place in SCRIPTS of the character that ends here, or else up to three bytes before; 0 if it has none.
 
   So the mark of a byte that only begins a character is not that of this character, which later bytes decide.
+  only: 'latin+cyrillic', text with a character of another of SCRIPTS is refused, but for digits.
   """
 
+  only: str = ''
+
   BACK = 6
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Script':
+    del others
+    only = arguments(spec, 'mark', {'script': {'only': cls.only}})[1]['only']
+    for name in only.split('+') if only else ():
+      if name.upper() not in SCRIPTS or name != name.lower():
+        raise ValueError(f"mark '{spec}': '{name}' is no script: use {', '.join(SCRIPTS).lower()}")
+    return cls(only)
 
   def of(self, content: bytes) -> np.ndarray:
     """[bytes] int8."""
@@ -217,7 +286,19 @@ class Script(Kind):
     values = at_end[3:]
     for back in (1, 2, 3):
       values = np.where(values < 0, at_end[3 - back : len(at_end) - back], values)
-    return np.maximum(values, 0)
+    values = np.maximum(values, 0)
+    if self.only:
+      self._check(values)
+    return values
+
+  def _check(self, values: np.ndarray) -> None:
+    wanted = {'DIGIT', *self.only.upper().split('+')}
+    for value in np.unique(values[values > 0]).tolist():
+      if (name := SCRIPTS[value - 1]) not in wanted:
+        raise ValueError(
+          f'the text has characters of the script {name.lower()}, which the model has nothing for (mark '
+          f"'script(only={self.only})'): add it to its scripts, or name one in `others` that stands for it"
+        )
 
 
 @functools.cache
@@ -229,15 +310,21 @@ def _scripts() -> np.ndarray:
 KINDS: dict[str, type[Kind]] = {
   **dict.fromkeys(words_lib.DEFAULTS, Words),
   **dict.fromkeys(units_lib.ARGUMENTS, Units),
+  'pieces': Pieces,
   'script': Script,
 }
 
 
-def parse(specs: Specs) -> dict[str, Kind]:
-  """Name -> kind of the marks of a model; ValueError with one sentence for what is not known or does not fit."""
+def check_kinds(specs: Specs) -> None:
+  """ValueError with one sentence for a kind that is not known; options and files are not looked at."""
   for name, spec in specs.items():
     if _kind(spec) is None:
       raise ValueError(f"mark '{name}': '{spec}' is not known: use one of {', '.join(KINDS)}")
+
+
+def parse(specs: Specs) -> dict[str, Kind]:
+  """Name -> kind of the marks of a model; ValueError with one sentence for what is not known or does not fit."""
+  check_kinds(specs)
   return {name: _kind(spec).parse(spec, specs) for name, spec in specs.items()}
 
 

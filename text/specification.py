@@ -1,6 +1,7 @@
 """Strings that name a thing with its arguments, such as 'drop(rate=0.1,seed=1)' or 'hat(max_bytes=64)'.
 
 A value that commas or spaces would break, such as the name of a file, stands in quotes as in JSON: 'file="a,b.json"'.
+Commas within brackets break nothing: a value may be a specification itself.
 """
 
 import json
@@ -9,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_PART = re.compile(rf'\s*\w+\s*=\s*{_QUOTED.pattern}\s*(?=,|$)|[^,]+')
+_IN_BRACKETS = r'\((?:[^()]|\([^()]*\))*\)'  # a specification as a value, with one more inside
+_PART = re.compile(rf'\s*\w+\s*=\s*{_QUOTED.pattern}\s*(?=,|$)|(?:{_IN_BRACKETS}|[^,])+')
 
 
 def arguments(spec: str, what: str, defaults: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
