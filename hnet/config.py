@@ -43,8 +43,8 @@ class StageConfig:
 
   @property
   def parts(self) -> tuple[Part, ...]:
-    """Those that it has."""
-    return tuple(filter(None, (self.boundary, self.pool, self.unpool, self.combine, *self.losses)))
+    """Those that it has, but for losses."""
+    return tuple(filter(None, (self.boundary, self.pool, self.unpool, self.combine)))
 
   @property
   def target(self) -> TargetSchedule | None:
@@ -67,6 +67,7 @@ class HNetConfig:
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
+  labels: tuple[tuple[str, str], ...] = ()  # likewise, that losses alone read
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -163,6 +164,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   attention = _attention(values['attn_cfg'], layouts)
   stack = functools.partial(_stack, values, ssm, attention, widths, mlp_widths)
   stages = _stages(values, layouts, widths, stack)
+  read, labels = _marks(stages)
   return HNetConfig(
     arch_layout=_as_tuple(values['arch_layout']),
     d_model=widths,
@@ -173,7 +175,8 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=stages,
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
-    marks=_marks(stages),
+    marks=read,
+    labels=labels,
     dtype=values['dtype'],
   )
 
@@ -351,23 +354,32 @@ def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
   return tuple(values)
 
 
-def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
-  """What all parts read; ValueError where one name stands for two marks, or for what is not known."""
+def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+  """(what parts read, what losses alone read); ValueError where one name stands for two marks, or for what is not
+  known.
+
+  What decides where chunks are and what goes into them may not depend on later bytes. Labels may: nothing but a loss
+  sees them, and decoding does without, so that the files that they are made with are looked for when text is marked.
+  """
   found: dict[str, str] = {}
-  for part in itertools.chain.from_iterable(stage.parts for stage in stages):
+  of_parts = list(itertools.chain.from_iterable(stage.parts for stage in stages))
+  losses = itertools.chain.from_iterable(stage.losses for stage in stages)
+  for part in itertools.chain(of_parts, losses):
     for name, spec in part.marks.items():
       if found.setdefault(name, spec) != spec:
         raise ValueError(
           f"model.chunking: {part.kind} {part.name} reads the mark '{name}' as {spec} and another part as "
           f'{found[name]}: give them one specification, or two names.'
         )
-  for name, kind in marks.parse(found).items():
+  marks.check_kinds(found)
+  read = {name: found[name] for part in of_parts for name in part.marks}
+  for name, kind in marks.parse(read).items():
     if kind.lookahead:
       raise ValueError(
         f"model.chunking: the mark '{name}' ({found[name]}) of a byte depends on later bytes, which it would tell the "
         "loss: use one that does not, such as 'fixed(size=8)', or the families tfree_hat and word_ar, which wait."
       )
-  return tuple(found.items())
+  return tuple(read.items()), tuple((name, spec) for name, spec in found.items() if name not in read)
 
 
 def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:

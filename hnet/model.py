@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,12 @@ class HNet(ByteModel):
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
     bytes_BxL = jnp.asarray(batch.bytes)
-    level = self._level(batch)
+    missing = self.labels.keys() - batch.marks.keys()
+    if missing and context.rng is not None:
+      raise ValueError(
+        f"the batch lacks the label '{min(missing)}': in training mark it with model.marks | model.labels"
+      )
+    level = self._level(batch, self.labels.keys() - missing)
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
     logits = self._head(x_BxLxD)
@@ -74,6 +79,11 @@ class HNet(ByteModel):
     return dict(self.config.marks)
 
   @property
+  def labels(self) -> dict[str, str]:
+    """Those that losses alone read. A batch without them has no value of these losses; in training it is an error."""
+    return dict(self.config.labels)
+
+  @property
   def emits(self) -> tuple[str, ...]:
     """By the boundaries."""
     return tuple(stage.boundary.make.emits for stage in self.config.stages[:-1])
@@ -83,9 +93,9 @@ class HNet(ByteModel):
     """Of the ratio losses."""
     return {index: stage.target for index, stage in enumerate(self.config.stages) if stage.target}
 
-  def _level(self, batch: Batch) -> Level:
+  def _level(self, batch: Batch, labels: Iterable[str] = ()) -> Level:
     batch = marks_lib.mark(batch, self.marks)
-    marks = {'bytes': batch.bytes} | {name: batch.marks[name] for name in self.marks}
+    marks = {'bytes': batch.bytes} | {name: batch.marks[name] for name in (*self.marks, *sorted(labels))}
     return Level.of_bytes(jnp.asarray(batch.segment_ids), jax.tree.map(jnp.asarray, marks))
 
   def _embed(self, bytes_: Array) -> Array:
@@ -124,6 +134,8 @@ class HNet(ByteModel):
       if stage.limit is not None:
         of_stage['dropped_boundaries'] = decision.segments.dropped
       for part in stage.losses:
+        if not part.marks.keys() <= decision.segments.outer.marks.keys():
+          continue
         loss = part.loss()
         value = loss(decision.cut, decision.segments.outer, predicted, context)
         losses[loss.name] = losses.get(loss.name, 0.0) + value

@@ -58,6 +58,7 @@ class Model(Protocol):
 
   config: frozen, as the `parse` of its family made it, whose name is `config.family`.
   marks: what it reads of a batch beside bytes, name -> specification (text.marks).
+  labels: likewise, what only its losses read, which may depend on later bytes: batches to be trained on have them.
   symbols: the bytes of each symbol that `step` reads as text; [V] of them, EOS and BOS among the single bytes.
   word_end: the symbol that ends a word and is no text, or None.
   alphabet: what ids mean that do not mean themselves; parameters are of use to models with the same only.
@@ -69,6 +70,7 @@ class Model(Protocol):
 
   config: Any
   marks: dict[str, str]
+  labels: dict[str, str]
   symbols: tuple[bytes, ...]
   word_end: int | None
   alphabet: dict[str, Any]
@@ -128,6 +130,11 @@ class ByteModel(nnx.Module):
 
   @property
   def marks(self) -> dict[str, str]:
+    """None."""
+    return {}
+
+  @property
+  def labels(self) -> dict[str, str]:
     """None."""
     return {}
 

@@ -64,7 +64,10 @@ class BoundaryWatch:
     ]
 
   def _advice(self) -> str:
-    weight = self._settings.loss_weights.get('ratio', 0.0)
+    weights = self._settings.loss_weights
+    if weights.get('binomial', 0.0):
+      return f'raise loss_weights.binomial ({weights["binomial"]:g}), or lower the learning rate of the predictor'
+    weight = weights.get('ratio', 0.0)
     if not weight:
       return 'loss_weights.ratio is 0, so nothing pulls it there: give it a weight, 0.03 as in the H-Net paper'
     steps = self._settings.num_steps

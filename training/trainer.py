@@ -76,7 +76,7 @@ class Trainer:
       hosts=shares,
       workers=self.settings.data.workers,
       prefetch=self.settings.data.prefetch,
-      marks=self.model.marks,
+      marks=self.model.marks | self.model.labels,
     )
 
   def put(self, batch: text.Batch) -> text.Batch:
@@ -86,7 +86,7 @@ class Trainer:
   def abstract_batch(self) -> text.Batch:
     """Shapes and dtypes of a global batch."""
     rows = lambda dtype: jax.ShapeDtypeStruct((self.settings.batch_size, self.settings.seq_len), dtype)
-    of_model = {name: rows(kind.DTYPE) for name, kind in marks.parse(self.model.marks).items()}
+    of_model = {name: rows(kind.DTYPE) for name, kind in marks.parse(self.model.marks | self.model.labels).items()}
     return text.Batch(rows(np.uint8), rows(np.int32), of_model, rows(bool))
 
   def lower(
