@@ -8,13 +8,47 @@ from hnet.parts import Part
 from layers import checks
 from text.specification import arguments
 
+_MEAN = {'pool': 'mean', 'unpool': 'repeat', 'combine': 'sum'}  # of dynamic-pooling and what followed from it
 # name -> (its options, part -> specification)
 SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  # dynamic-pooling (arXiv 2211.09761), and its 'entropy' and 'unigram', whose boundaries learn from labels
+  'dynamic_pooling': (
+    {'target': '5', 'temperature': 0.5},
+    {'boundary': 'gumbel({temperature})', **_MEAN, 'losses': ('binomial({target})',)},
+  ),
+  'dynamic_pooling_entropy': (
+    {'spikes_left': 2},
+    {'boundary': 'supervised', **_MEAN, 'losses': ('bce(spikes_left={spikes_left})',)},
+  ),
+  'dynamic_pooling_pieces': (
+    {'by': 'fixed(size=8)'},
+    {'boundary': 'supervised', **_MEAN, 'losses': ('bce(pieces,by={by})',)},
+  ),
+  # FLEXITOKENS (arXiv 2507.12720): one predictor, and a band for each script
+  'flexitokens': (
+    {'rate': '0.2', 'sigma': '0.02', 'deviations': 1.0, 'scripts': '', 'others': ''},
+    {
+      'boundary': 'gumbel',
+      **_MEAN,
+      'losses': ('hinge({rate},{sigma},{deviations},scripts={scripts},others={others})',),
+    },
+  ),
   # H-Net (arXiv 2507.07955)
   'hnet': ({}, {'boundary': 'cosine', 'pool': 'first', 'unpool': 'ema', 'combine': 'ste', 'losses': ('ratio',)}),
   # Table 1 of the paper: the same without a learned boundary, and so without smoothing
   'hnet_pool': ({'size': 6}, {'boundary': 'stride({size})', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
   'hnet_space': ({}, {'boundary': 'space', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
+  # Hourglass (arXiv 2110.13711), with its mean and repeat
+  'hourglass': ({'size': 6}, {'boundary': 'every({size})', **_MEAN}),
+  # MAGNET (arXiv 2407.08818): a predictor and a target for each script
+  'magnet': (
+    {'scripts': 'latin+cyrillic+devanagari', 'target': '5+10+12.5', 'others': '', 'temperature': 0.5},
+    {
+      'boundary': 'gumbel({temperature},scripts={scripts},others={others})',
+      **_MEAN,
+      'losses': ('binomial({target},scripts={scripts},others={others})',),
+    },
+  ),
   # SpaceByte (arXiv 2404.14408); SpaceByte++ is the same between Mamba-2 stacks
   'spacebyte': (
     {},
@@ -43,9 +77,8 @@ def parse(chunking: Any) -> dict[str, Any]:
   """
   if isinstance(chunking, str):
     name, options = arguments(chunking, 'chunking', {name: options for name, (options, _) in SYSTEMS.items()})
-    specs = {
-      key: value.format(**options) if isinstance(value, str) else value for key, value in SYSTEMS[name][1].items()
-    }
+    filled = lambda spec: spec.format(**options) if isinstance(spec, str) else tuple(map(filled, spec))
+    specs = {key: filled(spec) for key, spec in SYSTEMS[name][1].items()}
   else:
     specs = checks.known(chunking, KEYS, 'model.chunking')
   boundary = parts.parse('boundary', specs.get('boundary', 'cosine'))
@@ -57,6 +90,11 @@ def parse(chunking: Any) -> dict[str, Any]:
   unpool = parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat'))
   combine = parts.parse('combine', specs.get('combine', 'through' if unpool.make.injects else 'ste'))
   _check_together(boundary, pool, unpool, combine)
+  if learned and not boundary.make.differentiable and 'losses' not in specs:
+    raise ValueError(
+      f'boundary {boundary.name} gets no gradient through what it decides: name the losses that it learns from, such '
+      "as losses: ['bce']."
+    )
   return {
     'boundary': boundary,
     'pool': pool,

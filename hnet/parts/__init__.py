@@ -7,10 +7,13 @@ from typing import Any
 from flax import nnx
 
 from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread, Unpool
-from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
+from hnet.parts.boundaries import Cosine, Every, Mark, SpaceLike, Stride
 from hnet.parts.combines import STE, Sum, Through
 from hnet.parts.losses import Ratio
+from hnet.parts.mean import Mean
 from hnet.parts.pools import First, Latent
+from hnet.parts.predictors import Gumbel, Supervised
+from hnet.parts.priors import BCE, Binomial, Hinge
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from text.specification import arguments, canonical
 
@@ -19,11 +22,28 @@ __all__ = [
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
-  'boundary': {'cosine': Cosine, 'mark': Mark, 'space': SpaceLike, 'stride': Stride},
-  'pool': {'first': First, 'latent': Latent},
+  'boundary': {
+    'cosine': Cosine,
+    'every': Every,
+    'gumbel': Gumbel,
+    'mark': Mark,
+    'space': SpaceLike,
+    'stride': Stride,
+    'supervised': Supervised,
+  },
+  'pool': {
+    'first': First,
+    'latent': Latent,
+    'mean': Mean,
+  },
   'unpool': {'cross': Cross, 'ema': EMA, 'repeat': Repeat, 'scatter': Scatter},
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
-  'loss': {'ratio': Ratio},
+  'loss': {
+    'bce': BCE,
+    'binomial': Binomial,
+    'hinge': Hinge,
+    'ratio': Ratio,
+  },
 }
 
 

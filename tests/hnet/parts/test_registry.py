@@ -35,7 +35,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
 @pytest.mark.parametrize(
   'kind, spec, sentence',
   [
-    ('boundary', '', "boundary '' is not known: use one of cosine, mark, space, stride"),
+    ('boundary', '', "boundary '' is not known: use one of .*cosine, .*stride"),
     ('boundary', 'words', "boundary 'words' is not known"),
     ('boundary', 'stride:6', "boundary 'stride:6' is not known"),
     ('boundary', 'stride(', "boundary 'stride\\(' is not known"),
