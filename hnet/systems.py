@@ -78,7 +78,7 @@ def parse(chunking: Any) -> dict[str, Any]:
   if isinstance(chunking, str):
     name, options = arguments(chunking, 'chunking', {name: options for name, (options, _) in SYSTEMS.items()})
     filled = lambda spec: spec.format(**options) if isinstance(spec, str) else tuple(map(filled, spec))
-    specs = {key: filled(spec) for key, spec in SYSTEMS[name][1].items()}
+    specs = {key: filled(value) for key, value in SYSTEMS[name][1].items()}
   else:
     specs = checks.known(chunking, KEYS, 'model.chunking')
   boundary = parts.parse('boundary', specs.get('boundary', 'cosine'))

@@ -44,6 +44,7 @@ class Supervised(nnx.Module):
 
   OPTIONS = {'inner': 0, 'activation': 'gelu', 'scripts': '', 'others': ''}
   lookahead, differentiable, learned, emits = 0, False, True, 'ends'
+  gives = ('logit',)
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, inner: int, activation: str, scripts: str, others: str):
     where = f'boundary {type(self).__name__.lower()}'

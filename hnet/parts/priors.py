@@ -146,6 +146,7 @@ class BCE:
 
   OPTIONS = {'labels': 'spikes', 'by': '', 'spikes_left': 2, 'of': 'logit'}
   name = 'bce'
+  needs = ('logit',)
 
   def __init__(self, *, labels: str, by: str, spikes_left: int, of: str):
     self.labels, self.of = labels, checks.one_of(of, ('logit', 'probability'), 'loss bce: of')
