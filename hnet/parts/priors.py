@@ -128,8 +128,8 @@ class Hinge(_Prior):
     del predicted, context
     emitted_GxS, slots_GxS = self._groups(cut, level)
     rate_GxS = emitted_GxS / jnp.maximum(slots_GxS, 1)
-    above_GxS = jnp.maximum(rate_GxS - jnp.array([self.rates], jnp.float32), 0.0)
-    below_GxS = jnp.maximum(jnp.array([self.least], jnp.float32) - rate_GxS, 0.0)
+    above_GxS = jax.nn.relu(rate_GxS - jnp.array([self.rates], jnp.float32))
+    below_GxS = jax.nn.relu(jnp.array([self.least], jnp.float32) - rate_GxS)
     return jnp.sum((above_GxS + below_GxS) * slots_GxS) / jnp.maximum(jnp.sum(slots_GxS), 1)
 
 
