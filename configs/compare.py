@@ -12,7 +12,11 @@ import ml_collections
 
 from configs import (
   quickstart,
+  quickstart_dynamic_pooling,
+  quickstart_flexitokens,
   quickstart_hat,
+  quickstart_hourglass,
+  quickstart_magnet,
   quickstart_mamba,
   quickstart_megabyte,
   quickstart_pool,
@@ -37,6 +41,10 @@ MODELS = {
   'hnet_pool': (quickstart_pool, None),
   'spacebyte': (quickstart_spacebyte, 6.1),
   'mamba': (quickstart_mamba, None),
+  'dynamic_pooling': (quickstart_dynamic_pooling, None),
+  'flexitokens': (quickstart_flexitokens, None),
+  'hourglass': (quickstart_hourglass, None),
+  'magnet': (quickstart_magnet, None),
 }
 
 
