@@ -13,7 +13,8 @@ from flax import nnx
 from hnet import systems
 from hnet.parts import Part, Sizes
 from hnet.parts.losses import Ratio, TargetSchedule
-from layers import checks
+from layers import checks, objectives
+from layers.objectives import Objective
 from layers.stack import StackConfig, height, parse_layout
 from text import marks
 
@@ -67,6 +68,7 @@ class HNetConfig:
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
+  objectives: tuple[Objective, ...] = ()
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -120,6 +122,7 @@ _DEFAULTS = {
   'ratio_scope': 'global',
   'bytes_per_chunk': None,
   'fixed_capacity': None,
+  'objectives': (),
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -174,6 +177,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     stages=stages,
     bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
     marks=_marks(stages),
+    objectives=objectives.parse(values['objectives']),
     dtype=values['dtype'],
   )
 

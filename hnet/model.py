@@ -17,7 +17,7 @@ from hnet import stage as stage_lib
 from hnet.config import HNetConfig
 from hnet.parts.base import Predicted
 from hnet.parts.losses import TargetSchedule
-from layers import contract, segments
+from layers import contract, objectives, segments
 from layers.capacity import FRESH
 from layers.chunks import Level
 from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
@@ -47,6 +47,7 @@ class HNet(ByteModel):
     self.backbone = stage_lib.make(config, 0, rngs=rngs)
     if not config.tie_embeddings:
       self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
+    self.objectives = objectives.build(config.objectives, width, config.vocab_size, rngs=rngs)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
@@ -64,7 +65,7 @@ class HNet(ByteModel):
       segmentations=tuple(starts_BxL for starts_BxL, _ in found),
       boundary_probabilities=tuple(p_BxL for _, p_BxL in found),
       needed=tuple(d.segments.needed for d in decisions),
-      aux_losses=aux_losses,
+      aux_losses=aux_losses | objectives.losses(self.objectives, x_BxLxD, batch, context),
       stage_metrics=stage_metrics,
     )
 
