@@ -39,6 +39,8 @@ class Cache:
 class HNet(ByteModel):
   """H-Net (arXiv 2507.07955) with any number of stages; with one, an isotropic byte model."""
 
+  superposes = True
+
   def __init__(self, config: HNetConfig, *, rngs: nnx.Rngs):
     self.config = config
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
@@ -54,7 +56,8 @@ class HNet(ByteModel):
     bytes_BxL = jnp.asarray(batch.bytes)
     level = self._level(batch)
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
-    x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
+    x_BxLxD = self._embed(bytes_BxL) if batch.bags is None else jnp.mean(self._embed(batch.bags), 2)
+    x_BxLxD, decisions = self.backbone(x_BxLxD, level, capacities, context)
     logits = self._head(x_BxLxD)
     predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored)
     aux_losses, stage_metrics = self._losses(decisions, predicted, context)

@@ -64,6 +64,7 @@ class Model(Protocol):
   num_stages: groups of parameters with a learning rate of their own, outermost first.
   emits: of each of the output's segmentations, whether the stage inside takes its step at a chunk's first byte
   ('starts') or at its last ('ends').
+  superposes: whether it reads bags of bytes (`Batch.bags`).
   targets: stage -> bytes (or chunks) a chunk that a loss pulls its boundary to, a function of the progress.
   """
 
@@ -74,6 +75,7 @@ class Model(Protocol):
   alphabet: dict[str, Any]
   num_stages: int
   emits: tuple[str, ...]
+  superposes: bool
   targets: dict[int, Callable[[float], Any]]
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
@@ -125,6 +127,7 @@ class ByteModel(nnx.Module):
   word_end: int | None = None
   num_stages = 1
   emits: tuple[str, ...] = ()
+  superposes = False
 
   @property
   def marks(self) -> dict[str, str]:
