@@ -59,7 +59,7 @@ class HNet(ByteModel):
     x_BxLxD = self._embed(bytes_BxL) if batch.bags is None else jnp.mean(self._embed(batch.bags), 2)
     x_BxLxD, decisions = self.backbone(x_BxLxD, level, capacities, context)
     logits = self._head(x_BxLxD)
-    predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored)
+    predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored, bytes_BxL)
     aux_losses, stage_metrics = self._losses(decisions, predicted, context)
     found = self._at_bytes(decisions, level.segment_ids_BxC)
     return ModelOutput(
@@ -127,6 +127,7 @@ class HNet(ByteModel):
       }
       if stage.limit is not None:
         of_stage['dropped_boundaries'] = decision.segments.dropped
+      of_stage |= {name: value for name, value in decision.cut.more.items() if value.ndim == 0}
       for part in stage.losses:
         loss = part.loss()
         value = loss(decision.cut, decision.segments.outer, predicted, context)

@@ -10,7 +10,9 @@ from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread
 from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
 from hnet.parts.combines import STE, Sum, Through
 from hnet.parts.losses import Ratio
+from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
+from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from text.specification import arguments, canonical
 
@@ -19,11 +21,35 @@ __all__ = [
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
-  'boundary': {'cosine': Cosine, 'mark': Mark, 'space': SpaceLike, 'stride': Stride},
-  'pool': {'first': First, 'latent': Latent},
-  'unpool': {'cross': Cross, 'ema': EMA, 'repeat': Repeat, 'scatter': Scatter},
+  'boundary': {
+    'bernoulli': Bernoulli,
+    'cosine': Cosine,
+    'mark': Mark,
+    'sigmoid': Sigmoid,
+    'space': SpaceLike,
+    'stride': Stride,
+  },
+  'pool': {
+    'first': First,
+    'latent': Latent,
+    'smoothed_first': SmoothedFirst,
+  },
+  'unpool': {
+    'cross': Cross,
+    'difference': Difference,
+    'ema': EMA,
+    'repeat': Repeat,
+    'scatter': Scatter,
+    'smoothed_repeat': SmoothedRepeat,
+  },
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
-  'loss': {'ratio': Ratio},
+  'loss': {
+    'cab': ConfidenceAligned,
+    'early': Early,
+    'rate': Rate,
+    'ratio': Ratio,
+    'reinforce': Reinforce,
+  },
 }
 
 

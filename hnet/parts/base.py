@@ -48,7 +48,8 @@ class Sizes(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Cut:
   """Where the stage emits: emit bool; p float32, with what probability (for losses and reports); soft float32, what
-  carries the gradient. [B, C] each, [B] in a step. more: what losses of this boundary need beside, by name.
+  carries the gradient. [B, C] each, [B] in a step. more: what other parts need of this boundary beside, by name, as its
+  `gives` lists; a scalar is a metric of the stage.
   """
 
   emit: Array
@@ -60,7 +61,9 @@ class Cut:
 class Boundary(Protocol):
   """Decides where chunks start. lookahead: slots behind t that the decision at t reads. differentiable: whether `soft`
   carries a gradient; with a lookahead it may not, since that would tell the loss the next byte. learned: whether its
-  rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last.
+  rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last. gives:
+  what it puts in `Cut.more`, if anything; an unpool or loss that works with such boundaries alone has it in `needs`.
+  'active', [B] bool, stands there in a step: the rows whose turn it is.
   """
 
   OPTIONS: dict[str, Any]
@@ -149,12 +152,13 @@ class Combine(Protocol):
 
 class Predicted(NamedTuple):
   """What the head said. logits [B, L, V] float32; nll [B, L] float32: nats of each byte, which stand at the byte, 0
-  where not scored; scored [B, L] bool.
+  where not scored; scored [B, L] bool; bytes [B, L] uint8, what was read.
   """
 
   logits_BxLxV: Array
   nll_BxL: Array
   scored_BxL: Array
+  bytes_BxL: Array | None = None
 
 
 class AuxLoss(Protocol):

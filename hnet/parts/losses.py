@@ -58,6 +58,13 @@ class Ratio:
     return ratio_loss(cut.p, cut.emit, level.valid, target)
 
 
+def at_next_byte(values_BxL: Array, level: Level) -> Array:
+  """Values of the byte behind the one where each slot starts, 0 where the row has none and in padding: [B, C]."""
+  ahead_BxL = jnp.pad(values_BxL[:, 1:], ((0, 0), (0, 1)))
+  at_BxC = jnp.take_along_axis(ahead_BxL, level.byte_BxC, 1, mode='clip')
+  return jnp.where(level.valid, at_BxC, 0)
+
+
 def ratio_loss(p_BxL: Array, b_BxL: Array, mask_BxL: Array, target: Array | float) -> Array:
   """Pulls the boundary rate to 1/target (H-Net, arXiv 2507.07955, eq. 10); 1.0 when both rates equal it.
 

@@ -19,6 +19,8 @@ SMALL = {'tfree_hat': 'tfree_hat(pool_heads=2,heads=2)'}  # systems whose defaul
 # What no system has by default, or no two parts of it together
 MIXED = {
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
+  'policy_router_drawn': 'policy_router(2,draw=true)',
+  'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
 }
