@@ -15,7 +15,9 @@ from configs import (
   quickstart_hat,
   quickstart_mamba,
   quickstart_megabyte,
+  quickstart_policy_router,
   quickstart_pool,
+  quickstart_sombrero,
   quickstart_space,
   quickstart_spacebyte,
   quickstart_tfree_hat,
@@ -37,6 +39,8 @@ MODELS = {
   'hnet_pool': (quickstart_pool, None),
   'spacebyte': (quickstart_spacebyte, 6.1),
   'mamba': (quickstart_mamba, None),
+  'policy_router': (quickstart_policy_router, None),
+  'sombrero': (quickstart_sombrero, None),
 }
 
 
