@@ -16,6 +16,7 @@ from hnet.parts.base import Predicted
 from hnet.parts.policy import centred, discounted, early_nats
 from layers.chunks import Level
 from layers.contract import EVAL, Context
+from tests import devices
 from tests.hnet.parts.common import EMIT, IDS, LENGTH, ROWS, SIZES, STARTS, build, cut_of, level_of
 from tests.layers.common import random, segment_ids
 
@@ -227,3 +228,37 @@ def test_options_that_cannot_be_are_one_sentence(kind, spec, sentence):
   with pytest.raises(ValueError, match=sentence) as error:
     part.loss() if kind == 'loss' else part.build(SIZES, rngs=nnx.Rngs(0))
   assert '\n' not in str(error.value)
+
+
+MESH = """
+import jax, numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+import byte_models, hnet
+from evaluation.oracles import informative
+from layers.contract import Context
+from tests.hnet.tiny import branch
+from text.batch import Batch
+
+make = lambda: byte_models.parse(branch(['t1', ['t1'], 't1'], chunking='policy_router(2)', post_norm=False))
+model = informative(byte_models.build(make(), rngs=nnx.Rngs(0)))
+ids = np.tile(np.repeat([1, 2], [10, 6]), (4, 1)).astype(np.int32)
+ids[1, 12:] = 0
+batch = Batch(np.random.default_rng(0).integers(0, 256, ids.shape).astype(np.uint8), ids)
+
+def losses(model, batch):
+  output = model(batch, context=Context(rng=jax.random.key(0)))
+  return sum(output.aux_losses.values()), (output.aux_losses, output.segmentations)
+
+run = jax.jit(jax.grad(losses, has_aux=True))
+alone = jax.device_get(run(model, batch))
+with jax.set_mesh(jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))) as mesh:
+  rows = jax.device_put(batch, NamedSharding(jax.sharding.get_mesh(), PartitionSpec('data')))
+  found = jax.device_get(run(model, rows))
+np.testing.assert_array_equal(alone[1][1][0], found[1][1][0])
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, found)
+"""
+
+
+def test_rows_on_several_devices_are_compared_with_each_other_and_draw_what_they_draw_on_one():
+  devices.run(MESH, 2)
