@@ -336,11 +336,12 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
 def _target(value: Any, default: float) -> dict[str, Any]:
   if not isinstance(value, Mapping):
     return {'target': default if value is None else checks.number(value, 'ratio_targets')}
-  checks.known(value, ('start', 'end', 'until'), 'model.ratio_targets')
+  checks.known(value, ('start', 'end', 'until', 'since'), 'model.ratio_targets')
   if 'start' not in value or 'end' not in value:
-    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
+    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have since and until.')
   numbers = {key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()}
-  return {'target': numbers['end'], 'start': numbers['start'], 'until': numbers.get('until', 1.0)}
+  rest = {'until': numbers.get('until', 1.0), 'since': numbers.get('since')}
+  return {'target': numbers['end'], 'start': numbers['start'], **rest}
 
 
 def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:

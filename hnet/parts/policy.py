@@ -177,16 +177,17 @@ class Reinforce:
 class Rate:
   """mean ℓ · (mean p - 1/target), the second without a gradient: moves logits until the mean probability is right.
 
-  target: slots of a chunk, to which it goes from `start` in the first `until` of the training. Weight 0.01 (paper).
+  target: slots of a chunk, to which it goes from `start` between `since` and `until` of the training. Weight 0.01
+  in the paper.
   """
 
-  OPTIONS = {'target': 5.0, 'start': None, 'until': 1.0}
+  OPTIONS = {'target': 5.0, 'start': None, 'until': 1.0, 'since': 0.0}
   name = 'rate'
   needs = ('logit',)
 
-  def __init__(self, *, target: float, start: float | None, until: float):
+  def __init__(self, *, target: float, start: float | None, until: float, since: float):
     try:
-      self.size = TargetSchedule(target if start is None else start, target, until)
+      self.size = TargetSchedule(target if start is None else start, target, until, since)
     except ValueError as error:
       raise ValueError(str(error).replace('ratio_targets', 'loss rate: target')) from None
 

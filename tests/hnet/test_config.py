@@ -1,7 +1,5 @@
 """The model branch: what it accepts, what it fills in, and one sentence that names whatever is wrong."""
 
-import dataclasses
-
 import pytest
 
 import hnet
@@ -111,6 +109,7 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'ratio_targets': [3.0, 3.0]}, r'ratio_targets \[3.0, 3.0\] has 2 entries for 1 stages'),
     ({'ratio_targets': 1.0}, 'ratio_targets .* must be above 1'),
     ({'ratio_targets': [{'start': 2, 'end': 3, 'until': 2}]}, 'ratio_targets until 2'),
+    ({'ratio_targets': [{'start': 2, 'end': 3, 'since': 1}]}, 'ratio_targets since 1'),
     ({'bytes_per_chunk': [4.0, 5.0]}, 'bytes_per_chunk .* a list with one number for each of 1 stages'),
     ({'bytes_per_chunk': [0.5]}, 'bytes_per_chunk .* at least one byte'),
     ({'fixed_capacity': [0.5, 0.5]}, r'fixed_capacity \[0.5, 0.5\]: .* for each of 1 stages'),
@@ -315,7 +314,7 @@ def test_what_a_mapping_leaves_out_is_the_published_part_or_that_of_a_rule():
 
 def test_targets_and_scopes_stand_in_the_loss_or_in_their_own_keys():
   loss_of = lambda **changes: hnet.parse(branch(ONE_STAGE, **changes)).stages[0].losses[0].loss()
-  described = lambda loss: (*dataclasses.astuple(loss.target), loss.scope)
+  described = lambda loss: (loss.target.start, loss.target.end, loss.target.until, loss.scope)
   assert described(loss_of()) == (6.0, 6.0, 1.0, 'global')
   assert described(loss_of(ratio_targets=4, ratio_scope='per_document')) == (4.0, 4.0, 1.0, 'per_document')
   assert described(loss_of(ratio_targets=[{'start': 2, 'end': 4}])) == (2.0, 4.0, 1.0, 'global')

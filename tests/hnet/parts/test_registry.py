@@ -22,7 +22,7 @@ from tests.hnet.parts.common import SIZES
       'loss',
       'ratio(4)',
       'ratio(target=4.0,until=1.0,scope=)',
-      {'target': 4.0, 'start': None, 'until': 1.0, 'scope': ''},
+      {'target': 4.0, 'start': None, 'until': 1.0, 'scope': '', 'since': None},
     ),
   ],
 )
@@ -52,7 +52,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
     (
       'loss',
       'ratio(goal=3)',
-      "loss 'ratio\\(goal=3\\)' has no argument 'goal': ratio takes target, start, until, scope",
+      "loss 'ratio\\(goal=3\\)' has no argument 'goal': ratio takes target, start, until, scope, since",
     ),
     ('loss', 'ratio(target=x)', "target='x' is not a number"),
   ],
