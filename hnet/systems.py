@@ -15,6 +15,17 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   # Table 1 of the paper: the same without a learned boundary, and so without smoothing
   'hnet_pool': ({'size': 6}, {'boundary': 'stride({size})', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
   'hnet_space': ({}, {'boundary': 'space', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
+  # lucidrains/h-net-dynamic-chunking: H-Net's probabilities before the stage inside, with one of its heads
+  'hnet_weighted': (
+    {},
+    {
+      'boundary': 'cosine',
+      'pool': 'weighted_first',
+      'unpool': 'decayed',
+      'combine': 'ste',
+      'losses': ('ratio',),
+    },
+  ),
   # Dauncey and Wattenhofer (arXiv 2602.13940); its blocks have no norm at the end of a stack (post_norm)
   'policy_router': (
     {'size': 5.0, 'draw': False},

@@ -44,6 +44,7 @@ FAMILIES = {
   'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
   'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
   'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
+  'hnet_weighted': branch(ONE_STAGE, chunking='hnet_weighted'),
   'policy_router': branch(TWO_STAGE, post_norm=False, chunking=['policy_router(2)', 'policy_router(2,draw=true)']),
   'sombrero': branch(TWO_STAGE, chunking=['sombrero', 'sombrero(pool=first,unpool=smoothed_repeat)']),
   'spacebyte': branch(['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False),

@@ -14,6 +14,7 @@ from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
 from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
+from hnet.parts.weighted import Decayed, WeightedFirst
 from text.specification import arguments, canonical
 
 __all__ = [
@@ -33,9 +34,11 @@ KINDS: dict[str, dict[str, Any]] = {
     'first': First,
     'latent': Latent,
     'smoothed_first': SmoothedFirst,
+    'weighted_first': WeightedFirst,
   },
   'unpool': {
     'cross': Cross,
+    'decayed': Decayed,
     'difference': Difference,
     'ema': EMA,
     'repeat': Repeat,
