@@ -10,6 +10,17 @@ from text.specification import arguments
 
 # name -> (its options, part -> specification)
 SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  # BLT (arXiv 2412.09871): a chunk ends where a rule or another model says so; as released, its k vectors reach every
+  # block of the decoder. With its n-grams and stacks: the family `blt`
+  'blt': (
+    {'boundary': 'space_end', 'queries': 2, 'heads': 4},
+    {
+      'boundary': '{boundary}',
+      'pool': 'attend(queries={queries},heads={heads})',
+      'unpool': 'attend(queries={queries},heads={heads})',
+      'combine': 'through',
+    },
+  ),
   # H-Net (arXiv 2507.07955)
   'hnet': ({}, {'boundary': 'cosine', 'pool': 'first', 'unpool': 'ema', 'combine': 'ste', 'losses': ('ratio',)}),
   # Table 1 of the paper: the same without a learned boundary, and so without smoothing

@@ -1,4 +1,4 @@
-"""The parts of a stage by name: a new boundary, pool, unpool, combination or loss is one class and a line in KINDS."""
+"""The parts of a model by name: a new boundary, pool, unpool, combination, loss or input is a class and a line here."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,9 +6,11 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread, Unpool
-from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
+from hnet.parts.attend import AttendPool, AttendUnpool
+from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Sizes, Spread, Unpool
+from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride
 from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.inputs import HashNgrams
 from hnet.parts.losses import Ratio
 from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
@@ -18,7 +20,7 @@ from hnet.parts.weighted import Decayed, WeightedFirst
 from text.specification import arguments, canonical
 
 __all__ = [
-  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
+  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Input', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -26,17 +28,22 @@ KINDS: dict[str, dict[str, Any]] = {
     'bernoulli': Bernoulli,
     'cosine': Cosine,
     'mark': Mark,
+    'mark_end': MarkEnd,
     'sigmoid': Sigmoid,
     'space': SpaceLike,
+    'space_end': SpaceEnd,
     'stride': Stride,
   },
+  'input': {'hash_ngrams': HashNgrams},
   'pool': {
+    'attend': AttendPool,
     'first': First,
     'latent': Latent,
     'smoothed_first': SmoothedFirst,
     'weighted_first': WeightedFirst,
   },
   'unpool': {
+    'attend': AttendUnpool,
     'cross': Cross,
     'decayed': Decayed,
     'difference': Difference,
@@ -71,7 +78,7 @@ class Part:
     return self.make.marks(**dict(self.options)) if hasattr(self.make, 'marks') else {}
 
   def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Any:
-    """The module of a boundary, pool, unpool or combination."""
+    """The module of any but a loss."""
     return self.make(sizes, rngs=rngs, **dict(self.options))
 
   def flops(self, sizes: Sizes, slots: float, chunks: float) -> float:

@@ -161,6 +161,23 @@ class Predicted(NamedTuple):
   bytes_BxL: Array | None = None
 
 
+class Input(Protocol):
+  """Adds to the vector of a byte, before the outermost stage."""
+
+  OPTIONS: dict[str, Any]
+
+  def __call__(self, bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
+    """[B, L, D] float32, by this byte and those before it in its document."""
+
+  def init_cache(self, batch_size: int) -> Any: ...
+
+  def after(self, bytes_BxL: Array, length_B: Array) -> Any:
+    """The cache behind right-padded rows of one document."""
+
+  def step(self, byte_B: Array, cache: Any) -> tuple[Array, Any]:
+    """([B, D] float32, cache) of one byte of every row."""
+
+
 class AuxLoss(Protocol):
   """A loss beside the language model's, computed when the head has run. name: of its weight in `loss_weights`."""
 

@@ -153,6 +153,15 @@ class SpaceLike(_Rule):
     return 6.0
 
 
+class SpaceEnd(SpaceLike):
+  """A chunk ends with every such byte, and with a document's first (BLT's patching mode 'space').
+
+  Published, an EOS also ends one behind a space; nothing reads that.
+  """
+
+  emits = 'ends'
+
+
 class Mark(_Rule):
   """A chunk at every slot whose byte has a mark that is not 0, such as where words begin.
 
@@ -193,6 +202,13 @@ class Mark(_Rule):
   @staticmethod
   def chunk_size(name: str, by: str) -> None:
     """The text decides."""
+
+
+class MarkEnd(Mark):
+  """A chunk ends with every slot whose byte has such a mark, and with a document's first."""
+
+  OPTIONS = {'name': 'last', 'by': 'fixed(size=8)'}
+  emits = 'ends'
 
 
 def space_like(byte: Array) -> Array:

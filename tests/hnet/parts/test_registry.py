@@ -46,7 +46,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
     ('boundary', 'stride(3,size=4)', 'gives an argument twice'),
     ('boundary', None, 'boundary None must be a specification such as'),
     ('boundary', 6, 'boundary 6 must be a specification'),
-    ('pool', 'last', "pool 'last' is not known: use one of first"),
+    ('pool', 'last', "pool 'last' is not known: use one of .*first"),
     ('unpool', 'sum', "unpool 'sum' is not known: use one of .*cross, .*ema, .*repeat, .*scatter"),
     ('combine', 'ema', "combine 'ema' is not known: use one of ste, sum, through"),
     (

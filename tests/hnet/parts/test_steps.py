@@ -18,6 +18,11 @@ from tests.layers.common import random
 SMALL = {'tfree_hat': 'tfree_hat(pool_heads=2,heads=2)'}  # systems whose default sizes are larger than SIZES
 # What no system has by default, or no two parts of it together
 MIXED = {
+  'attend_windows': {
+    'boundary': 'mark_end(words)',
+    'pool': 'attend(queries=3,heads=2,init=learned,window=2,longest=4)',
+    'unpool': 'attend(heads=2,layers=1,window=3,doubled=false)',
+  },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
   'policy_router_drawn': 'policy_router(2,draw=true)',
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
