@@ -40,8 +40,6 @@ class Cache:
 class HNet(ByteModel):
   """H-Net (arXiv 2507.07955) with any number of stages; with one, an isotropic byte model."""
 
-  superposes = True
-
   def __init__(self, config: HNetConfig, *, rngs: nnx.Rngs):
     self.config = config
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
@@ -60,8 +58,6 @@ class HNet(ByteModel):
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     if batch.bags is None:
       x_BxLxD = self._embed(bytes_BxL, (part(bytes_BxL, level.segment_ids_BxC) for part in self.inputs))
-    elif self.inputs:
-      raise ValueError('bags of bytes (superposition) have no n-grams: train such a model without model.inputs.')
     else:
       x_BxLxD = jnp.mean(self._embed(batch.bags, ()), 2)
     x_BxLxD, decisions = self.backbone(x_BxLxD, level, capacities, context)
@@ -78,6 +74,11 @@ class HNet(ByteModel):
       aux_losses=aux_losses | objectives.losses(self.objectives, x_BxLxD, batch, context),
       stage_metrics=stage_metrics,
     )
+
+  @property
+  def superposes(self) -> bool:
+    """What is added to the vectors of bytes is of single bytes."""
+    return not self.config.inputs
 
   @property
   def marks(self) -> dict[str, str]:

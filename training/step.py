@@ -50,7 +50,7 @@ def make_step(
   if bags.size > 1 and not abstract_model.superposes:
     raise ValueError(
       f'superposition.size {bags.size}: a model of family {abstract_model.config.family!r} reads single bytes; set it '
-      'to 1, or train one of family hnet'
+      'to 1, or train one of family hnet without inputs'
     )
 
   def objective(trained, params, micro, context, scored):

@@ -10,7 +10,7 @@ from hnet import systems
 from hnet.config import HNetConfig, StageConfig, check_part, inputs_of, limits_of, marks_of, sizes_of, with_targets
 from hnet.parts import Sizes
 from hnet.parts.inputs import OFFSET
-from layers import checks
+from layers import checks, objectives
 from layers.stack import StackConfig
 from text.batch import BOS
 
@@ -36,6 +36,7 @@ _OURS = {
   'family': 'blt',
   'boundary': 'space_end',
   'losses': (),
+  'objectives': (),
   'bytes_per_chunk': None,
   'fixed_capacity': None,
   'patch_longest': 1024,
@@ -125,11 +126,14 @@ def parse(branch: Mapping[str, Any]) -> BLTConfig:
     stages=stages,
     bytes_per_chunk=sizes_of(values['bytes_per_chunk'], stages),
     marks=marks_of(stages),
+    objectives=objectives.parse(values['objectives']),
     inputs=inputs_of(_inputs(values), width),
     rows=ROWS,
     dtype=values['dtype'],
     mlp_multiple=checks.integer(values['multiple_of'], 'multiple_of', 1),
-    published=json.dumps({key: values[key] for key in _MODEL}),
+    published=json.dumps(
+      {key: values[key] for key in _MODEL} | ({'mlp_widths': widths} if values['mlp_widths'] else {})
+    ),
   )
 
 
