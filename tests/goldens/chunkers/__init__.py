@@ -23,4 +23,5 @@ def compare(folder: pathlib.Path) -> dict[str, Difference]:
   for knows, check in CHECKS.values():
     if knows(found):
       return check(folder)
-  raise ValueError(f'{folder}/config.json has the keys {", ".join(found)}: no comparison of {", ".join(CHECKS)} knows it')
+  kinds = ', '.join(CHECKS)
+  raise ValueError(f'{folder}/config.json has the keys {", ".join(found)}: no comparison of {kinds} knows it')
