@@ -18,6 +18,14 @@ from tests.layers.common import random
 SMALL = {'tfree_hat': 'tfree_hat(pool_heads=2,heads=2)'}  # systems whose default sizes are larger than SIZES
 # What no system has by default, or no two parts of it together
 MIXED = {
+  'entropy_jumps': {
+    'boundary': 'entropy(mode=jump,threshold=0.2,most=3,layout=T1,width=8,mlp_width=8,heads=2,rotary=4,window=3)',
+    'unpool': 'repeat',
+  },
+  'entropy_mamba': {
+    'boundary': 'entropy(threshold=5.4,layout=m1,width=32,d_state=8)',
+    'unpool': 'repeat',
+  },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
   'policy_router_drawn': 'policy_router(2,draw=true)',
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
