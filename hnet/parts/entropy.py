@@ -186,7 +186,11 @@ def _lm_config(
     raise ValueError(f'boundary entropy: {error}') from None
 
 
-_SIZES = ('layout', 'width', 'mlp_width', 'num_heads', 'rotary_dim', 'window', 'd_state', 'd_conv', 'expand')
+_OF_KINDS = {  # what the blocks of a layout have
+  'mM': ('d_state', 'd_conv', 'expand'),
+  'tT': ('num_heads', 'rotary_dim', 'window'),
+  'MT': ('mlp_width',),
+}
 _OPTIONS = {'num_heads': 'heads', 'rotary_dim': 'rotary'}  # where an option has another name
 
 
@@ -203,7 +207,8 @@ def taken(found: Any, wanted: StackConfig, directory: str | os.PathLike) -> dict
       'configs/quickstart_entropy_lm.py.'
     )
   of_lm = found.config.stages[0].main
-  differ = [name for name in _SIZES if getattr(of_lm, name) != getattr(wanted, name)]
+  names = [name for kinds, names in _OF_KINDS.items() if {*kinds} & {*of_lm.layout} for name in names]
+  differ = [name for name in ('layout', 'width', *names) if getattr(of_lm, name) != getattr(wanted, name)]
   if not of_lm.final_norm or {'d_conv', 'expand'} & {*differ}:
     raise ValueError(f'the entropy model in {directory} must have post_norm, and d_conv 4 and expand 2 in ssm_cfg.')
   if differ:
