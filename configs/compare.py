@@ -12,6 +12,7 @@ import ml_collections
 
 from configs import (
   quickstart,
+  quickstart_byteflow,
   quickstart_hat,
   quickstart_mamba,
   quickstart_megabyte,
@@ -41,6 +42,7 @@ MODELS = {
   'mamba': (quickstart_mamba, None),
   'policy_router': (quickstart_policy_router, None),
   'sombrero': (quickstart_sombrero, None),
+  'byteflow_threshold': (quickstart_byteflow, None),
 }
 
 

@@ -11,7 +11,7 @@ from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread
 from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
 from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
-from hnet.parts.entropy import Entropy
+from hnet.parts.entropy import Entropy, StoredEntropy
 from hnet.parts.losses import Ratio
 from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'mark': Mark,
     'sigmoid': Sigmoid,
     'space': SpaceLike,
+    'stored_entropy': StoredEntropy,
     'stride': Stride,
   },
   'pool': {

@@ -11,13 +11,14 @@ from flax import nnx
 from jax import Array
 
 from hnet.parts import patchers
-from hnet.parts.base import Cut, Sizes
+from hnet.parts.base import Cut, Sizes, no_flops
 from hnet.parts.boundaries import at_last, by_rule
 from layers import checks, paths, segments, stack, weights
 from layers.chunks import Level
 from layers.contract import Context
 from layers.linear import Linear, normal
 from layers.stack import Stack, StackConfig
+from text.specification import canonical
 
 CALIBRATION = 'calibration.json'  # beside the checkpoints of an entropy model
 
@@ -49,7 +50,85 @@ class Frozen(nnx.Module):
       self.threshold = nnx.Param(jnp.zeros((), jnp.float32))
 
 
-class Entropy(nnx.Module):
+class _ByEntropy(nnx.Module):
+  """What both sources of entropies share."""
+
+  OPTIONS = {'size': 4.5, 'threshold': None, 'mode': 'threshold', 'add': None, 'most': 0}
+  lookahead, differentiable, learned, emits = 0, False, False, 'ends'
+  is_calibrated = True
+
+  def _set(self, name: str, threshold: float | None, mode: str, add: float | None, most: int) -> None:
+    self.threshold, self.add = threshold, add
+    self.mode = checks.one_of(mode, patchers.MODES, f'boundary {name}: mode')
+    self.most = checks.integer(most, f'boundary {name}: most', 0)
+    if (add is not None) != (mode == 'both'):
+      raise ValueError(f"boundary {name}: add={add}, with mode '{mode}': give add with mode=both only.")
+
+  def _ends(self, entropy_BxC: Array, level: Level, threshold: Array | float) -> Array:
+    """All but those for the longest patch."""
+    before_BxC = jnp.pad(entropy_BxC[:, :-1], ((0, 0), (1, 0)))
+    position_BxC = segments.positions(level.segment_ids_BxC)
+    return patchers.by_entropy(entropy_BxC, before_BxC, position_BxC, threshold, self.mode, self.add)
+
+  def _cut(self, ends_BxC: Array, level: Level) -> Cut:
+    return by_rule(patchers.capped(ends_BxC, patchers.length(ends_BxC), self.most) & level.valid)
+
+  @staticmethod
+  def chunk_size(size: float, **options: Any) -> float:
+    """As stated; ValueError for one that there cannot be."""
+    del options
+    if not 1 <= size < 1e6:
+      raise ValueError(f'boundary entropy: size={size}, slots a patch, must be from 1 to 1e6.')
+    return size
+
+
+class StoredEntropy(_ByEntropy):
+  """`Entropy` of a model that has read the text before: directory, of `python -m studies.entropies`, has its entropies.
+
+  size, threshold, mode, add, most: as there; the threshold must be given. model: the digest of the entropy model that
+  the directory must be of (its config.json has it), '' for any. Documents are read whole and not by rows, at any depth;
+  a text that is being written has no entropies, so that such a model is trained and scored and does not write.
+  """
+
+  OPTIONS = {'directory': '', **_ByEntropy.OPTIONS, 'model': ''}
+  flops = no_flops
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, directory: str, size: float, model: str, **options: Any):
+    del sizes, rngs, directory, size, model
+    self._set('stored_entropy', **options)
+    if self.threshold is None:
+      raise ValueError(
+        'boundary stored_entropy: threshold is missing; `python -m studies.calibrate` prints that of a size.'
+      )
+
+  @staticmethod
+  def marks(directory: str, model: str, **options: Any) -> dict[str, str]:
+    """The entropies."""
+    del options
+    return {'entropy': canonical('entropy', {'directory': directory, 'model': model})}
+
+  def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
+    """By the entropies at the bytes where slots start."""
+    del e_BxCxD, context
+    return self._cut(self._ends(level.marks['entropy'], level, self.threshold), level)
+
+  def init_cache(self, batch_size: int) -> Any:
+    """ValueError: see the class."""
+    raise ValueError(
+      'boundary stored_entropy knows no entropies of a text that is being written: to decode, train with '
+      "boundary 'entropy(lm=DIRECTORY)', which has the entropy model with it."
+    )
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Any:
+    """See `init_cache`."""
+    return self.init_cache(len(cut.emit))
+
+  def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Any) -> tuple[Cut, Any]:
+    """See `init_cache`."""
+    return self.init_cache(len(active_B))
+
+
+class Entropy(_ByEntropy):
   """A patch ends where the entropy of the next byte is high: `patchers.by_entropy`.
 
   lm: work directory of the entropy model, a flat byte model that train.py has trained on rows of bytes
@@ -65,37 +144,29 @@ class Entropy(nnx.Module):
   """
 
   OPTIONS = {
-    'lm': '', 'size': 4.5, 'threshold': None, 'mode': 'threshold', 'add': None, 'most': 0, 'layout': 'T3', 'width': 128,
-    'mlp_width': 256, 'heads': 4, 'rotary': 32, 'window': 127, 'd_state': 128,
+    'lm': '', **_ByEntropy.OPTIONS, 'layout': 'T3', 'width': 128, 'mlp_width': 256, 'heads': 4, 'rotary': 32,
+    'window': 127, 'd_state': 128,
   }  # fmt: skip
-  lookahead, differentiable, learned, emits = 0, False, False, 'ends'
-  is_calibrated = True
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **options: Any):
     del sizes
-    self.threshold, self.mode, self.add, self.most = (options[key] for key in ('threshold', 'mode', 'add', 'most'))
-    checks.one_of(self.mode, patchers.MODES, 'boundary entropy: mode')
-    checks.integer(self.most, 'boundary entropy: most', 0)
-    if (self.add is not None) != (self.mode == 'both'):
-      raise ValueError(f"boundary entropy: add={self.add}, with mode '{self.mode}': give add with mode=both only.")
+    self._set('entropy', **{name: options[name] for name in ('threshold', 'mode', 'add', 'most')})
     config = _lm_config(**options)
     self.frozen = Frozen(config, self.threshold is None, rngs=rngs)
 
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """By the entropies of all slots at once."""
     del e_BxCxD, context
-    _, ends_BxC = self._read(level)
-    return by_rule(patchers.capped(ends_BxC, patchers.length(ends_BxC), self.most) & level.valid)
+    return self._cut(self._read(level)[1], level)
 
   def _read(self, level: Level) -> tuple[Array, Array]:
     """(entropies, where patches end but for the longest)."""
     entropy_BxC = patchers.entropy(self.frozen.lm(level.marks['bytes'], level.segment_ids_BxC))
-    before_BxC = jnp.pad(entropy_BxC[:, :-1], ((0, 0), (1, 0)))
-    return entropy_BxC, self._ends(entropy_BxC, before_BxC, segments.positions(level.segment_ids_BxC))
+    return entropy_BxC, self._ends(entropy_BxC, level, self._limit)
 
-  def _ends(self, entropy: Array, before: Array, position: Array) -> Array:
-    threshold = self.frozen.threshold[...] if self.threshold is None else self.threshold
-    return patchers.by_entropy(entropy, before, position, threshold, self.mode, self.add)
+  @property
+  def _limit(self) -> Array | float:
+    return self.frozen.threshold[...] if self.threshold is None else self.threshold
 
   def init_cache(self, batch_size: int) -> dict[str, Any]:
     """Nothing read; slot: how many were; length: of the open patch; last: the entropy before."""
@@ -131,7 +202,8 @@ class Entropy(nnx.Module):
     with jax.default_matmul_precision('highest'):
       x_BxD, lm_cache = lm.main.step(lm.embed(marks['bytes']), active_B, cache['lm'])
       entropy_B = patchers.entropy(lm.lm_head(x_BxD))
-    ends_B, length_B = self._ends(entropy_B, cache['last'], cache['slot']), cache['length'] + 1
+    of_slot = entropy_B, cache['last'], cache['slot'], self._limit
+    ends_B, length_B = patchers.by_entropy(*of_slot, self.mode, self.add), cache['length'] + 1
     new = {
       'lm': lm_cache,
       'slot': cache['slot'] + active_B,
@@ -139,14 +211,6 @@ class Entropy(nnx.Module):
       'last': jnp.where(active_B, entropy_B, cache['last']),
     }
     return by_rule(patchers.capped(ends_B, length_B, self.most) & active_B), new
-
-  @staticmethod
-  def chunk_size(size: float, **options: Any) -> float:
-    """As stated; ValueError for one that there cannot be."""
-    del options
-    if not 1 <= size < 1e6:
-      raise ValueError(f'boundary entropy: size={size}, slots a patch, must be from 1 to 1e6.')
-    return size
 
   @staticmethod
   def flops(sizes: Sizes, slots: float, chunks: float, **options: Any) -> float:

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hnet
+import text
 import training
 from hnet.parts import patchers
 from hnet.parts.entropy import CALIBRATION
 from layers import segments
-from studies import calibrate
+from studies import calibrate, entropies
 from tests.hnet.tiny import branch
-from text import Batch
+from text import Batch, marks
 from training.state import flatten
 from training.trainer import Trainer
 
@@ -41,7 +43,7 @@ def of_patches(lm, **changes):
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
   file = tmp_path_factory.mktemp('text') / 'lines.txt'
-  file.write_text('the cat sat on the mat and the dog ran away\n' * 60)
+  file.write_text('the cat sat on the mat and the dog ran away\n' * 20)
   return f'files:{file}@all'
 
 
@@ -95,6 +97,49 @@ def test_the_command_writes_what_a_training_reads(source, entropy_lm, tmp_path, 
   ):
     training.train(config(source, of_patches(f'lm={entropy_lm}')), tmp_path / 'new')
   assert not (tmp_path / 'new').exists()
+
+
+def test_entropies_of_documents_cut_them_as_the_model_itself_does(source, entropy_lm, tmp_path, capsys):
+  out = tmp_path / 'entropies'
+  entropies.main([f'--workdir={entropy_lm}', f'--out={out}', '--seq_len=64'])
+  model = re.search(r'882 entropies of 1 documents, model ([0-9a-f]{16})', capsys.readouterr().out)[1]
+  (document,) = text.open_corpus(source, 'train')
+  stored = of_stored(f'directory={out},model={model}')
+  training.train(config(source, stored, num_steps=1), tmp_path / 'stored')
+  loaded = training.load(tmp_path / 'stored').model
+  lm = training.load(entropy_lm).model
+  row = np.frombuffer(bytes([text.BOS]) + document + bytes([text.EOS]), np.uint8)[None]
+  batch = marks.mark(Batch(row, np.ones(row.shape, np.int32)), loaded.marks)
+  entropy_BxL = patchers.entropy(lm(batch).logits)
+  np.testing.assert_allclose(batch.marks['entropy'], entropy_BxL, atol=1e-5)
+  ends = patchers.by_entropy(batch.marks['entropy'], 0, jnp.arange(row.shape[1])[None], 5.535)
+  np.testing.assert_array_equal(loaded(batch).segmentations[0][:, 1:], ends[:, :-1])
+  assert 0.1 < ends.mean() < 0.9
+  with pytest.raises(
+    ValueError, match=r"knows no entropies of a text that is being written: .*'entropy\(lm=DIRECTORY\)'"
+  ):
+    loaded.init_cache(1, 8)
+  for spec, sentence in (
+    (
+      f'directory={out},model=0123',
+      f'made from the entropy model {model} .*, step 2. and not from 0123: make it again',
+    ),
+    (f'directory={tmp_path}', 'holds no entropies .config.json is missing.: `python -m studies.entropies` makes'),
+  ):
+    with pytest.raises((ValueError, OSError), match=sentence):
+      training.train(config(source, of_stored(spec)), tmp_path / 'other')
+  beginning = marks.mark(Batch.begun([document[:50]]), loaded.marks)
+  np.testing.assert_array_equal(beginning.marks['entropy'], batch.marks['entropy'][:, :51])
+  other = Batch.begun([document[4:12]])
+  with pytest.raises(ValueError, match="has no entropies of a document of 8 bytes that begins with b'cat sat '"):
+    loaded(other)
+  with pytest.raises(ValueError, match='boundary stored_entropy: threshold is missing; `python -m studies.calibrate`'):
+    hnet.parse(of_stored('directory=x', threshold=''))
+
+
+def of_stored(spec, threshold=',threshold=5.535'):
+  chunking = {'boundary': f'stored_entropy({spec}{threshold})', 'pool': 'first', 'unpool': 'repeat'}
+  return branch(['t1', ['t1'], 't1'], chunking=chunking)
 
 
 def test_untrained_parameters_have_no_moments(source):
