@@ -57,6 +57,7 @@ class CodingRate(nnx.Module):
 
   OPTIONS = {'decay': 0.98, 'epsilon': 0.5, 'start': 1.0}
   lookahead, differentiable, learned, emits = 0, False, True, 'starts'
+  gives = ('above', 'forced')  # gain less threshold, and where a chunk starts whatever it is
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, decay: float, epsilon: float, start: float):
     del rngs
@@ -131,7 +132,7 @@ class Quantile:
   """
 
   OPTIONS = {'target': 5.0, 'start': None, 'until': 1.0}
-  name = 'quantile'
+  name, needs = 'quantile', ('above', 'forced')
 
   def __init__(self, *, target: float, start: float | None, until: float):
     self.target = TargetSchedule(target if start is None else start, target, until)

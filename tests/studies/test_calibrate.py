@@ -3,6 +3,7 @@
 import json
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from training.state import flatten
 from training.trainer import Trainer
 
 SIZES = 'layout=T1,width=32,mlp_width=128,heads=2,rotary=8,window=7'
+
+run = jax.jit(lambda model, batch: model(batch))
 
 
 def config(source, model, **changes):
@@ -80,9 +83,9 @@ def test_the_command_writes_what_a_training_reads(source, entropy_lm, tmp_path, 
     threshold = flat['backbone.boundary.frozen.threshold']
     assert threshold == np.float32(entries[1]['threshold'])
     batch = Batch.begun([b'the dog sat on the mat'])
-    entropy_BxL = patchers.entropy(learned(batch).logits)
+    entropy_BxL = patchers.entropy(run(learned, batch).logits)
     ends = patchers.by_entropy(entropy_BxL, entropy_BxL, segments.positions(jnp.asarray(batch.segment_ids)), threshold)
-    starts = np.asarray(model(batch).segmentations[0])
+    starts = np.asarray(run(model, batch).segmentations[0])
     np.testing.assert_array_equal(starts[:, 1:], ends[:, :-1])
     training.train({**settings, 'num_steps': 3}, tmp_path / 'blt')  # goes on from its own checkpoint
     begun = config(source, of_patches('threshold=1', bytes_per_chunk=[3]), init_from='', num_steps=1)
@@ -110,10 +113,10 @@ def test_entropies_of_documents_cut_them_as_the_model_itself_does(source, entrop
   lm = training.load(entropy_lm).model
   row = np.frombuffer(bytes([text.BOS]) + document + bytes([text.EOS]), np.uint8)[None]
   batch = marks.mark(Batch(row, np.ones(row.shape, np.int32)), loaded.marks)
-  entropy_BxL = patchers.entropy(lm(batch).logits)
+  entropy_BxL = patchers.entropy(run(lm, batch).logits)
   np.testing.assert_allclose(batch.marks['entropy'], entropy_BxL, atol=1e-5)
   ends = patchers.by_entropy(batch.marks['entropy'], 0, jnp.arange(row.shape[1])[None], 5.535)
-  np.testing.assert_array_equal(loaded(batch).segmentations[0][:, 1:], ends[:, :-1])
+  np.testing.assert_array_equal(run(loaded, batch).segmentations[0][:, 1:], ends[:, :-1])
   assert 0.1 < ends.mean() < 0.9
   with pytest.raises(
     ValueError, match=r"knows no entropies of a text that is being written: .*'entropy\(lm=DIRECTORY\)'"
