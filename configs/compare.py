@@ -13,6 +13,7 @@ import ml_collections
 from configs import (
   quickstart,
   quickstart_blt,
+  quickstart_byteflow,
   quickstart_hat,
   quickstart_mamba,
   quickstart_megabyte,
@@ -43,6 +44,7 @@ MODELS = {
   'policy_router': (quickstart_policy_router, None),
   'sombrero': (quickstart_sombrero, None),
   'blt': (quickstart_blt, 6.1),
+  'byteflow_threshold': (quickstart_byteflow, None),
 }
 
 

@@ -15,6 +15,7 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
+from hnet.parts import Part
 from hnet.parts.base import Predicted, Sizes
 from hnet.parts.losses import TargetSchedule
 from layers import contract, objectives, segments
@@ -94,6 +95,22 @@ class HNet(ByteModel):
   def targets(self) -> dict[int, TargetSchedule]:
     """Of the ratio losses."""
     return {index: stage.target for index, stage in enumerate(self.config.stages) if stage.target}
+
+  @property
+  def borrowed(self) -> dict[str, Part]:
+    """The parts that have parameters of another run, by their paths."""
+    return {
+      f'{_path(index)}.{part.kind}': part
+      for index, stage in enumerate(self.config.stages)
+      for part in stage.parts
+      if part.borrows is not None
+    }
+
+  @property
+  def promised(self) -> dict[int, float]:
+    """By boundaries that were calibrated."""
+    found = {index: stage.boundary.promises for index, stage in enumerate(self.config.stages[:-1])}
+    return {index: size for index, size in found.items() if size is not None}
 
   def _level(self, batch: Batch) -> Level:
     batch = marks_lib.mark(batch, self.marks)
@@ -194,6 +211,10 @@ class HNet(ByteModel):
     parts = path.split('.')
     return parts.count('inner') + ('pool' in parts)
 
+  def trains(self, path: str) -> bool:
+    """Not what parts keep under `frozen`."""
+    return '.frozen.' not in path
+
   def paper_lr_multipliers(self) -> tuple[float, ...]:
     """By the paper's eq. 11."""
     return paper_lr_multipliers(self.config)
@@ -201,18 +222,23 @@ class HNet(ByteModel):
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter.
 
-    'default' exempts norms, biases, A_log, D, dt_bias; 'official' what the authors' helper exempts: names that end in
-    .bias or contain .norm. (so Mamba's inner norm, but not the norms between blocks).
+    'default' exempts norms, biases, A_log, D, dt_bias, thresholds; 'official' what the authors' helper exempts: names
+    that end in .bias or contain .norm. (so Mamba's inner norm, but not the norms between blocks).
     """
     last = path.split('.')[-1]
     bias = last in ('bias', 'conv_bias')
     if exempt == 'official':
       return not (bias or '.mixer.norm.' in path)
-    return not (bias or last in ('scale', 'A_log', 'D', 'dt_bias'))
+    return not (bias or last in ('scale', 'A_log', 'D', 'dt_bias', 'threshold'))
 
   def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
     """Forward FLOPs a byte by component for documents of `length` bytes; see `hnet.flops`."""
     return flops_lib.flops_per_byte(self.config, length, bytes_per_chunk)
+
+
+def _path(stage: int) -> str:
+  """Of a stage's parameters."""
+  return 'backbone' + '.inner' * stage
 
 
 def _behind(values_BxL: Array, segment_ids_BxL: Array) -> Array:

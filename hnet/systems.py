@@ -21,6 +21,17 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       'combine': 'through',
     },
   ),
+  # ByteFlow (arXiv 2603.03583) with a threshold, which the published choice among a window's positions is not
+  'byteflow_threshold': (
+    {'size': 5.0, 'decay': 0.98},
+    {
+      'boundary': 'coding_rate(decay={decay})',
+      'pool': 'first',
+      'unpool': 'repeat',
+      'combine': 'ste',
+      'losses': ('quantile({size})',),
+    },
+  ),
   # H-Net (arXiv 2507.07955)
   'hnet': ({}, {'boundary': 'cosine', 'pool': 'first', 'unpool': 'ema', 'combine': 'ste', 'losses': ('ratio',)}),
   # Table 1 of the paper: the same without a learned boundary, and so without smoothing

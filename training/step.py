@@ -114,7 +114,7 @@ def make_step(
     (loss, (sums, means, needed)), gradients = gradient(state.params, batch, rng, progress)
     norm = optax.tree.norm(gradients)
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
-    averaged = _average(state, params, settings.optimizer.ema)
+    averaged = _average(state, optimizer.moving(params), settings.optimizer.ema)
 
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     log_norm, usual = _usual_norm(state, norm)
@@ -192,12 +192,14 @@ def _usual_norm(state: TrainState, norm: jax.Array) -> tuple[jax.Array, jax.Arra
   return log_norm, jnp.where(good < NORM_STEPS, jnp.inf, usual)
 
 
-def _average(state: TrainState, params, decay: float):
-  """Exponential moving average of the parameters. The decay ramps up as (1 + t) / (10 + t), as TensorFlow's does, so
-  that a short run's average forgets its initial parameters.
+def _average(state: TrainState, moving, decay: float):
+  """Exponential moving average of the parameters; those that do not move are their own, and a rounding would drift. The
+  decay ramps up as (1 + t) / (10 + t), as TensorFlow's does, so that a short run's average forgets its initial
+  parameters.
   """
   if state.ema is None:
     return None
   t = (state.step - state.skipped).astype(jnp.float32)
   decay = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-  return jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, state.ema, params)
+  mean = lambda average, new: decay * average + (1.0 - decay) * new
+  return state.ema | {path: mean(state.ema[path], new) for path, new in moving.items()}

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
+from jax import Array
 
 from hnet.parts.attend import AttendPool, AttendUnpool
 from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Sizes, Spread, Unpool
 from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride
+from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.entropy import Entropy, StoredEntropy
 from hnet.parts.inputs import HashNgrams
 from hnet.parts.losses import Ratio
 from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
@@ -26,12 +29,15 @@ __all__ = [
 KINDS: dict[str, dict[str, Any]] = {
   'boundary': {
     'bernoulli': Bernoulli,
+    'coding_rate': CodingRate,
     'cosine': Cosine,
+    'entropy': Entropy,
     'mark': Mark,
     'mark_end': MarkEnd,
     'sigmoid': Sigmoid,
     'space': SpaceLike,
     'space_end': SpaceEnd,
+    'stored_entropy': StoredEntropy,
     'stride': Stride,
   },
   'input': {'hash_ngrams': HashNgrams},
@@ -56,6 +62,7 @@ KINDS: dict[str, dict[str, Any]] = {
   'loss': {
     'cab': ConfidenceAligned,
     'early': Early,
+    'quantile': Quantile,
     'rate': Rate,
     'ratio': Ratio,
     'reinforce': Reinforce,
@@ -76,6 +83,20 @@ class Part:
   def marks(self) -> dict[str, str]:
     """The marks that it reads, name -> specification (see `base`)."""
     return self.make.marks(**dict(self.options)) if hasattr(self.make, 'marks') else {}
+
+  @property
+  def borrows(self) -> str | None:
+    """The work directory that its parameters under `frozen` come from, '' where none is given; None: it has none."""
+    return self.make.borrows(**dict(self.options)) if hasattr(self.make, 'borrows') else None
+
+  @property
+  def promises(self) -> float | None:
+    """Slots a chunk that a boundary was calibrated for, which training compares with what it comes to."""
+    return self.make.chunk_size(**dict(self.options)) if hasattr(self.make, 'is_calibrated') else None
+
+  def take(self, found: Any, step: int | None, directory: Any) -> dict[str, Array]:
+    """Path under the part -> array of what it borrows; see `base`."""
+    return self.make.take(found, step, directory, **dict(self.options))
 
   def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Any:
     """The module of any but a loss."""

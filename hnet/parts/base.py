@@ -13,6 +13,11 @@ A part is an `nnx.Module` with a class attribute OPTIONS, its options and their 
 name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Each comes in two
 forms that agree: all slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts
 without a state have none.
+
+Parameters under an attribute `frozen` are not trained. They may come from another run: `borrows(**options)` is its work
+directory, and `take(model, step, directory, **options)` gives path under the part -> array of the model that is loaded
+from there when a training begins; it raises ValueError, in a sentence, for another model than the options say. A
+boundary whose `chunk_size` is a promise, and no report, has an attribute is_calibrated = True.
 """
 
 import dataclasses

@@ -23,6 +23,14 @@ MIXED = {
     'pool': 'attend(queries=3,heads=2,init=learned,window=2,longest=4)',
     'unpool': 'attend(heads=2,layers=1,window=3,doubled=false)',
   },
+  'entropy_jumps': {
+    'boundary': 'entropy(mode=jump,threshold=0.2,most=3,layout=T1,width=8,mlp_width=8,heads=2,rotary=4,window=3)',
+    'unpool': 'repeat',
+  },
+  'entropy_mamba': {
+    'boundary': 'entropy(threshold=5.4,layout=m1,width=32,d_state=8)',
+    'unpool': 'repeat',
+  },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
   'policy_router_drawn': 'policy_router(2,draw=true)',
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
