@@ -12,6 +12,8 @@ import ml_collections
 
 from configs import (
   quickstart,
+  quickstart_blt,
+  quickstart_byteflow,
   quickstart_dynamic_pooling,
   quickstart_flexitokens,
   quickstart_hat,
@@ -19,7 +21,9 @@ from configs import (
   quickstart_magnet,
   quickstart_mamba,
   quickstart_megabyte,
+  quickstart_policy_router,
   quickstart_pool,
+  quickstart_sombrero,
   quickstart_space,
   quickstart_spacebyte,
   quickstart_tfree_hat,
@@ -45,6 +49,10 @@ MODELS = {
   'flexitokens': (quickstart_flexitokens, None),
   'hourglass': (quickstart_hourglass, None),
   'magnet': (quickstart_magnet, None),
+  'policy_router': (quickstart_policy_router, None),
+  'sombrero': (quickstart_sombrero, None),
+  'blt': (quickstart_blt, 6.1),
+  'byteflow_threshold': (quickstart_byteflow, None),
 }
 
 

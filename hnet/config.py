@@ -10,10 +10,11 @@ from typing import Any
 import jax
 from flax import nnx
 
-from hnet import systems
+from hnet import parts, systems
 from hnet.parts import Part, Sizes
 from hnet.parts.losses import Ratio, TargetSchedule
-from layers import checks
+from layers import checks, objectives
+from layers.objectives import Objective
 from layers.stack import StackConfig, height, parse_layout
 from text import marks
 
@@ -68,6 +69,9 @@ class HNetConfig:
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
   labels: tuple[tuple[str, str], ...] = ()  # likewise, that losses alone read
+  objectives: tuple[Objective, ...] = ()
+  inputs: tuple[Part, ...] = ()  # what is added to a byte's vector
+  rows: tuple[int, ...] | None = None  # of embeddings and head, that of each byte; None: 256 in order
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -117,10 +121,12 @@ _DEFAULTS = {
   'attn_cfg': {'num_heads': None, 'rotary_emb_dim': None, 'window_size': None},  # needed where there is attention
   'chunking': 'hnet',
   'post_norm': True,
+  'inputs': (),
   'ratio_targets': None,
   'ratio_scope': 'global',
   'bytes_per_chunk': None,
   'fixed_capacity': None,
+  'objectives': (),
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -164,7 +170,6 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   attention = _attention(values['attn_cfg'], layouts)
   stack = functools.partial(_stack, values, ssm, attention, widths, mlp_widths)
   stages = _stages(values, layouts, widths, stack)
-  read, labels = _marks(stages)
   return HNetConfig(
     arch_layout=_as_tuple(values['arch_layout']),
     d_model=widths,
@@ -174,9 +179,11 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=stages,
-    bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
-    marks=read,
-    labels=labels,
+    bytes_per_chunk=sizes_of(values['bytes_per_chunk'], stages),
+    marks=marks_of(stages),
+    labels=labels_of(stages),
+    objectives=objectives.parse(values['objectives']),
+    inputs=inputs_of(values['inputs'], widths[0]),
     dtype=values['dtype'],
   )
 
@@ -190,8 +197,8 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
         raise ValueError(
           f'model.{key} {values[key]!r}: with the single stage {values["arch_layout"]!r} nothing is cut.'
         )
-  chosen = _with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
-  limits = _limits(values['fixed_capacity'], cuts)
+  chosen = with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
+  limits = limits_of(values['fixed_capacity'], cuts)
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
@@ -203,12 +210,12 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
       encoder, decoder = (stack(layout, index) for layout in of_stage)
       stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
       for key in ('boundary', 'pool', 'unpool', 'combine'):
-        _check(chosen[index][key], sizes)
+        check_part(chosen[index][key], sizes)
   return tuple(stages)
 
 
 @functools.cache
-def _check(part: Part, sizes: Sizes) -> None:
+def check_part(part: Part, sizes: Sizes) -> None:
   """Builds an abstract part: what is wrong with its options is an error here."""
   jax.eval_shape(lambda: part.build(sizes, rngs=nnx.Rngs(0)))
 
@@ -303,7 +310,7 @@ def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
   return value
 
 
-def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> list[dict[str, Any]]:
+def with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> list[dict[str, Any]]:
   """The parts of the stages, with ratio_targets and ratio_scope as options of their ratio losses.
 
   None means the paper's targets: 6 for one stage that cuts, 3 for each of several.
@@ -324,7 +331,9 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
       losses.append(dataclasses.replace(loss, options=tuple(options.items())))
       losses[-1].loss()  # what is wrong with its options is an error here
     result.append({**of_stage, 'losses': tuple(losses)})
-  without = [stage for stage, parts in enumerate(result) if not any(loss.make is Ratio for loss in parts['losses'])]
+  without = [
+    stage for stage, of_stage in enumerate(result) if not any(loss.make is Ratio for loss in of_stage['losses'])
+  ]
   is_listed = isinstance(values, list | tuple)  # else it is one value for the stages that have a ratio loss
   for stage in without if is_listed or len(without) == len(chosen) else ():
     if _at_stage(values, stage, len(chosen), 'ratio_targets') is not None:
@@ -335,14 +344,15 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
 def _target(value: Any, default: float) -> dict[str, Any]:
   if not isinstance(value, Mapping):
     return {'target': default if value is None else checks.number(value, 'ratio_targets')}
-  checks.known(value, ('start', 'end', 'until'), 'model.ratio_targets')
+  checks.known(value, ('start', 'end', 'until', 'since'), 'model.ratio_targets')
   if 'start' not in value or 'end' not in value:
-    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
+    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have since and until.')
   numbers = {key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()}
-  return {'target': numbers['end'], 'start': numbers['start'], 'until': numbers.get('until', 1.0)}
+  rest = {'until': numbers.get('until', 1.0), 'since': numbers.get('since')}
+  return {'target': numbers['end'], 'start': numbers['start'], **rest}
 
 
-def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
+def limits_of(values: Any, cuts: int) -> tuple[float | None, ...]:
   """The fixed capacity of each level inside as a share of the bytes of a row; None: no chunk is ever dropped."""
   if values is None:
     return (None,) * cuts
@@ -354,17 +364,35 @@ def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
   return tuple(values)
 
 
-def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-  """(what parts read, what losses alone read); ValueError where one name stands for two marks, or for what is not
-  known.
+def marks_of(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
+  """What all parts but losses read; ValueError where one name stands for two marks, or for what is not known.
 
-  What decides where chunks are and what goes into them may not depend on later bytes. Labels may: nothing but a loss
-  sees them, and decoding does without, so that the files that they are made with are looked for when text is marked.
+  What decides where chunks are, and what goes into them, may not depend on later bytes.
   """
+  found = _read(stages)
+  read = {name: found[name] for stage in stages for part in stage.parts for name in part.marks}
+  for name, kind in marks.parse(read).items():
+    if kind.lookahead:
+      raise ValueError(
+        f"model.chunking: the mark '{name}' ({found[name]}) of a byte depends on later bytes, which it would tell the "
+        "loss: use one that does not, such as 'fixed(size=8)', or the families tfree_hat and word_ar, which wait."
+      )
+  return tuple(read.items())
+
+
+def labels_of(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
+  """What losses alone read, which may depend on later bytes: nothing else sees it, and decoding does without.
+
+  So the files that labels are made with are not looked for here, but where text is marked.
+  """
+  read = dict(marks_of(stages))
+  return tuple((name, spec) for name, spec in _read(stages).items() if name not in read)
+
+
+def _read(stages: Sequence[StageConfig]) -> dict[str, str]:
   found: dict[str, str] = {}
-  of_parts = list(itertools.chain.from_iterable(stage.parts for stage in stages))
-  losses = itertools.chain.from_iterable(stage.losses for stage in stages)
-  for part in itertools.chain(of_parts, losses):
+  of_stages = list(itertools.chain.from_iterable(stage.parts for stage in stages))
+  for part in itertools.chain(of_stages, itertools.chain.from_iterable(stage.losses for stage in stages)):
     for name, spec in part.marks.items():
       if found.setdefault(name, spec) != spec:
         raise ValueError(
@@ -372,17 +400,20 @@ def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[tuple[str, str], ...], 
           f'{found[name]}: give them one specification, or two names.'
         )
   marks.check_kinds(found)
-  read = {name: found[name] for part in of_parts for name in part.marks}
-  for name, kind in marks.parse(read).items():
-    if kind.lookahead:
-      raise ValueError(
-        f"model.chunking: the mark '{name}' ({found[name]}) of a byte depends on later bytes, which it would tell the "
-        "loss: use one that does not, such as 'fixed(size=8)', or the families tfree_hat and word_ar, which wait."
-      )
-  return tuple(read.items()), tuple((name, spec) for name, spec in found.items() if name not in read)
+  return found
 
 
-def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:
+def inputs_of(values: Any, width: int) -> tuple[Part, ...]:
+  """The parts that add to the vectors of bytes."""
+  if isinstance(values, str) or not isinstance(values, Sequence):
+    raise ValueError(f'inputs {values!r} must be a list of specifications, such as ["hash_ngrams"].')
+  found = tuple(parts.parse('input', value) for value in values)
+  for part in found:
+    check_part(part, Sizes(width, width))
+  return found
+
+
+def sizes_of(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:
   """As given, or what targets and rules promise; the paper reports 6.0 bytes a chunk for the space rule."""
   by_rule = [stage.boundary.make.chunk_size(**dict(stage.boundary.options)) for stage in stages[:-1]]
   if values is None:

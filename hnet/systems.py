@@ -11,6 +11,28 @@ from text.specification import arguments
 _MEAN = {'pool': 'mean', 'unpool': 'repeat', 'combine': 'sum'}  # of dynamic-pooling and what followed from it
 # name -> (its options, part -> specification)
 SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  # BLT (arXiv 2412.09871): a chunk ends where a rule or another model says so; as released, its k vectors reach every
+  # block of the decoder. With its n-grams and stacks: the family `blt`
+  'blt': (
+    {'boundary': 'space_end', 'queries': 2, 'heads': 4},
+    {
+      'boundary': '{boundary}',
+      'pool': 'attend(queries={queries},heads={heads})',
+      'unpool': 'attend(queries={queries},heads={heads})',
+      'combine': 'through',
+    },
+  ),
+  # ByteFlow (arXiv 2603.03583) with a threshold, which the published choice among a window's positions is not
+  'byteflow_threshold': (
+    {'size': 5.0, 'decay': 0.98},
+    {
+      'boundary': 'coding_rate(decay={decay})',
+      'pool': 'first',
+      'unpool': 'repeat',
+      'combine': 'ste',
+      'losses': ('quantile({size})',),
+    },
+  ),
   # dynamic-pooling (arXiv 2211.09761), and its 'entropy' and 'unigram', whose boundaries learn from labels
   'dynamic_pooling': (
     {'target': '5', 'temperature': 0.5},
@@ -48,6 +70,34 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       **_MEAN,
       'losses': ('binomial({target},scripts={scripts},others={others})',),
     },
+  ),
+  # lucidrains/h-net-dynamic-chunking: H-Net's probabilities before the stage inside, with one of its heads
+  'hnet_weighted': (
+    {},
+    {
+      'boundary': 'cosine',
+      'pool': 'weighted_first',
+      'unpool': 'decayed',
+      'combine': 'ste',
+      'losses': ('ratio',),
+    },
+  ),
+  # Dauncey and Wattenhofer (arXiv 2602.13940); its blocks have no norm at the end of a stack (post_norm)
+  'policy_router': (
+    {'size': 5.0, 'draw': False},
+    {
+      'boundary': 'bernoulli({size},draw={draw})',
+      'pool': 'first',
+      'unpool': 'difference',
+      'combine': 'sum',
+      'losses': ('reinforce', 'rate({size})', 'early'),
+    },
+  ),
+  # SOMBRERO (arXiv 2601.22805). Smoothing over chunks in place of slots: pool=first,unpool=ema; over what comes back at
+  # slots: pool=first,unpool=smoothed_repeat
+  'sombrero': (
+    {'pool': 'smoothed_first', 'unpool': 'repeat'},
+    {'boundary': 'sigmoid', 'pool': '{pool}', 'unpool': '{unpool}', 'combine': 'ste', 'losses': ('ratio', 'cab')},
   ),
   # SpaceByte (arXiv 2404.14408); SpaceByte++ is the same between Mamba-2 stacks
   'spacebyte': (
@@ -89,7 +139,9 @@ def parse(chunking: Any) -> dict[str, Any]:
   pool = parts.parse('pool', specs.get('pool', 'first'))
   unpool = parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat'))
   combine = parts.parse('combine', specs.get('combine', 'through' if unpool.make.injects else 'ste'))
+  losses = tuple(parts.parse('loss', loss) for loss in losses)
   _check_together(boundary, pool, unpool, combine)
+  _check_given(boundary, (unpool, *losses))
   if learned and not boundary.make.differentiable and 'losses' not in specs:
     raise ValueError(
       f'boundary {boundary.name} gets no gradient through what it decides: name the losses that it learns from, such '
@@ -100,7 +152,7 @@ def parse(chunking: Any) -> dict[str, Any]:
     'pool': pool,
     'unpool': unpool,
     'combine': combine,
-    'losses': tuple(parts.parse('loss', loss) for loss in losses),
+    'losses': losses,
   }
 
 
@@ -124,6 +176,18 @@ def _check_together(boundary: Part, pool: Part, unpool: Part, combine: Part) -> 
       f'unpool {unpool.name} {where}, which combine {combine.name} does not take: use combine {" or ".join(names)}, or '
       'another unpool.'
     )
+
+
+def _check_given(boundary: Part, others: Sequence[Part]) -> None:
+  gives = lambda made: getattr(made, 'gives', ())
+  for part in others:
+    for name in getattr(part.make, 'needs', ()):
+      if name not in gives(boundary.make):
+        fit = [fit for fit, made in parts.KINDS['boundary'].items() if name in gives(made)]
+        raise ValueError(
+          f"{part.kind} {part.name} needs '{name}' of its boundary, which {boundary.name} does not give: use boundary "
+          f'{" or ".join(fit)}, or another {part.kind}.'
+        )
 
 
 def of_stages(chunking: Any, count: int) -> list[Mapping[str, Any]]:

@@ -10,6 +10,8 @@ byte, char, subword               int32: the unit of `text.units` whose last byt
                                   units are parts of the words that the mark 'words' of the same model shows
 script                            int8: the script of the character here, see `Script`
 pieces                            bool: a piece of a subword tokenizer ends here, see `Pieces`
+entropy                           float32: nats of what follows here, by a model that has read the document before, from
+                                  a directory of `text.entropies`
 
 BOS and EOS are words and units of their own, and so are the first symbols of rows that continue a document.
 """
@@ -28,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from text import entropies
 from text import pieces as pieces_lib
 from text import units as units_lib
 from text import words as words_lib
@@ -194,6 +197,38 @@ class Units(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Entropy(Kind):
+  """Of whole documents, which a directory knows by what they hold. model: the digest that it must have; '' for any.
+
+  Not known of a text that is being written.
+  """
+
+  directory: str
+  model: str
+
+  DTYPE, EMPTY = np.float32, 0.0
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Entropy':
+    del others
+    _, values = arguments(spec, 'mark', {'entropy': {'directory': '', 'model': ''}})
+    return cls(**values)
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    del first_scored
+    found = entropies.opened(self.directory)
+    if self.model and found.about.get('model') != self.model:
+      raise ValueError(
+        f"mark 'entropy': {self.directory} was made from the entropy model {found.about.get('model')} "
+        f'({found.about.get("workdir")}, step {found.about.get("step")}) and not from {self.model}: make it again'
+      )
+    return np.array(found.of(document.read(0, document.length))[start:stop])
+
+  def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
+    raise ValueError("mark 'entropy' is of documents that a model has read before: what is being written has none")
+
+
+@dataclasses.dataclass(frozen=True)
 class Pieces(Kind):
   """Whether a piece of a subword tokenizer ends here: a label, since the pieces of a word depend on all of it.
 
@@ -310,6 +345,7 @@ def _scripts() -> np.ndarray:
 KINDS: dict[str, type[Kind]] = {
   **dict.fromkeys(words_lib.DEFAULTS, Words),
   **dict.fromkeys(units_lib.ARGUMENTS, Units),
+  'entropy': Entropy,
   'pieces': Pieces,
   'script': Script,
 }

@@ -166,8 +166,6 @@ class BCE:
   def __call__(self, cut: Cut, level: Level, predicted: Predicted, context: Context) -> Array:
     """See the class; 0 where there are no slots."""
     del context
-    if 'logit' not in cut.more:
-      raise ValueError('loss bce: the boundary predicts no logit: use boundary supervised or gumbel.')
     counted_BxC = level.valid & ~segments.starts(level.segment_ids_BxC)
     if self.labels == 'spikes':
       label_BxC = spikes(entropies(predicted.logits_BxLxV, level), level.segment_ids_BxC, self.spikes_left)

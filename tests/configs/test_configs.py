@@ -16,6 +16,8 @@ NAMES = sorted(
   path.stem for path in Path(configs.__file__).parent.glob('*.py') if path.stem not in ('__init__', 'common')
 )
 RELEASED = {
+  'blt_1b': (4_533_879_808, None),
+  'blt_7b': (10_553_570_560, None),
   'hnet_1stage_l': (679_405_312, 0.43e9),
   'hnet_1stage_xl': (1_270_833_920, 0.72e9),
   'hnet_2stage_l': (874_315_264, 0.43e9),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 import hnet
 from layers.contract import EVAL, Context
-from tests.hnet.tiny import ONE_STAGE, branch
+from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
 from tests.text import tiny_subwords
 from text import Batch, MemoryCorpus, marks, pieces, units, words
 from text.packing import RowStream
@@ -149,9 +149,9 @@ def test_what_looks_ahead_is_a_label_and_never_a_boundary(bpe):
   ahead = {**LABELLED, 'boundary': f'mark(pieces,by=pieces(file={bpe}))', 'losses': [], 'pool': 'first'}
   with pytest.raises(ValueError, match=r"the mark 'pieces' \(pieces\(file=.*\) of a byte depends on later bytes"):
     hnet.parse(branch(ONE_STAGE, chunking=ahead))
-  both = {**LABELLED, 'boundary': 'mark(pieces,by=fixed(size=3))', 'pool': 'first', 'losses': ['bce(pieces,by=hat)']}
+  both = [{'boundary': 'mark(pieces,by=fixed(size=3))'}, {**LABELLED, 'losses': ['bce(pieces,by=hat)']}]
   with pytest.raises(ValueError, match="reads the mark 'pieces' as hat and another part as fixed"):
-    hnet.parse(branch(ONE_STAGE, chunking=both))
+    hnet.parse(branch(TWO_STAGE, chunking=both))
   with pytest.raises(ValueError, match='gets no gradient through what it decides: name the losses'):
     hnet.parse(branch(ONE_STAGE, chunking=LABELLED))
 

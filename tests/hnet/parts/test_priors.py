@@ -1,7 +1,6 @@
 """Losses of predicted boundaries against loops over documents, closed forms and enumeration."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binom
 
-from hnet import parts
+from hnet import parts, systems
 from hnet.parts import Cut
 from hnet.parts.base import Predicted
 from hnet.parts.priors import entropies, spikes
@@ -196,6 +195,8 @@ def test_options_that_cannot_be_are_one_sentence(spec, sentence):
 
 
 def test_bce_needs_a_boundary_with_a_logit():
-  run = functools.partial(parts.parse('loss', 'bce').loss(), Cut(EMIT, SOFT, SOFT), level(), predicted(), EVAL)
-  with pytest.raises(ValueError, match='the boundary predicts no logit: use boundary supervised or gumbel'):
-    run()
+  with pytest.raises(
+    ValueError, match="loss bce.* needs 'logit' of its boundary, .*: use boundary .*gumbel or supervised"
+  ):
+    systems.parse({'boundary': 'cosine', 'losses': ['bce']})
+  assert systems.parse({'boundary': 'gumbel', 'pool': 'mean', 'losses': ['bce', 'binomial']})

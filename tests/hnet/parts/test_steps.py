@@ -24,7 +24,22 @@ MIXED = {
     'unpool': 'repeat',
   },
   'every_zeros': {'boundary': 'every(3)', 'pool': 'mean(widen=zeros)', 'unpool': 'repeat(last)', 'combine': 'sum'},
+  'attend_windows': {
+    'boundary': 'mark_end(words)',
+    'pool': 'attend(queries=3,heads=2,init=learned,window=2,longest=4)',
+    'unpool': 'attend(heads=2,layers=1,window=3,doubled=false)',
+  },
+  'entropy_jumps': {
+    'boundary': 'entropy(mode=jump,threshold=0.2,most=3,layout=T1,width=8,mlp_width=8,heads=2,rotary=4,window=3)',
+    'unpool': 'repeat',
+  },
+  'entropy_mamba': {
+    'boundary': 'entropy(threshold=5.4,layout=m1,width=32,d_state=8)',
+    'unpool': 'repeat',
+  },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
+  'policy_router_drawn': 'policy_router(2,draw=true)',
+  'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
 }
