@@ -2,6 +2,7 @@
 
   python train.py --config=configs/quickstart_dynamic_pooling.py --workdir=runs/quickstart_dynamic_pooling
 
+It draws in evaluation as in training, as published: what p is above 1/2 alone would be fewer.
 `:entropy` learns ends where the model's own entropy rises, `:pieces=FILE` those of a subword tokenizer's pieces (a
 tokenizer.json, such as `python -m text.subwords` makes); what comes to it there is not pulled to a size.
 """
@@ -19,7 +20,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if kind not in ('', 'entropy', 'pieces') or (kind == 'pieces') != bool(file):
     raise ValueError(f"configs/quickstart_dynamic_pooling.py:{arg}: write nothing, 'entropy' or 'pieces=FILE' there")
   chunking = {
-    '': 'dynamic_pooling(5)',
+    '': 'dynamic_pooling(5,evaluation=sample)',
     'entropy': 'dynamic_pooling_entropy',
     'pieces': f'dynamic_pooling_pieces(by=pieces(file={quoted(file)}))',
   }[kind]

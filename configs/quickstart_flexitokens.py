@@ -11,6 +11,8 @@ from configs import quickstart
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The quickstart with another model."""
   config = quickstart.get_config(arg)
-  config.model.update({'chunking': 'flexitokens(0.2,0.05,2)', 'ratio_targets': None, 'bytes_per_chunk': (5.0,)})
+  config.model.update(
+    {'chunking': 'flexitokens(0.2,0.05,2,evaluation=sample)', 'ratio_targets': None, 'bytes_per_chunk': (5.0,)}
+  )
   config.loss_weights = {'hinge': 1.0}
   return config

@@ -13,6 +13,8 @@ from configs import quickstart
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """The quickstart with another model."""
   config = quickstart.get_config(arg)
-  config.model.update({'chunking': 'magnet(others=latin)', 'ratio_targets': None, 'bytes_per_chunk': (5.0,)})
+  config.model.update(
+    {'chunking': 'magnet(others=latin,evaluation=sample)', 'ratio_targets': None, 'bytes_per_chunk': (5.0,)}
+  )
   config.loss_weights = {'binomial': 1.0}
   return config

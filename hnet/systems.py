@@ -35,8 +35,8 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   ),
   # dynamic-pooling (arXiv 2211.09761), and its 'entropy' and 'unigram', whose boundaries learn from labels
   'dynamic_pooling': (
-    {'target': '5', 'temperature': 0.5},
-    {'boundary': 'gumbel({temperature})', **_MEAN, 'losses': ('binomial({target})',)},
+    {'target': '5', 'temperature': 0.5, 'evaluation': 'threshold'},
+    {'boundary': 'gumbel({temperature},{evaluation})', **_MEAN, 'losses': ('binomial({target})',)},
   ),
   'dynamic_pooling_entropy': (
     {'spikes_left': 2},
@@ -48,9 +48,9 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   ),
   # FLEXITOKENS (arXiv 2507.12720): one predictor, and a band for each script
   'flexitokens': (
-    {'rate': '0.2', 'sigma': '0.02', 'deviations': 1.0, 'scripts': '', 'others': ''},
+    {'rate': '0.2', 'sigma': '0.02', 'deviations': 1.0, 'scripts': '', 'others': '', 'evaluation': 'threshold'},
     {
-      'boundary': 'gumbel',
+      'boundary': 'gumbel(evaluation={evaluation})',
       **_MEAN,
       'losses': ('hinge({rate},{sigma},{deviations},scripts={scripts},others={others})',),
     },
@@ -64,9 +64,15 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   'hourglass': ({'size': 6}, {'boundary': 'every({size})', **_MEAN}),
   # MAGNET (arXiv 2407.08818): a predictor and a target for each script
   'magnet': (
-    {'scripts': 'latin+cyrillic+devanagari', 'target': '5+10+12.5', 'others': '', 'temperature': 0.5},
     {
-      'boundary': 'gumbel({temperature},scripts={scripts},others={others})',
+      'scripts': 'latin+cyrillic+devanagari',
+      'target': '5+10+12.5',
+      'others': '',
+      'temperature': 0.5,
+      'evaluation': 'threshold',
+    },
+    {
+      'boundary': 'gumbel({temperature},{evaluation},scripts={scripts},others={others})',
       **_MEAN,
       'losses': ('binomial({target},scripts={scripts},others={others})',),
     },

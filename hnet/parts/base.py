@@ -10,7 +10,8 @@ group of dynamic-pooling or the first patch of BLT.
 
 A part is an `nnx.Module` with a class attribute OPTIONS, its options and their defaults, and is made as
 `Part(sizes, rngs=…, **options)`. One that reads marks of bytes (text.marks) has a static method `marks(**options)`,
-name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Each comes in two
+name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Those that a loss
+alone reads are labels, which may depend on later bytes; decoding has none. Each comes in two
 forms that agree: all slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts
 without a state have none.
 
