@@ -43,7 +43,10 @@ _GOLD = flags.DEFINE_multi_string(
   'gold', [], 'Gold corpus, e.g. chinese_words, whose units the chunks are compared with; may be given several times.'
 )
 _WORDS = flags.DEFINE_string(
-  'words', "Word accuracy too, on the words of this splitter, e.g. 'hat(max_bytes=64)' (see text/words.py)."
+  'words',
+  None,
+  "Word accuracy too, on the words of this splitter, e.g. 'hat(max_bytes=64)' (see text/words.py), with which the "
+  f'boundaries are compared then; else with those of {_BOUNDARY_WORDS}.',
 )
 _MAX_BYTES = flags.DEFINE_integer('max_bytes', 0, 'Score only the first bytes of each text; 0: all of it.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', None, 'Symbols per row; default: as the run validates.')
@@ -82,7 +85,7 @@ def main(_: list[str]) -> None:
     if not 1e-6 <= flag.value < 1e9:
       raise ValueError(f'--{flag.name}={flag.value} must be a positive number of megabytes')
   if not 0 <= _FLIPS_MB.value < 1e9:
-    raise ValueError(f'--{_FLIPS_MB.name}={_FLIPS_MB.value} must be a number of megabytes, or 0 for none')
+    raise ValueError(f'--flips_mb={_FLIPS_MB.value} must be a number of megabytes, or 0 for none')
   workdir = paths.of(_WORKDIR.value, '--workdir')
   output = workdir / 'eval.json' if _OUTPUT.value is None else paths.of(_OUTPUT.value, '--output')
   loaded = training.load(workdir, _STEP.value)

@@ -71,30 +71,30 @@ def metrics_table(words: str, metrics: Sequence[BoundaryMetrics], flips: Sequenc
   grid = Table()
   grid.add_column('boundaries', no_wrap=True)
   for stage in range(len(metrics)):
-    grid.add_column(f'stage {stage}', justify='right', no_wrap=True)
+    grid.add_column(f'stage {stage}', justify='right')
 
   def row(name: str, form: str, values: Sequence[tuple[float | None, ...]]) -> None:
-    grid.add_row(name, *(' / '.join(_number(value, form) for value in of_stage) for of_stage in values))
+    grid.add_row(name, *(' '.join(_number(value, form) for value in of_stage) for of_stage in values))
 
   def agreement(name: str, found: Sequence[Agreement | None]) -> None:
     if None not in found:
-      row(f'{name}: precision / recall / F1', '.3f', [(a.precision, a.recall, a.f1) for a in found])
-      row('  at random', '.3f', [(a.random_precision, a.random_recall, a.random_f1) for a in found])
+      row(f'{name}: precision, recall, F1', '.2f', [(a.precision, a.recall, a.f1) for a in found])
+      row('  at random', '.2f', [(a.random_precision, a.random_recall, a.random_f1) for a in found])
 
-  row('enrichment behind the emission / z', '.3f', [(m.enrichment, m.enrichment_z) for m in metrics])
-  row('enrichment at the emission / z', '.3f', [(m.enrichment_prev, m.enrichment_prev_z) for m in metrics])
-  row('sizes, std/mean / at random', '.3f', [(m.size_cv, m.random_cv) for m in metrics])
+  row('enrichment behind the emission, z', '.2f', [(m.enrichment, m.enrichment_z) for m in metrics])
+  row('enrichment at the emission, z', '.2f', [(m.enrichment_prev, m.enrichment_prev_z) for m in metrics])
+  row('sizes: std / mean, at random', '.2f', [(m.size_cv, m.random_cv) for m in metrics])
   agreement('on white space', [m.whitespace_0 for m in metrics])
   agreement('behind white space', [m.whitespace_1 for m in metrics])
   agreement('at words', [m.words_0 for m in metrics])
   agreement('one byte into words', [m.words_1 for m in metrics])
   inside = [(m.inside_codepoint, m.random_inside_codepoint) for m in metrics]
-  row('inside a character / at random', '.3f', inside)
+  row('inside a character, at random', '.3f', inside)
   for scripts in zip(*(m.scripts for m in metrics), strict=True):
     row(f'  {scripts[0].script}', '.3f', [(script.inside, script.random) for script in scripts])
-  row('entropy in bits / F − G', '.3f', [(m.entropy_bits, m.f_minus_g) for m in metrics])
+  row('entropy in bits, F − G', '.3f', [(m.entropy_bits, m.f_minus_g) for m in metrics])
   if flips:
-    row('flips a boundary / a byte', '.4f', [(f.per_boundary, f.per_byte) for f in flips])
+    row('flips a boundary, a byte', '.4f', [(f.per_boundary, f.per_byte) for f in flips])
   grid.add_section()
   grid.add_row('words by', words, *[''] * (len(metrics) - 1))
   return grid

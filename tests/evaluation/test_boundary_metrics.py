@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.bits_per_byte import evaluate
-from evaluation.boundary_metrics import Agreement, BoundaryMetrics, Tally, boundary_metrics
+from evaluation.boundary_metrics import Agreement, BoundaryMetrics, Tally, measure_boundaries
 from evaluation.flips import boundary_flips
 from layers.contract import ByteModel, ModelOutput
 from text import MemoryCorpus
@@ -43,7 +43,7 @@ def test_boundaries_that_know_nothing_are_enriched_by_nothing(kind, emits):
   documents, nats, starts = random_case(rng, [4000, 700, 2500, 1], 0.2)
   if kind == 'stride':
     starts = [np.arange(len(document)) % 5 == 0 for document in documents]
-  found = boundary_metrics(documents, nats, starts, emits=emits)
+  found = measure_boundaries(documents, nats, starts, emits=emits)
   for value, z in ((found.enrichment, found.enrichment_z), (found.enrichment_prev, found.enrichment_prev_z)):
     assert abs(z) < 3 and value == pytest.approx(1, abs=0.1)
 
@@ -55,31 +55,31 @@ def test_boundaries_at_the_hardest_bytes_reach_the_maximum(emits):
   nats = rng.permutation(-np.log((np.arange(size) + 0.5) / size))
   hard = nats >= np.quantile(nats, 0.9)
   behind = dict(starts=np.append(hard[1:], False), ends=hard)[emits]
-  found = boundary_metrics([b'x' * size], [nats], [behind], emits=emits)
+  found = measure_boundaries([b'x' * size], [nats], [behind], emits=emits)
   assert found.enrichment == pytest.approx(1 + math.log(10), rel=2e-3) and found.enrichment_z > 50
   assert abs(found.enrichment_prev_z) < 4
   at = dict(starts=hard, ends=np.append(False, hard[:-1]))[emits]
-  found = boundary_metrics([b'x' * size], [nats], [at], emits=emits)
+  found = measure_boundaries([b'x' * size], [nats], [at], emits=emits)
   assert found.enrichment_prev == pytest.approx(1 + math.log(10), rel=2e-3) and found.enrichment_prev_z > 50
 
 
 def test_enrichment_has_no_unit_and_draws_nothing_anew():
   documents, nats, starts = random_case(np.random.default_rng(1), [300, 40, 7])
-  found = boundary_metrics(documents, nats, starts)
-  bits = boundary_metrics(documents, [n / math.log(2) for n in nats], starts)
+  found = measure_boundaries(documents, nats, starts)
+  bits = measure_boundaries(documents, [n / math.log(2) for n in nats], starts)
   assert dataclasses.astuple(bits)[:4] == pytest.approx(dataclasses.astuple(found)[:4], rel=1e-9)
-  assert boundary_metrics(documents, nats, starts) == found
-  other = boundary_metrics(documents, nats, starts, seed=1)
+  assert measure_boundaries(documents, nats, starts) == found
+  other = measure_boundaries(documents, nats, starts, seed=1)
   assert other.enrichment == found.enrichment and other.enrichment_z != found.enrichment_z
 
 
 @pytest.mark.parametrize('starts', [[True] * 6, [False] * 6])
 def test_boundaries_everywhere_or_nowhere_have_no_z(starts):
   nats = np.array([1.0, 2, 3, 4, 5, 6])
-  found = boundary_metrics([b'abcdef'], [nats], [np.array(starts)])
+  found = measure_boundaries([b'abcdef'], [nats], [np.array(starts)])
   assert found.enrichment_z is found.enrichment_prev_z is None
   assert found.enrichment == found.enrichment_prev == (1 if starts[0] else None)
-  found = boundary_metrics([b'a', b''], [np.ones(1), np.ones(0)], [np.ones(1, bool), np.ones(0, bool)])
+  found = measure_boundaries([b'a', b''], [np.ones(1), np.ones(0)], [np.ones(1, bool), np.ones(0, bool)])
   assert found.enrichment is None and found.bytes_per_chunk == 1 and found.whitespace_0.f1 is None
 
 
@@ -90,19 +90,23 @@ def test_shifts_keep_the_rate_inside_each_document():
   for scale, rate in ((0.1, 0.5), (3.0, 0.05)) * 20:
     d, n, s = random_case(rng, [400], rate)
     documents, nats, starts = [*documents, *d], [*nats, n[0] * scale], [*starts, *s]
-  found = boundary_metrics(documents, nats, starts)
+  found = measure_boundaries(documents, nats, starts)
   assert found.enrichment < 0.5 and abs(found.enrichment_z) < 3
 
 
+@pytest.mark.parametrize('stretch', [None, 16])
 @pytest.mark.parametrize('emits', ['starts', 'ends'])
-def test_z_is_that_of_all_rotations_of_every_document(emits):
+def test_z_is_that_of_all_rotations_of_every_document(emits, stretch, monkeypatch):
+  if stretch:
+    monkeypatch.setattr('evaluation.boundary_metrics.STRETCH', stretch)
   documents, nats, starts = random_case(np.random.default_rng(3), [60, 1, 25, 40])
-  found = boundary_metrics(documents, nats, starts, emits=emits, shifts=40_000)
+  found = measure_boundaries(documents, nats, starts, emits=emits, shifts=40_000)
   for behind, z in ((1, found.enrichment_z), (0, found.enrichment_prev_z)):
     here = mean = variance = 0.0
     for n, b in zip(nats, starts, strict=True):
-      if len(n) > 1:
-        values, emission = (n[1:], n[:-1])[1 - behind], (b[1:] if emits == 'ends' else b[:-1])
+      all_values, all_emissions = (n[1:] if behind else n[:-1]), (b[1:] if emits == 'ends' else b[:-1])
+      for at in range(0, len(all_values), stretch or 99):
+        values, emission = (column[at : at + (stretch or 99)] for column in (all_values, all_emissions))
         rotations = [values[np.roll(emission, shift)].sum() for shift in range(len(values))]
         here, mean, variance = here + rotations[0], mean + np.mean(rotations), variance + np.var(rotations)
     assert z == pytest.approx((here - mean) / math.sqrt(variance), abs=0.02)
@@ -113,16 +117,16 @@ def test_z_is_that_of_all_rotations_of_every_document(emits):
 
 def test_sizes_of_a_stride_and_of_random_boundaries_vary_as_they_should():
   size = 1_000_000
-  stride = boundary_metrics([b'x' * size], [np.ones(size)], [np.arange(size) % 5 == 0], shifts=1)
+  stride = measure_boundaries([b'x' * size], [np.ones(size)], [np.arange(size) % 5 == 0], shifts=1)
   assert (stride.bytes_per_chunk, stride.size_cv) == (5, 0) and stride.random_cv == pytest.approx(math.sqrt(0.8))
   for rate in (0.5, 0.2, 0.05):
     drawn = np.random.default_rng(0).random(size) < rate
-    found = boundary_metrics([b'x' * size], [np.ones(size)], [drawn], shifts=1)
+    found = measure_boundaries([b'x' * size], [np.ones(size)], [drawn], shifts=1)
     assert found.size_cv == pytest.approx(math.sqrt(1 - rate), abs=0.02) == pytest.approx(found.random_cv, abs=0.02)
 
 
 def test_a_documents_first_chunk_counts_and_none_goes_on_in_the_next():
-  found = boundary_metrics([b'abcd', b'', b'ef', b'ghi'], *zip(*[(np.ones(n), mask(n, at)) for n, at in (
+  found = measure_boundaries([b'abcd', b'', b'ef', b'ghi'], *zip(*[(np.ones(n), mask(n, at)) for n, at in (
     (4, [3]), (0, []), (2, []), (3, [0, 2]))], strict=True))  # fmt: skip
   sizes = np.array([3, 1, 2, 2, 1])
   assert found.bytes_per_chunk == sizes.mean() and found.size_cv == pytest.approx(sizes.std() / sizes.mean())
@@ -139,7 +143,7 @@ def test_random_boundaries_agree_as_drawn_ones_do_on_average():
   for _ in range(3000):
     starts = np.zeros(sum(lengths), bool)
     starts[rng.choice(inner, 20, replace=False)] = True
-    found = boundary_metrics(documents, nats, np.split(starts, first[1:]), shifts=1)
+    found = measure_boundaries(documents, nats, np.split(starts, first[1:]), shifts=1)
     assert expected in (None, found.whitespace_1.random_f1)
     expected = found.whitespace_1.random_f1
     drawn.append([dataclasses.astuple(found.whitespace_0), dataclasses.astuple(found.whitespace_1)])
@@ -150,11 +154,11 @@ def test_random_boundaries_agree_as_drawn_ones_do_on_average():
 def test_white_space_and_words_at_both_offsets_by_hand():
   text = b'It is.  No\nway'
   nats = np.ones(len(text))
-  on = boundary_metrics([text], [nats], [mask(len(text), [2, 6, 7, 10])], splitter='whitespace(max_bytes=64)')
+  on = measure_boundaries([text], [nats], [mask(len(text), [2, 6, 7, 10])], splitter='whitespace(max_bytes=64)')
   assert dataclasses.astuple(on.whitespace_0)[:3] == (1, 1, 1)
   assert on.whitespace_0.random_precision == pytest.approx(4 / 13) == pytest.approx(on.whitespace_0.random_recall)
   assert dataclasses.astuple(on.whitespace_1)[:3] == dataclasses.astuple(on.words_0)[:3] == (0, 0, 0)
-  first = boundary_metrics([text], [nats], [mask(len(text), [0, 3, 8, 9])], splitter='whitespace(max_bytes=64)')
+  first = measure_boundaries([text], [nats], [mask(len(text), [0, 3, 8, 9])], splitter='whitespace(max_bytes=64)')
   # Its words begin behind white space, at 3, 8 and 11; that at 0 is given.
   assert dataclasses.astuple(first.whitespace_1)[:3] == pytest.approx((2 / 3,) * 3)
   assert first.words_0 == first.whitespace_1 and dataclasses.astuple(first.words_1)[:2] == pytest.approx((1 / 3, 1 / 3))
@@ -166,7 +170,7 @@ def test_white_space_and_words_at_both_offsets_by_hand():
 def test_boundaries_inside_characters_are_counted_by_script():
   text = 'aé中文Ж'.encode()  # a é é 中 中 中 文 文 文 Ж Ж
   starts = mask(len(text), [0, 1, 2, 3, 4, 8, 9])
-  found = boundary_metrics([text], [np.ones(len(text))], [starts])
+  found = measure_boundaries([text], [np.ones(len(text))], [starts])
   assert found.inside_codepoint == 3 / 6 and found.random_inside_codepoint == 6 / 10
   of = {script.script: dataclasses.astuple(script)[1:] for script in found.scripts}
   assert of == {'latin': (2, 1 / 2, 1 / 3), 'cyrillic': (1, 0, 1 / 2), 'cjk': (3, 2 / 3, 4 / 6)}
@@ -187,7 +191,7 @@ def test_only_a_byte_that_continues_a_character_is_inside_one(documents, inside)
   for at in range(len(b''.join(documents))):
     lengths = [len(document) for document in documents]
     starts = np.split(mask(sum(lengths), [at]), np.cumsum(lengths)[:-1])
-    found = boundary_metrics(documents, [np.ones(n) for n in lengths], starts)
+    found = measure_boundaries(documents, [np.ones(n) for n in lengths], starts)
     assert found.inside_codepoint == (None if at in np.cumsum([0, *lengths]) else at in inside)
 
 
@@ -262,7 +266,7 @@ def test_counts_equal_a_loop_over_documents_whatever_comes_at_a_time(documents, 
   nats = [rng.gamma(1.0, size=n) + 0.01 for n in lengths]
   p = [rng.choice([0.0, 0.3, 0.5, 0.9, 1.0], n) for n in lengths]
   starts = [of_document > 0.4 for of_document in p]
-  found = boundary_metrics(documents, nats, starts, p, emits=emits)
+  found = measure_boundaries(documents, nats, starts, p, emits=emits)
   check(found, naive(documents, nats, starts, p, emits))
   tally, text = Tally(np.array(lengths), (emits,)), np.frombuffer(b''.join(documents), np.uint8)
   columns = [np.concatenate(column) for column in (nats, starts, p)]
@@ -409,7 +413,7 @@ def test_what_has_no_boundaries_that_could_flip_is_refused_or_empty(two_byte_mod
 def test_bad_input_is_one_sentence(change, said):
   given_ = {'documents': [b'ab'], 'nats': [np.ones(2)], 'starts': [np.ones(2, bool)]} | change
   with pytest.raises(ValueError, match=said):
-    boundary_metrics(given_.pop('documents'), given_.pop('nats'), given_.pop('starts'), **given_)
+    measure_boundaries(given_.pop('documents'), given_.pop('nats'), given_.pop('starts'), **given_)
 
 
 def test_documents_that_do_not_come_whole_are_an_error():
