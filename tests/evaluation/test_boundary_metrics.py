@@ -286,9 +286,8 @@ def test_counts_equal_a_loop_over_documents_whatever_comes_at_a_time(documents, 
 class Ruled(ByteModel):
   """Chunks where a byte is divisible by 5 (kind 'bytes'), or every 5 symbols of a row's documents ('positions')."""
 
-  emits = ('starts',)
-
-  def __init__(self, kind):
+  def __init__(self, kind, emits='starts'):
+    self.emits = (emits,)
     self.kind, self.table = kind, nnx.Param(jnp.linspace(0.1, 3.0, 256))
 
   def __call__(self, batch, *, context=None, capacities=None):
@@ -298,12 +297,11 @@ class Ruled(ByteModel):
     position_BxL = index_1xL - jax.lax.cummax(jnp.where(first_BxL, index_1xL, 0), axis=1)
     number_BxL = {'bytes': bytes_BxL, 'positions': position_BxL}[self.kind]
     starts_BxL = ((number_BxL % 5 == 0) | first_BxL) & (jnp.asarray(batch.segment_ids) > 0)
+    if self.emits == ('ends',):  # such a byte is the last of a chunk; the first of a segment is one by itself
+      starts_BxL = jnp.pad(starts_BxL[:, :-1] & scored_BxL[:, 1:], ((0, 0), (1, 0))) | first_BxL
     p_BxL = jnp.where(starts_BxL, 0.75, 0.25)
-    return ModelOutput(
-      jnp.where(scored_BxL, self.table[...][bytes_BxL], 0.0),
-      segmentations=(starts_BxL,),
-      boundary_probabilities=(p_BxL,),
-    )
+    nll_BxL = jnp.where(scored_BxL, self.table[...][bytes_BxL], 0.0)
+    return ModelOutput(nll_BxL, segmentations=(starts_BxL,), boundary_probabilities=(p_BxL,))
 
 
 @settings(deadline=None, max_examples=15)
@@ -365,22 +363,22 @@ def test_a_stage_inside_is_measured_on_the_slots_that_it_has(outer, inner):
 # --- Flips
 
 
-def test_marks_of_a_rule_over_bytes_do_not_flip_and_those_over_positions_all_do():
+@pytest.mark.parametrize('emits', ['starts', 'ends'])
+def test_marks_of_a_rule_over_bytes_do_not_flip_and_those_over_positions_all_do(emits):
   documents = [np.random.default_rng(0).integers(0, 250, n, np.uint8).tobytes() for n in (200, 3, 77, 8)]
   corpus = MemoryCorpus(documents)
-  (still,) = boundary_flips(Ruled('bytes'), corpus, seq_len=33, batch_size=2)
+  (still,) = boundary_flips(Ruled('bytes', emits), corpus, seq_len=33, batch_size=2)
   assert still.per_boundary == still.per_byte == 0 and still.bytes > 100
-  (all_,) = boundary_flips(Ruled('positions'), corpus, seq_len=33, batch_size=2)
+  (found,) = boundary_flips(Ruled('positions', emits), corpus, seq_len=33, batch_size=2)
   # Of 5 bytes one has a mark in the one row, and another one in the other.
-  assert all_.per_byte == pytest.approx(2 / 5, abs=0.05) and all_.per_boundary == pytest.approx(2, abs=0.3)
+  assert found.per_byte == pytest.approx(2 / 5, abs=0.05) and found.per_boundary == pytest.approx(2, abs=0.3)
+  plan, later = evaluation_rows(corpus.lengths, 33), int(emits == 'ends')
   flips = boundaries = compared = 0
-  plan = evaluation_rows(corpus.lengths, 33)
   for _, document, start, stop, _ in zip(*plan.pieces(np.arange(len(plan))), strict=True):
-    for symbol in range(start + 2, stop) if start else ():
-      if symbol <= len(documents[document]):
-        here, later = (symbol - start) % 5 == 0, (symbol - start - 1) % 5 == 0
-        flips, boundaries, compared = flips + (here != later), boundaries + here, compared + 1
-  assert (all_.bytes, all_.flips) == (compared, flips) and all_.per_boundary == flips / boundaries
+    for symbol in range(start + 2 + later, min(stop, len(documents[document]) + 1)) if start else ():
+      marks = [(symbol - begin - later) % 5 == 0 for begin in (start, start + 1)]
+      flips, boundaries, compared = flips + (marks[0] != marks[1]), boundaries + marks[0], compared + 1
+  assert (found.bytes, found.flips) == (compared, flips) and found.per_boundary == flips / boundaries
 
 
 def test_what_has_no_boundaries_that_could_flip_is_refused_or_empty(two_byte_model):
