@@ -243,20 +243,28 @@ class Script(Kind):
 
   def of(self, content: bytes) -> np.ndarray:
     """[bytes] int8."""
-    characters = content.decode('utf-8', 'surrogateescape')
-    codes = np.frombuffer(characters.encode('utf-32-le', 'surrogatepass'), '<u4')
+    codes, sizes = characters(content)
     is_byte = (codes >= 0xDC80) & (codes <= 0xDCFF)  # of no character
-    sizes = 1 + ((codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)) * ~is_byte
     at_end = np.full(3 + len(content), -1, np.int8)
-    at_end[2 + np.cumsum(sizes)[~is_byte]] = _scripts()[codes[~is_byte]]
+    at_end[2 + np.cumsum(sizes)[~is_byte]] = scripts()[codes[~is_byte]]
     values = at_end[3:]
     for back in (1, 2, 3):
       values = np.where(values < 0, at_end[3 - back : len(at_end) - back], values)
     return np.maximum(values, 0)
 
 
+def characters(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+  """(codes, sizes in bytes) of the characters of a text; a byte of none has 0xDC00 and its value for a code, which no
+  character has.
+  """
+  codes = np.frombuffer(content.decode('utf-8', 'surrogateescape').encode('utf-32-le', 'surrogatepass'), '<u4')
+  is_byte = (codes >= 0xDC80) & (codes <= 0xDCFF)
+  return codes, 1 + ((codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)) * ~is_byte
+
+
 @functools.cache
-def _scripts() -> np.ndarray:
+def scripts() -> np.ndarray:
+  """1 + the place in SCRIPTS of every code of Unicode, 0 if it has none: [0x110000] int8."""
   places = {name: 1 + place for place, name in enumerate(SCRIPTS)}
   return np.array([places.get(unicodedata.name(chr(c), '').split(' ')[0], 0) for c in range(0x110000)], np.int8)
 
