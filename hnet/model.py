@@ -128,7 +128,8 @@ class HNet(ByteModel):
 
   def _at_bytes(self, decisions: Sequence[stage_lib.Decision], ids_BxL: Array) -> list[tuple[Array, Array]]:
     """Where the chunks of each stage start, and with what probability; a document's first byte begins one of every
-    stage, with or without a vector inside for it.
+    stage, with or without a vector inside for it. What emits at ends is said to start one byte behind, also where the
+    slots are chunks of a stage that emits at starts.
     """
     first_BxL, found = segments.starts(ids_BxL) & (ids_BxL > 0), []
     for decision, stage in zip(decisions, self.config.stages, strict=False):
