@@ -1,4 +1,4 @@
-"""The parts of a stage by name: a new boundary, pool, unpool, combination or loss is one class and a line in KINDS."""
+"""The parts of a stage by name: a new boundary, pool, unpool, loss … is one class and a line in KINDS."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,19 +6,20 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread, Unpool
+from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Scratch, Sizes, Spread, Unpool
 from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
 from hnet.parts.combines import STE, Sum, Through
 from hnet.parts.losses import Ratio
 from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
+from hnet.parts.scratch import Entropy, Every
 from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from hnet.parts.weighted import Decayed, WeightedFirst
 from text.specification import arguments, canonical
 
 __all__ = [
-  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
+  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Part', 'Pool', 'Scratch', 'Sizes', 'Spread', 'Unpool', 'parse',
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -46,6 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'smoothed_repeat': SmoothedRepeat,
   },
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
+  'scratch': {'entropy': Entropy, 'every': Every},
   'loss': {
     'cab': ConfidenceAligned,
     'early': Early,
@@ -71,7 +73,7 @@ class Part:
     return self.make.marks(**dict(self.options)) if hasattr(self.make, 'marks') else {}
 
   def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Any:
-    """The module of a boundary, pool, unpool or combination."""
+    """The module of any but a loss."""
     return self.make(sizes, rngs=rngs, **dict(self.options))
 
   def flops(self, sizes: Sizes, slots: float, chunks: float) -> float:
