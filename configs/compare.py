@@ -17,6 +17,7 @@ from configs import (
   quickstart_megabyte,
   quickstart_policy_router,
   quickstart_pool,
+  quickstart_scratch,
   quickstart_sombrero,
   quickstart_space,
   quickstart_spacebyte,
@@ -40,6 +41,7 @@ MODELS = {
   'spacebyte': (quickstart_spacebyte, 6.1),
   'mamba': (quickstart_mamba, None),
   'policy_router': (quickstart_policy_router, None),
+  'scratch': (quickstart_scratch, None),
   'sombrero': (quickstart_sombrero, None),
 }
 
