@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from hnet.parts.attend import AttendPool, AttendUnpool
-from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Sizes, Spread, Unpool
+from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Scratch, Sizes, Spread, Unpool
 from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride
 from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
@@ -17,13 +17,15 @@ from hnet.parts.inputs import HashNgrams
 from hnet.parts.losses import Ratio
 from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
+from hnet.parts.scratch import Every, HighEntropy
 from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from hnet.parts.weighted import Decayed, WeightedFirst
 from text.specification import arguments, canonical
 
 __all__ = [
-  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Input', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
+  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Input', 'Part', 'Pool', 'Scratch', 'Sizes', 'Spread', 'Unpool',
+  'parse',
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -59,6 +61,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'smoothed_repeat': SmoothedRepeat,
   },
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
+  'scratch': {'entropy': HighEntropy, 'every': Every},
   'loss': {
     'cab': ConfidenceAligned,
     'early': Early,

@@ -97,6 +97,25 @@ class Boundary(Protocol):
     """Forward FLOPs on so many slots, in which so many chunks start; likewise of the other parts."""
 
 
+class Scratch(Protocol):
+  """Decides at which further slots the stage inside takes a step that later ones do not see (see `scratch`)."""
+
+  OPTIONS: dict[str, Any]
+
+  def __call__(self, cut: Cut, level: Level) -> Array:
+    """[B, C] bool: never where a chunk starts, nor in padding."""
+
+  def init_cache(self, batch_size: int) -> Any: ...
+
+  def after(self, cut: Cut, level: Level) -> Any: ...
+
+  def step(self, cut: Cut, active_B: Array, cache: Any) -> tuple[Array, Any]: ...
+
+  @staticmethod
+  def rows(slots: float, **options: Any) -> float:
+    """In a chunk of so many slots."""
+
+
 class Pool(Protocol):
   """Makes a vector of every chunk, and widens it."""
 
