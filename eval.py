@@ -8,6 +8,10 @@ official weights of an H-Net or a T-Free-HAT (config.json, model.safetensors; --
 official weights are a code length, of a T-Free-HAT by delivery 'causal'; "delivery": "published" in its config.json
 scores what the published code computes, which is none.
 
+Of a model with chunks, where its boundaries lie is a table of its own (docs/metrics.md): whether the text is harder
+there, how even the chunks are, agreement with white space and words, cuts inside characters, and how many boundaries
+change where a row begins one byte later.
+
 Where the source is known (synthetic:...), its entropy stands beside the scores, and where its words are known, how well
 the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus. --words=SPLITTER
 adds word accuracy, apart for words that the training text has often, rarely and never.
@@ -19,6 +23,8 @@ import sys
 from absl import flags
 
 from training import command_line
+
+_BOUNDARY_WORDS = 'hat(max_bytes=64)'
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Work directory of a run, or a directory with official weights.')
 _STEP = flags.DEFINE_string(
@@ -37,7 +43,10 @@ _GOLD = flags.DEFINE_multi_string(
   'gold', [], 'Gold corpus, e.g. chinese_words, whose units the chunks are compared with; may be given several times.'
 )
 _WORDS = flags.DEFINE_string(
-  'words', None, "Word accuracy too, on the words of this splitter, e.g. 'hat(max_bytes=64)' (see text/words.py)."
+  'words',
+  None,
+  "Word accuracy too, on the words of this splitter, e.g. 'hat(max_bytes=64)' (see text/words.py), with which the "
+  f'boundaries are compared then; else with those of {_BOUNDARY_WORDS}.',
 )
 _MAX_BYTES = flags.DEFINE_integer('max_bytes', 0, 'Score only the first bytes of each text; 0: all of it.')
 _SEQ_LEN = flags.DEFINE_integer('seq_len', None, 'Symbols per row; default: as the run validates.')
@@ -49,6 +58,9 @@ _MARKOV_MB = flags.DEFINE_float(
   'markov_mb',
   50,
   'Markov models count at most the first so many MB of training text, of all training sources together.',
+)
+_FLIPS_MB = flags.DEFINE_float(
+  'flips_mb', 0.2, 'Boundaries that change with the row are counted on the first so many MB of each text; 0: not.'
 )
 _SHOW = flags.DEFINE_integer('show_documents', 3, 'How many documents to print with their chunk boundaries.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Where the scores go as JSON; default: eval.json in the work directory.')
@@ -72,6 +84,8 @@ def main(_: list[str]) -> None:
   for flag in (_COMPRESS_MB, _MARKOV_MB):
     if not 1e-6 <= flag.value < 1e9:
       raise ValueError(f'--{flag.name}={flag.value} must be a positive number of megabytes')
+  if not 0 <= _FLIPS_MB.value < 1e9:
+    raise ValueError(f'--flips_mb={_FLIPS_MB.value} must be a number of megabytes, or 0 for none')
   workdir = paths.of(_WORKDIR.value, '--workdir')
   output = workdir / 'eval.json' if _OUTPUT.value is None else paths.of(_OUTPUT.value, '--output')
   loaded = training.load(workdir, _STEP.value)
@@ -143,8 +157,11 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
   import evaluation
   from evaluation import bits_per_byte, report
 
+  splitter = _BOUNDARY_WORDS if _WORDS.value is None else _WORDS.value
   with report.progress_bar() as progress:
-    result = evaluation.evaluate(model, corpus, **shape, max_bytes=_MAX_BYTES.value, progress=progress)
+    result = evaluation.evaluate(
+      model, corpus, **shape, max_bytes=_MAX_BYTES.value, progress=progress, splitter=splitter
+    )
   scored, _ = evaluation.first_bytes(corpus, _MAX_BYTES.value)
   limit = max(1, int(_COMPRESS_MB.value * 1e6))
   head, _ = evaluation.first_bytes(scored, limit)
@@ -158,6 +175,12 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
     baselines['the source itself on these bytes'] = sum(map(corpus.source_bits, scored)) / result.text_bytes
     baselines['unigram entropy of the source'] = corpus.unigram_entropy
   console.print(report.table('this model', result, baselines))
+  flips = ()
+  if result.boundary_metrics:
+    if _FLIPS_MB.value:
+      first, _ = evaluation.first_bytes(scored, max(1, int(_FLIPS_MB.value * 1e6)))
+      flips = evaluation.boundary_flips(model, first, **shape)
+    console.print(report.metrics_table(splitter, result.boundary_metrics, flips))
   accuracies = []
   if _WORDS.value is not None:
     seen = evaluation.word_counts(counted, _WORDS.value)
@@ -176,6 +199,8 @@ def _score(model, corpus, shape, counted: list[bytes], counted_on: str, console)
     'scoring': bits_per_byte.SCORING,
     'baselines': baselines,
     'boundaries': list(map(report.values, boundaries)),
+    'boundary_words': splitter,
+    'flips': list(map(report.values, flips)),
     'words': {'splitter': _WORDS.value, 'accuracy': list(map(report.values, accuracies))},
   }
 

@@ -1,16 +1,23 @@
 """BLT of the quickstart's size: two vectors a patch by cross attention, n-grams as input, patches that end at spaces.
 
-python train.py --config=configs/quickstart_blt.py --workdir=runs/quickstart_blt
+  python train.py --config=configs/quickstart_blt.py --workdir=runs/quickstart_blt
+
+With patches by the entropy of another model, which is trained and calibrated first:
+
+  python train.py --config=configs/quickstart_entropy_lm.py --workdir=runs/quickstart_entropy_lm
+  python -m studies.calibrate --workdir=runs/quickstart_entropy_lm --size=4.5
+  python train.py --config=configs/quickstart_blt.py:runs/quickstart_entropy_lm --workdir=runs/quickstart_blt_entropy
 """
 
 import ml_collections
 
 from configs import quickstart
+from text.specification import quoted
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """The quickstart with another model."""
-  config = quickstart.get_config(arg)
+  """The quickstart with another model. arg: the work directory of an entropy model, calibrated for 4.5 bytes."""
+  config = quickstart.get_config()
   config.model = {
     'family': 'blt',
     'dim_global': 256,
@@ -29,7 +36,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'encoder_hash_byte_group_size': (3, 4, 5, 6, 7, 8),
     'encoder_hash_byte_group_vocab': 2048,
     'encoder_hash_byte_group_nb_functions': 1,
-    'boundary': 'space_end',
-    'bytes_per_chunk': (8.4,),  # Python's documentation and library
+    'boundary': f'entropy(lm={quoted(arg)})' if arg else 'space_end',
+    'bytes_per_chunk': None if arg else (8.4,),  # Python's documentation and library
   }
   return config

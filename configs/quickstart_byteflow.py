@@ -9,8 +9,9 @@ from configs import quickstart
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """The quickstart with another model."""
+  """The quickstart with another model; gains rise while the encoder learns, and the threshold must keep up."""
   config = quickstart.get_config(arg)
   config.model.update({'chunking': 'byteflow_threshold(size=5.0)', 'ratio_targets': None})
   config.loss_weights = {'quantile': 1.0}
+  config.optimizer.groups = {'threshold': {'pattern': r'boundary\.threshold$', 'multiplier': 10.0}}
   return config

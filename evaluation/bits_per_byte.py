@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from evaluation import finite
+from evaluation.boundary_metrics import SHIFTS, BoundaryMetrics, Tally
 from layers.capacity import Capacities, Predictor, run_all
 from text import Batch, Corpus, MemoryCorpus
 from text.rows import evaluation_batches
@@ -29,6 +30,7 @@ class Result:
   beginning of the last of them was scored, because of max_bytes. context: symbols that the row of a continued document
   repeats, unscored. seconds: wall time, compilation included. fingerprint: of the corpus (text.corpus.Corpus).
   bits_at_chunks: per stage, mean bits of the bytes where chunks begin, and of the bytes behind these (None: no byte).
+  boundary_metrics: per stage (evaluation.boundary_metrics).
   """
 
   bits_per_byte: float
@@ -42,6 +44,7 @@ class Result:
   seconds: float
   fingerprint: str
   bits_at_chunks: tuple[tuple[float | None, float | None], ...] = ()
+  boundary_metrics: tuple[BoundaryMetrics, ...] = ()
 
   @property
   def measured(self) -> dict[str, Any]:
@@ -60,17 +63,21 @@ def evaluate(
   context: int | None = None,
   progress: Callable[[int, int], None] | None = None,
   batch_sharding: NamedSharding | None = None,
+  splitter: str | None = None,
+  shifts: int = SHIFTS,
 ) -> Result:
   """Bits per byte of a model on a corpus, or on its first max_bytes bytes (None or 0: all of it).
 
   seq_len: symbols per row. Documents are packed in rows; where a row cuts one, the next row repeats the `context`
   symbols before the cut (None: seq_len // 2) without scoring them again. batch_size: rows per call of the model, the
   same in every call. progress(done, total): called with bytes of text after each batch. batch_sharding: how a batch's
-  rows lie on a mesh; every host then passes the same corpus and gets the same result. Nats are float32 on the device
-  and added up in float64 on the host.
+  rows lie on a mesh; every host then passes the same corpus and gets the same result. splitter: of text.words, whose
+  words the boundaries are compared with, too. shifts: of each document, that enrichment is compared with. Nats are
+  float32 on the device and added up in float64 on the host.
 
-  Raises ValueError for a corpus without bytes, seq_len < 2, batch_size < 1, max_bytes < 0, and a context outside
-  1..seq_len − 1; NotFiniteError, a ValueError that names the document, for a model whose bits are nan or infinite.
+  Raises ValueError for a corpus without bytes, seq_len < 2, batch_size < 1, max_bytes < 0, a context outside
+  1..seq_len − 1, an unknown splitter and shifts < 1; NotFiniteError, a ValueError that names the document, for a model
+  whose bits are nan or infinite.
   """
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1, got {batch_size}')
@@ -80,6 +87,7 @@ def evaluate(
   total, documents = int(corpus.lengths.sum()), len(corpus)
   nats = eos_nats = 0.0
   text_bytes, ends, chunks, around = 0, 0, np.zeros(0, np.int64), np.zeros(0)
+  tally = Tally(corpus.lengths, model.emits, splitter=splitter, shifts=shifts)
 
   rows = evaluation_batches(
     corpus,
@@ -90,7 +98,8 @@ def evaluate(
     last_is_cut=last_document_cut,
   )
   score = lambda of_rows, capacities: scorer(model, _place(of_rows.batch, batch_sharding), capacities)
-  for of_rows, (nll_BxL, segmentations, is_finite_BxL) in run_all(score, Predictor.of(model, seq_len), rows):
+  for of_rows, (nll_BxL, segmentations, more) in run_all(score, Predictor.of(model, seq_len), rows):
+    probabilities, is_finite_BxL = more
     finite.check(is_finite_BxL[of_rows.scored_BxL], corpus, of_rows.pieces)
     text_BxL, eos_BxL = of_rows.batch.text_and_ends(of_rows.scored_BxL)
     nats += float(nll_BxL.sum(dtype=np.float64, where=text_BxL))
@@ -98,8 +107,10 @@ def evaluate(
     text_bytes, ends = text_bytes + int(text_BxL.sum()), ends + int(eos_BxL.sum())
     found = np.array([(starts_BxL & text_BxL).sum() for starts_BxL in segmentations], np.int64)
     chunks = chunks + found if len(chunks) else found
-    more = np.array([_around(nll_BxL, starts_BxL, text_BxL, of_rows.batch.scored) for starts_BxL in segmentations])
-    around = around + more if len(around) else more
+    beside = np.array([_around(nll_BxL, starts_BxL, text_BxL, of_rows.batch.scored) for starts_BxL in segmentations])
+    around = around + beside if len(around) else beside
+    at_text = lambda values, text_BxL=text_BxL: tuple(values_BxL[text_BxL] for values_BxL in values)
+    tally.add(*at_text((of_rows.batch.bytes, nll_BxL)), at_text(segmentations), at_text(probabilities))
     if progress:
       progress(text_bytes, total)
   if text_bytes != total:
@@ -118,6 +129,7 @@ def evaluate(
     bits_at_chunks=tuple(
       tuple(float(total / math.log(2) / count) if count else None for total, count in of_stage) for of_stage in around
     ),
+    boundary_metrics=tally.metrics(),
   )
 
 
@@ -155,7 +167,7 @@ def _scorer(outputs: NamedSharding | None):
   def score(model, batch: Batch, capacities: Capacities):
     output = model(batch, capacities=capacities)
     is_finite_BxL = finite.everywhere((output.nll, *output.boundary_probabilities))
-    return (output.nll, output.segmentations, is_finite_BxL), output.needed
+    return (output.nll, output.segmentations, (output.boundary_probabilities, is_finite_BxL)), output.needed
 
   return jax.jit(score, static_argnums=2, out_shardings=outputs)
 

@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from evaluation import finite
-from layers.capacity import Predictor, run_all
-from text import MemoryCorpus
+from evaluation.boundary_metrics import behind, ratio
+from layers.capacity import Capacities, Predictor, run_all
+from text import Batch, MemoryCorpus
 from text.rows import evaluation_batches
 
 
@@ -20,7 +22,9 @@ class BoundaryScore:
   The first byte of a document begins a chunk and a unit by definition and is never counted. precision, recall, f1: of
   the others, over all documents together. unit_recall: the share of units that are a chunk exactly, that is with both
   ends and none inside; unit_f1: the harmonic mean of that and the share of chunks that are a unit. bytes_per_chunk,
-  bytes_per_unit: the rates of both. None: a share of nothing.
+  bytes_per_unit: the rates of both. precision_1, recall_1, f1_1: of the boundaries with the bytes behind the first ones
+  of units, where a chunk begins that waits for a unit's first byte; those in the document, of units that do not begin
+  it. None: a share of nothing.
   """
 
   name: str
@@ -31,6 +35,9 @@ class BoundaryScore:
   unit_f1: float
   bytes_per_chunk: float
   bytes_per_unit: float
+  precision_1: float | None = None
+  recall_1: float | None = None
+  f1_1: float | None = None
 
 
 def boundary_scores(
@@ -78,7 +85,9 @@ def _score(name: str, chunk_T, true_T, first_N) -> BoundaryScore:
   common = both[np.flatnonzero(chunk_T | true_T)]
   exact = int((common & np.append(common[1:], True)).sum())
   hits = int(both.sum()) - documents
-  return _from_counts(name, hits, chunks - documents, units - documents, exact, documents, len(true_T))
+  behind_T = _behind(true_T, first_N)
+  at_1 = int((chunk_T & behind_T).sum()), int(behind_T.sum())
+  return _from_counts(name, hits, chunks - documents, units - documents, exact, documents, len(true_T), at_1)
 
 
 def _random(name: str, chunk_T, true_T, first_N) -> BoundaryScore:
@@ -91,13 +100,22 @@ def _random(name: str, chunk_T, true_T, first_N) -> BoundaryScore:
   given = np.isin(begin, first_N)  # a unit that begins a document; its end is given where the next one does too
   drawn = (~given).astype(int) + ~np.append(given[1:], True)
   exact = float((rate**drawn * (1 - rate) ** (length - 1)).sum())
-  true = len(begin) - documents
-  return _from_counts(name, rate * true, rate * inner, true, exact, documents, size)
+  true, true_1 = len(begin) - documents, int(_behind(true_T, first_N).sum())
+  return _from_counts(name, rate * true, rate * inner, true, exact, documents, size, (rate * true_1, true_1))
 
 
-def _from_counts(name, hits, predicted, true, exact, documents, size) -> BoundaryScore:
+def _behind(true_T, first_N) -> np.ndarray:
+  """[T] bool: the bytes behind those where units begin, documents apart; their first bytes are no such beginning."""
+  begin_T = true_T.copy()
+  begin_T[first_N] = False
+  behind_T = behind(begin_T)
+  behind_T[first_N] = False
+  return behind_T
+
+
+def _from_counts(name, hits, predicted, true, exact, documents, size, at_1) -> BoundaryScore:
+  """at_1: hits, and places that may be hit, one byte behind the beginnings of units."""
   chunks, units = predicted + documents, true + documents
-  ratio = lambda part, whole: part / whole if whole else None
   return BoundaryScore(
     name=name,
     precision=ratio(hits, predicted),
@@ -107,6 +125,9 @@ def _from_counts(name, hits, predicted, true, exact, documents, size) -> Boundar
     unit_f1=2 * exact / (chunks + units),
     bytes_per_chunk=size / chunks,
     bytes_per_unit=size / units,
+    precision_1=ratio(at_1[0], predicted),
+    recall_1=ratio(*at_1),
+    f1_1=ratio(2 * at_1[0], predicted + at_1[1]),
   )
 
 
@@ -114,7 +135,7 @@ def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: 
   """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
   corpus, found = MemoryCorpus(documents), []
   batches = evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size)
-  run = lambda rows, capacities: _run(model, rows.batch, capacities)
+  run = lambda rows, capacities: find_boundaries(model, rows.batch, capacities)
   for rows, (stages, is_finite_BxL) in run_all(run, Predictor.of(model, seq_len), batches):
     finite.check(np.broadcast_to(is_finite_BxL, rows.scored_BxL.shape)[rows.scored_BxL], corpus, rows.pieces)
     is_text_BxL, _ = rows.batch.text_and_ends(rows.scored_BxL)
@@ -123,6 +144,7 @@ def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: 
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _run(model, batch, capacities):
+def find_boundaries(model, batch: Batch, capacities: Capacities) -> tuple[tuple[tuple[jax.Array, ...], Any], Any]:
+  """((segmentations, where all probabilities are finite), needed) of a batch; for `layers.capacity.run_all`."""
   output = model(batch, capacities=capacities)
   return (output.segmentations, finite.everywhere(output.boundary_probabilities)), output.needed

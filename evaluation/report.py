@@ -17,6 +17,8 @@ from rich.table import Table
 from evaluation.accuracy import WordAccuracy
 from evaluation.bits_per_byte import Result
 from evaluation.boundaries import BoundaryScore
+from evaluation.boundary_metrics import Agreement, BoundaryMetrics
+from evaluation.flips import Flips
 
 
 @contextlib.contextmanager
@@ -54,13 +56,47 @@ def boundary_table(units: str, scores: Sequence[BoundaryScore]) -> Table:
   """Boundary scores for a terminal; units: what the chunks are compared with, e.g. 'words'."""
   grid = Table()
   grid.add_column(f'chunks and {units}', no_wrap=True)
-  for header in ('precision', 'recall', 'F1', f'{units}\nfound', f'F1 of\n{units}', 'bytes/\nchunk'):
+  for header in ('precision', 'recall', 'F1', 'F1 one\nbyte on', f'{units}\nfound', f'F1 of\n{units}', 'bytes/\nchunk'):
     grid.add_column(header, justify='right')
   for score in scores:
-    shares = (score.precision, score.recall, score.f1, score.unit_recall, score.unit_f1)
+    shares = (score.precision, score.recall, score.f1, score.f1_1, score.unit_recall, score.unit_f1)
     grid.add_row(score.name, *(_number(share, '.3f') for share in shares), f'{score.bytes_per_chunk:.2f}')
   grid.add_section()
-  grid.add_row('bytes per unit', *[''] * 5, f'{scores[0].bytes_per_unit:.2f}')
+  grid.add_row('bytes per unit', *[''] * 6, f'{scores[0].bytes_per_unit:.2f}')
+  return grid
+
+
+def metrics_table(words: str, metrics: Sequence[BoundaryMetrics], flips: Sequence[Flips]) -> Table:
+  """Boundary metrics for a terminal, a column a stage; words: the splitter. What they are: docs/metrics.md."""
+  grid = Table()
+  grid.add_column('boundaries', no_wrap=True)
+  for stage in range(len(metrics)):
+    grid.add_column(f'stage {stage}', justify='right')
+
+  def row(name: str, form: str, values: Sequence[tuple[float | None, ...]]) -> None:
+    grid.add_row(name, *(' '.join(_number(value, form) for value in of_stage) for of_stage in values))
+
+  def agreement(name: str, found: Sequence[Agreement | None]) -> None:
+    if None not in found:
+      row(f'{name}: precision, recall, F1', '.2f', [(a.precision, a.recall, a.f1) for a in found])
+      row('  at random', '.2f', [(a.random_precision, a.random_recall, a.random_f1) for a in found])
+
+  row('enrichment behind the emission, z', '.2f', [(m.enrichment, m.enrichment_z) for m in metrics])
+  row('enrichment at the emission, z', '.2f', [(m.enrichment_prev, m.enrichment_prev_z) for m in metrics])
+  row('sizes: std / mean, at random', '.2f', [(m.size_cv, m.random_cv) for m in metrics])
+  agreement('on white space', [m.whitespace_0 for m in metrics])
+  agreement('behind white space', [m.whitespace_1 for m in metrics])
+  agreement('at words', [m.words_0 for m in metrics])
+  agreement('one byte into words', [m.words_1 for m in metrics])
+  inside = [(m.inside_codepoint, m.random_inside_codepoint) for m in metrics]
+  row('inside a character, at random', '.3f', inside)
+  for scripts in zip(*(m.scripts for m in metrics), strict=True):
+    row(f'  {scripts[0].script}', '.3f', [(script.inside, script.random) for script in scripts])
+  row('entropy in bits, F − G', '.3f', [(m.entropy_bits, m.f_minus_g) for m in metrics])
+  if flips:
+    row('flips a boundary, a byte', '.4f', [(f.per_boundary, f.per_byte) for f in flips])
+  grid.add_section()
+  grid.add_row('words by', words, *[''] * (len(metrics) - 1))
   return grid
 
 

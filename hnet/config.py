@@ -40,12 +40,17 @@ class StageConfig:
   unpool: Part | None = None
   combine: Part | None = None
   losses: tuple[Part, ...] = ()
+  scratch: Part | None = None
   limit: float | None = None
 
   @property
   def parts(self) -> tuple[Part, ...]:
     """Those that it has, but for losses."""
-    return tuple(filter(None, (self.boundary, self.pool, self.unpool, self.combine)))
+    return tuple(filter(None, (self.boundary, self.pool, self.unpool, self.combine, self.scratch)))
+
+  def rows(self, slots: float) -> float:
+    """Steps of the stage inside for a chunk of so many slots: one, and those of scratch rows."""
+    return 1.0 + (self.scratch.make.rows(slots, **dict(self.scratch.options)) if self.scratch else 0.0)
 
   @property
   def target(self) -> TargetSchedule | None:
@@ -135,6 +140,7 @@ _DEFAULTS = {
 _SSM, _ATTENTION = tuple(_DEFAULTS['ssm_cfg']), tuple(_DEFAULTS['attn_cfg'])
 _MOST_STAGES = 16
 _ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
+_OWN_MARKS = ('bytes', 'scratch')  # of levels, beside those that parts ask for
 _MOVED = ('boundary', 'unpool', 'combine', 'widen')
 
 
@@ -199,6 +205,7 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
         )
   chosen = with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
   limits = limits_of(values['fixed_capacity'], cuts)
+  _check_scratch([of_stage['scratch'] for of_stage in chosen], layouts[-1][0], limits)
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
@@ -209,9 +216,28 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
     else:
       encoder, decoder = (stack(layout, index) for layout in of_stage)
       stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
-      for key in ('boundary', 'pool', 'unpool', 'combine'):
-        check_part(chosen[index][key], sizes)
+      for key in ('boundary', 'pool', 'unpool', 'combine', 'scratch'):
+        if chosen[index][key] is not None:
+          check_part(chosen[index][key], sizes)
   return tuple(stages)
+
+
+def _check_scratch(chosen: list[Part | None], main: str, limits: tuple[float | None, ...]) -> None:
+  for index, scratch in enumerate(chosen):
+    if scratch is None:
+      continue
+    name = f'model.chunking: scratch {scratch.name} of stage {index}'
+    if index < len(chosen) - 1:
+      raise ValueError(f'{name} needs the main network inside, and stage {index + 1} cuts again: give it to that one.')
+    if any(kind in 'mM' for kind, _ in parse_layout(main)):
+      raise ValueError(
+        f'{name}: Mamba-2 in the main network {main!r} would pass scratch rows on to those behind them; write blocks t '
+        'or T there.'
+      )
+    if limits[index] is not None:
+      raise ValueError(
+        f'{name}: with fixed_capacity {limits[index]} scratch rows would take the room of chunks; write None there.'
+      )
 
 
 @functools.cache
@@ -399,6 +425,8 @@ def _read(stages: Sequence[StageConfig]) -> dict[str, str]:
           f"model.chunking: {part.kind} {part.name} reads the mark '{name}' as {spec} and another part as "
           f'{found[name]}: give them one specification, or two names.'
         )
+  for name in found.keys() & _OWN_MARKS:
+    raise ValueError(f"model.chunking: the mark '{name}' ({found[name]}) has a name of ours: give it another.")
   marks.check_kinds(found)
   return found
 

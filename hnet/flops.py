@@ -13,7 +13,7 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
   bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (None: those that the
-  configuration states).
+  configuration states). Scratch rows count as chunks and as keys, since what a mask hides is computed.
   Raises ValueError if there are not as many as stages that choose chunks.
   """
   sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
@@ -23,16 +23,17 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
   result = {'embeddings': 2.0 * vocabulary * width}
   if config.inputs:
     result['inputs'] = sum(part.flops(Sizes(width, width), 1.0, 1.0) for part in config.inputs)
+  rate = size = 1.0  # slots a byte, bytes a slot
   for index, stage in enumerate(config.stages):
-    rate = 1.0 if index == 0 else 1.0 / sizes[index - 1]
     of = lambda part, rate=rate: stack.flops(part, rate, length * rate)
     if stage.main:
       result['main'] = of(stage.main)
     else:
       result[f'encoder_{index}'] = of(stage.encoder)
       result[f'decoder_{index}'] = of(stage.decoder)
-      parts = (stage.boundary, stage.pool, stage.unpool, stage.combine)
-      chunks = 1.0 / sizes[index]
+      parts = filter(None, (stage.boundary, stage.pool, stage.unpool, stage.combine, stage.scratch))
+      chunks = stage.rows(sizes[index] / size) / sizes[index]
       result[f'chunking_{index}'] = sum(part.flops(stage.sizes, rate, chunks) for part in parts)
+      rate, size = chunks, sizes[index]
   result['lm_head'] = 2.0 * vocabulary * width
   return result

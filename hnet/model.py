@@ -138,7 +138,8 @@ class HNet(ByteModel):
 
   def _at_bytes(self, decisions: Sequence[stage_lib.Decision], ids_BxL: Array) -> list[tuple[Array, Array]]:
     """Where the chunks of each stage start, and with what probability; a document's first byte begins one of every
-    stage, with or without a vector inside for it.
+    stage, with or without a vector inside for it. What emits at ends is said to start one byte behind, also where the
+    slots are chunks of a stage that emits at starts.
     """
     first_BxL, found = segments.starts(ids_BxL) & (ids_BxL > 0), []
     for decision, stage in zip(decisions, self.config.stages, strict=False):
@@ -163,6 +164,8 @@ class HNet(ByteModel):
       }
       if stage.limit is not None:
         of_stage['dropped_boundaries'] = decision.segments.dropped
+      if stage.scratch is not None:
+        of_stage['rows_per_chunk'] = jnp.sum(inner.count_B) / jnp.maximum(drawn, 1)
       of_stage |= {name: value for name, value in decision.cut.more.items() if value.ndim == 0}
       for part in stage.losses:
         if not part.marks.keys() <= decision.segments.outer.marks.keys():
@@ -201,15 +204,19 @@ class HNet(ByteModel):
     return self._head(x), Cache(text, tuple(of_part for _, of_part in steps), stages)
 
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
-    """Bytes for a chunk of each level inside, as stated; fresh: as they are before training."""
+    """Bytes for a chunk of each level inside, as stated, or for a row where there are scratch rows, too; fresh: as they
+    are before training.
+    """
+    cuts = self.config.stages[:-1]
+    stated = tuple(itertools.pairwise((1.0, *self.config.bytes_per_chunk)))
     if not fresh:
-      return self.config.bytes_per_chunk
-    stated = itertools.pairwise((1.0, *self.config.bytes_per_chunk))
+      return tuple(inner / stage.rows(inner / outer) for stage, (outer, inner) in zip(cuts, stated, strict=True))
     slots = (
       min(FRESH, inner / outer) if stage.boundary.make.learned else inner / outer
-      for stage, (outer, inner) in zip(self.config.stages[:-1], stated, strict=True)
+      for stage, (outer, inner) in zip(cuts, stated, strict=True)
     )
-    return tuple(itertools.accumulate(slots, operator.mul))
+    rows = (size / stage.rows(size) for stage, size in zip(cuts, slots, strict=True))
+    return tuple(itertools.accumulate(rows, operator.mul))
 
   @property
   def num_stages(self) -> int:

@@ -43,6 +43,7 @@ class StageCache:
   inner: Any
   unpool: Any
   decoder: Any
+  scratch: Any = None
 
 
 class Innermost(nnx.Module):
@@ -51,11 +52,16 @@ class Innermost(nnx.Module):
   def __init__(self, config: HNetConfig, index: int, *, rngs: nnx.Rngs):
     stage = config.stages[index]
     self.main = Stack(stage.main, output_deviation=stage.output_deviation, rngs=rngs)
+    self.has_scratch = index > 0 and config.stages[index - 1].scratch is not None
 
   def __call__(self, x_BxCxD: Array, level: Level, capacities: Capacities, context: Context) -> tuple[Array, tuple]:
     """[B, C, D] -> [B, C, D], and no decision."""
     del capacities, context
-    return self.main(x_BxCxD, level.segment_ids_BxC), ()
+    return self.main(x_BxCxD, level.segment_ids_BxC, keys_BxL=self._kept(level.marks)), ()
+
+  def _kept(self, marks: dict[str, Array]) -> Array | None:
+    """The slots that later ones see; None: all."""
+    return ~marks['scratch'] if self.has_scratch else None
 
   def init_cache(self, batch_size: int, max_length: int) -> Any:
     """Empty caches for rows of at most `max_length` slots."""
@@ -63,12 +69,11 @@ class Innermost(nnx.Module):
 
   def prefill(self, x_BxCxD: Array, level: Level, cache: Any) -> tuple[Array, Any]:
     """Parallel form from an empty cache; one document a row."""
-    return self.main.prefill(x_BxCxD, level.count_B, cache)
+    return self.main.prefill(x_BxCxD, level.count_B, cache, keys_BxL=self._kept(level.marks))
 
   def step(self, x_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Any) -> tuple[Array, Any]:
     """One slot of the active rows."""
-    del marks
-    return self.main.step(x_BxD, active_B, cache)
+    return self.main.step(x_BxD, active_B, cache, keep_B=self._kept(marks))
 
 
 class Stage(nnx.Module):
@@ -83,6 +88,7 @@ class Stage(nnx.Module):
     self.pool = stage.pool.build(stage.sizes, rngs=rngs)
     self.unpool = stage.unpool.build(stage.sizes, rngs=rngs)
     self.combine = stage.combine.build(stage.sizes, rngs=rngs)
+    self.scratch = stage.scratch and stage.scratch.build(stage.sizes, rngs=rngs)
     self.inner = make(config, index + 1, rngs=rngs)
     self.decoder = stack(stage.decoder)
 
@@ -107,11 +113,17 @@ class Stage(nnx.Module):
     capacity: int | None = None,
     limit: float | None = None,
   ) -> tuple[Cut, Segments]:
-    """Where chunks start: where the boundary emits, but for what reads before a document's first slot, or a limit."""
+    """Where chunks start: where the boundary emits, but for what reads before a document's first slot, or a limit. The
+    segments have scratch rows among the chunks, the cut has not.
+    """
     cut = self.boundary(e_BxCxD, level, context)
     emit_BxC = cut.emit
     if self.pool.reads == 'before':
       emit_BxC &= ~starts(level.segment_ids_BxC)
+    if self.scratch is not None:
+      scratch_BxC = self.scratch(dataclasses.replace(cut, emit=emit_BxC), level)
+      segments = level.marked(scratch=scratch_BxC).cut(emit_BxC | scratch_BxC, capacity)
+      return dataclasses.replace(cut, emit=segments.starts_BxC & ~scratch_BxC), segments
     segments = level.cut(emit_BxC, capacity, limit and math.ceil(limit * level.length))
     return dataclasses.replace(cut, emit=segments.starts_BxC), segments
 
@@ -124,6 +136,7 @@ class Stage(nnx.Module):
       self.inner.init_cache(batch_size, max_length),
       self.unpool.init_cache(batch_size),
       self.decoder.init_cache(batch_size, max_length),
+      self.scratch and self.scratch.init_cache(batch_size),
     )
 
   def prefill(self, x_BxCxD: Array, level: Level, cache: StageCache) -> tuple[Array, StageCache]:
@@ -134,25 +147,29 @@ class Stage(nnx.Module):
     y, inject = self.combine(e, cut, functools.partial(self.unpool, z, cut, segments))
     y, decoder = self.decoder.prefill(y, level.count_B, cache.decoder, inject)
     boundary, pool = self.boundary.after(e, cut, level), self.pool.after(e, cut, segments)
-    return y, StageCache(encoder, boundary, pool, inner, self.unpool.after(z, cut, segments), decoder)
+    unpool, scratch = self.unpool.after(z, cut, segments), self.scratch and self.scratch.after(cut, level)
+    return y, StageCache(encoder, boundary, pool, inner, unpool, decoder, scratch)
 
   def step(self, x_BxD: Array, marks: dict[str, Array], active_B: Array, cache: StageCache) -> tuple[Array, StageCache]:
-    """One slot of the active rows; the stage inside runs only if some row starts a chunk."""
+    """One slot of the active rows; the stage inside runs only if some row starts a chunk, or has a scratch row."""
     e, encoder = self.encoder.step(x_BxD, active_B, cache.encoder)
     cut, boundary = self.boundary.step(e, marks, active_B, cache.boundary)
     g, starts_B, pool = self.pool.step(e, cut, active_B, cache.pool)
-    cut = dataclasses.replace(cut, emit=starts_B)
+    cut, rows_B, scratch = dataclasses.replace(cut, emit=starts_B), starts_B, None
+    if self.scratch is not None:
+      scratch_B, scratch = self.scratch.step(cut, active_B, cache.scratch)
+      rows_B, marks = starts_B | scratch_B, marks | {'scratch': scratch_B}
     z, inner = jax.lax.cond(
-      jnp.any(starts_B),
-      lambda g, inner: self.inner.step(g, marks, starts_B, inner),
+      jnp.any(rows_B),
+      lambda g, inner: self.inner.step(g, marks, rows_B, inner),
       lambda g, inner: (jnp.zeros_like(g), inner),
       g,
       cache.inner,
     )
-    u, unpool = self.unpool.step(z, cut, cache.unpool)
+    u, unpool = self.unpool.step(z, dataclasses.replace(cut, emit=rows_B), cache.unpool)
     y, inject = self.combine(e, cut, functools.partial(spread, u))
     y, decoder = self.decoder.step(y, active_B, cache.decoder, inject)
-    return y, StageCache(encoder, boundary, pool, inner, unpool, decoder)
+    return y, StageCache(encoder, boundary, pool, inner, unpool, decoder, scratch)
 
 
 def make(config: HNetConfig, index: int, *, rngs: nnx.Rngs) -> Stage | Innermost:

@@ -5,6 +5,7 @@ from typing import Any
 
 from hnet import parts
 from hnet.parts import Part
+from hnet.parts.scratch import POOLS, UNPOOLS
 from layers import checks
 from text.specification import arguments
 
@@ -61,7 +62,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   'hnet_pool': ({'size': 6}, {'boundary': 'stride({size})', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
   'hnet_space': ({}, {'boundary': 'space', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
   # Hourglass (arXiv 2110.13711), with its mean and repeat
-  'hourglass': ({'size': 6}, {'boundary': 'every({size})', **_MEAN}),
+  'hourglass': ({'size': 6}, {'boundary': 'stride_end({size})', **_MEAN}),
   # MAGNET (arXiv 2407.08818): a predictor and a target for each script
   'magnet': (
     {
@@ -105,6 +106,11 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     {'pool': 'smoothed_first', 'unpool': 'repeat'},
     {'boundary': 'sigmoid', 'pool': '{pool}', 'unpool': '{unpool}', 'combine': 'ste', 'losses': ('ratio', 'cab')},
   ),
+  # Scratchpad Patching (arXiv 2605.09630): any boundary, and steps of the main network within its chunks
+  'scratchpad': (
+    {'boundary': 'space', 'rows': 'every(size=4)'},
+    {'boundary': '{boundary}', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste', 'scratch': '{rows}'},
+  ),
   # SpaceByte (arXiv 2404.14408); SpaceByte++ is the same between Mamba-2 stacks
   'spacebyte': (
     {},
@@ -121,15 +127,15 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     },
   ),
 }
-KEYS = ('boundary', 'pool', 'unpool', 'combine', 'losses')
+KEYS = ('boundary', 'pool', 'unpool', 'combine', 'losses', 'scratch')
 
 
 def parse(chunking: Any) -> dict[str, Any]:
-  """{'boundary', 'pool', 'unpool', 'combine': Part, 'losses': tuple of Parts} of one stage.
+  """{'boundary', 'pool', 'unpool', 'combine': Part, 'losses': tuple of Parts, 'scratch': Part or None} of one stage.
 
   chunking: a system, such as 'hnet' or 'hnet_pool(size=5)', or a mapping from part to specification, in which what is
-  missing is H-Net's; a boundary that is not learned is then repeated and not smoothed, and has no loss. ValueError with
-  one sentence for what is not known or does not fit together.
+  missing is H-Net's; a boundary that is not learned is then repeated and not smoothed, and has no loss; with scratch
+  rows nothing is smoothed. ValueError with one sentence for what is not known or does not fit together.
   """
   if isinstance(chunking, str):
     name, options = arguments(chunking, 'chunking', {name: options for name, (options, _) in SYSTEMS.items()})
@@ -142,12 +148,16 @@ def parse(chunking: Any) -> dict[str, Any]:
   losses = specs.get('losses', ('ratio',) if learned else ())
   if isinstance(losses, str) or not isinstance(losses, Sequence):
     raise ValueError(f'model.chunking losses {losses!r} must be a list of specifications, such as ["ratio"].')
+  scratch = specs.get('scratch')
+  scratch = None if scratch is None else parts.parse('scratch', scratch)
   pool = parts.parse('pool', specs.get('pool', 'first'))
-  unpool = parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat'))
+  unpool = parts.parse('unpool', specs.get('unpool', 'ema' if learned and scratch is None else 'repeat'))
   combine = parts.parse('combine', specs.get('combine', 'through' if unpool.make.injects else 'ste'))
   losses = tuple(parts.parse('loss', loss) for loss in losses)
   _check_together(boundary, pool, unpool, combine)
-  _check_given(boundary, (unpool, *losses))
+  _check_given(boundary, tuple(filter(None, (unpool, *losses, scratch))))
+  if scratch is not None:
+    _check_scratch(scratch, pool, unpool)
   if learned and not boundary.make.differentiable and 'losses' not in specs:
     raise ValueError(
       f'boundary {boundary.name} gets no gradient through what it decides: name the losses that it learns from, such '
@@ -159,6 +169,7 @@ def parse(chunking: Any) -> dict[str, Any]:
     'unpool': unpool,
     'combine': combine,
     'losses': losses,
+    'scratch': scratch,
   }
 
 
@@ -194,6 +205,20 @@ def _check_given(boundary: Part, others: Sequence[Part]) -> None:
           f"{part.kind} {part.name} needs '{name}' of its boundary, which {boundary.name} does not give: use boundary "
           f'{" or ".join(fit)}, or another {part.kind}.'
         )
+
+
+def _check_scratch(scratch: Part, pool: Part, unpool: Part) -> None:
+  why = {
+    'pool': 'has no vector of a slot where no chunk starts',
+    'unpool': 'carries what one row gives on to the slots of later ones, which scratch rows must not change',
+  }
+  for part, fits in ((pool, POOLS), (unpool, UNPOOLS)):
+    if part.make not in fits:
+      names = [name for name, made in parts.KINDS[part.kind].items() if made in fits]
+      raise ValueError(
+        f'{part.kind} {part.name} {why[part.kind]}, as scratch {scratch.name} needs it: use {part.kind} '
+        f'{" or ".join(names)}, or no scratch rows.'
+      )
 
 
 def of_stages(chunking: Any, count: int) -> list[Mapping[str, Any]]:

@@ -35,13 +35,18 @@ def missing(operation: str, implementation: str) -> str:
   return ''
 
 
-def choose(operation: str, implementation: str | None) -> str:
+def choose(operation: str, implementation: str | None, option: str = '') -> str:
   """The implementation that runs: the one asked for, or the default of the mesh's platform; 'xla' without a mesh.
 
-  Where this jax lacks what the kernel is written in, it is 'xla' too, and one warning says so.
-  ValueError: an unknown implementation, or one that the devices of the mesh cannot run.
+  option: what a call asks for that no kernel has, only XLA's form, which is then the default on every device. Where
+  this jax lacks what the kernel is written in, it is 'xla' too, and one warning says so.
+  ValueError: an unknown implementation, one that the devices of the mesh cannot run, or one that lacks the option.
   """
+  if option and implementation is None:
+    return 'xla'
   name = _wanted(operation, implementation)
+  if option and name != 'xla':
+    raise ValueError(f"{operation}: implementation {name!r} has no {option}; write implementation='xla' or None.")
   if lacks := missing(operation, name):
     _warn(f"{operation}: XLA's form runs instead of '{name}', since {lacks}")
     return 'xla'

@@ -16,6 +16,7 @@ from kernels.attention.xla import MASKED, repeated
 from layers.linear import Linear, RMSNorm, normal
 from layers.partition import SharedOut
 from layers.rotary import RotaryScaling, rotate
+from layers.segments import positions
 
 
 @jax.tree_util.register_dataclass
@@ -84,10 +85,14 @@ class Attention(SharedOut):
       return norm(x.reshape(*x.shape[:-2], -1), x.dtype).reshape(x.shape)
     return norm(x, x.dtype)
 
-  def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array, positions_BxL: Array) -> Array:
-    """Attends inside segments; positions are those of `segments.positions`."""
+  def __call__(
+    self, x_BxLxD: Array, segment_ids_BxL: Array, positions_BxL: Array, keys_BxL: Array | None = None
+  ) -> Array:
+    """Attends inside segments; positions are those of `segments.positions`. keys: which of them others see, bool; None:
+    all (kernels/attention).
+    """
     q, k, v = self._project(x_BxLxD, positions_BxL)
-    y = attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal)
+    y = attention(q, k, v, segment_ids_BxL, self.config.window, causal=self.config.causal, keys_BxL=keys_BxL)
     return self.out(y.reshape(*y.shape[:2], -1))
 
   @property
@@ -106,21 +111,31 @@ class Attention(SharedOut):
     shape = (batch_size, slots, self.config.kv_heads, self.config.head)
     return AttentionCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_size, jnp.int32))
 
-  def prefill(self, x_BxLxD: Array, length_B: Array, cache: AttentionCache) -> tuple[Array, AttentionCache]:
+  def prefill(
+    self, x_BxLxD: Array, length_B: Array, cache: AttentionCache, keys_BxL: Array | None = None
+  ) -> tuple[Array, AttentionCache]:
     """Parallel form over right-padded rows, from an empty cache; the rows' last C keys and values are kept."""
     index_BxL = jnp.broadcast_to(jnp.arange(x_BxLxD.shape[1], dtype=jnp.int32), x_BxLxD.shape[:2])
+    kept_BxL, one_document = index_BxL < length_B[:, None], jnp.ones_like(index_BxL)
+    if keys_BxL is not None:
+      kept_BxL &= keys_BxL
+      index_BxL, length_B = positions(one_document, keys_BxL), jnp.sum(kept_BxL, 1)
     q, k, v = self._project(x_BxLxD, index_BxL)
-    y = attention(q, k, v, jnp.ones_like(index_BxL), self.config.window)
+    y = attention(q, k, v, one_document, self.config.window, keys_BxL=keys_BxL)
     slots = cache.k_BxCxHxK.shape[1]
-    kept_BxL = (index_BxL < length_B[:, None]) & (index_BxL >= length_B[:, None] - slots)
+    kept_BxL &= index_BxL >= length_B[:, None] - slots
     slot_BxL = jnp.where(kept_BxL, index_BxL % slots, slots)
     row_Bx1 = jnp.arange(x_BxLxD.shape[0])[:, None]
     put = lambda buffer, new: buffer.at[row_Bx1, slot_BxL].set(new.astype(buffer.dtype), mode='drop')
     cache = AttentionCache(put(cache.k_BxCxHxK, k), put(cache.v_BxCxHxK, v), length_B.astype(jnp.int32))
     return self._or_nan(self.out(y.reshape(*y.shape[:2], -1)), cache), cache
 
-  def step(self, x_BxD: Array, active_B: Array, cache: AttentionCache) -> tuple[Array, AttentionCache]:
-    """One position for every active row; other rows keep their cache and return values that nobody reads."""
+  def step(
+    self, x_BxD: Array, active_B: Array, cache: AttentionCache, keep_B: Array | None = None
+  ) -> tuple[Array, AttentionCache]:
+    """One position for every active row; other rows keep their cache and return values that nobody reads. keep: where
+    later positions see this one, which else the next takes the place of; None: everywhere.
+    """
     q, k, v = self._project(x_BxD, cache.length_B)
     slots = cache.k_BxCxHxK.shape[1]
     # An out-of-range slot drops the write: a `where` over the whole cache would copy it at every byte.
@@ -137,7 +152,8 @@ class Attention(SharedOut):
     logits = jnp.where(seen_BxC[:, None], logits * q.shape[-1] ** -0.5, MASKED)
     weights = jax.nn.softmax(logits, -1).astype(q.dtype)
     y = jnp.einsum('bhc,bchk->bhk', weights, v_BxCxHxK)
-    return self._or_nan(self.out(y.reshape(y.shape[0], -1)), cache), cache
+    y = self._or_nan(self.out(y.reshape(y.shape[0], -1)), cache)
+    return y, cache if keep_B is None else dataclasses.replace(cache, length_B=length_B - (active_B & ~keep_B))
 
   def _or_nan(self, y: Array, cache: AttentionCache) -> Array:
     """nan for the rows whose past is longer than a cache that must hold all of it."""

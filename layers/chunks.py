@@ -41,6 +41,10 @@ class Level:
     """[B, C] bool: slots that hold something."""
     return self.segment_ids_BxC > 0
 
+  def marked(self, **marks: Array) -> 'Level':
+    """With further marks, [B, C] each."""
+    return dataclasses.replace(self, marks=self.marks | marks)
+
   def cut(self, emit_BxC: Array, capacity: int | None = None, limit: int | None = None) -> 'Segments':
     """The chunks that start at the True positions of `emit`, in a buffer of `capacity` (None: C, which holds any).
 

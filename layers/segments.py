@@ -11,8 +11,13 @@ def starts(segment_ids_BxL: Array) -> Array:
   return segment_ids_BxL != before
 
 
-def positions(segment_ids_BxL: Array) -> Array:
-  """Index of every position inside its document, from 0: [B, L] int32."""
-  index_1xL = jnp.arange(segment_ids_BxL.shape[1], dtype=jnp.int32)[None]
-  first_BxL = jax.lax.cummax(jnp.where(starts(segment_ids_BxL), index_1xL, 0), axis=1)
-  return index_1xL - first_BxL
+def positions(segment_ids_BxL: Array, counted_BxL: Array | None = None) -> Array:
+  """Index of every position inside its document, from 0: [B, L] int32. counted: bool, how many of these stand before it
+  in its document; None: all count.
+  """
+  if counted_BxL is None:
+    index_BxL = jnp.arange(segment_ids_BxL.shape[1], dtype=jnp.int32)[None]
+  else:
+    index_BxL = jnp.cumsum(counted_BxL, 1, dtype=jnp.int32) - counted_BxL
+  first_BxL = jax.lax.cummax(jnp.where(starts(segment_ids_BxL), index_BxL, 0), axis=1)
+  return index_BxL - first_BxL

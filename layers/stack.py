@@ -174,12 +174,18 @@ class Stack(nnx.Module):
     total = branch + residual
     return self.norm(total, branch.dtype) if self.config.final_norm else total.astype(branch.dtype)
 
-  def __call__(self, x_BxLxD: Array, segment_ids_BxL: Array, inject: Inject | None = None) -> Array:
-    """x [B, L, D], documents by segment id -> [B, L, D] in x's dtype. With `inject` a run is never scanned."""
-    positions_BxL = segments.positions(segment_ids_BxL)
+  def __call__(
+    self, x_BxLxD: Array, segment_ids_BxL: Array, inject: Inject | None = None, keys_BxL: Array | None = None
+  ) -> Array:
+    """x [B, L, D], documents by segment id -> [B, L, D] in x's dtype. With `inject` a run is never scanned.
+
+    keys: the positions that others see, bool, of a stack of attention alone; the rest sees them and itself, and passes
+    nothing on. Positions count keys.
+    """
+    positions_BxL = segments.positions(segment_ids_BxL, keys_BxL)
 
     def apply(block: Block, branch: Array, residual: Array) -> tuple[Array, Array]:
-      mix = lambda mixer, x: (mixer(x, segment_ids_BxL, positions_BxL), None)
+      mix = lambda mixer, x: (mixer(x, segment_ids_BxL, positions_BxL, *_given(keys_BxL)), None)
       branch, residual, _ = block.apply(mix, partition.by_rows(branch), partition.by_rows(residual))
       return branch, residual
 
@@ -200,13 +206,19 @@ class Stack(nnx.Module):
     dtype, blocks = jnp.dtype(self.config.dtype), self._blocks()
     return tuple(block.mixer.init_cache(batch_size, max_length, dtype, **options) for block in blocks)
 
-  def prefill(self, x_BxLxD: Array, length_B: Array, cache: tuple, inject: Inject | None = None) -> tuple[Array, tuple]:
+  def prefill(
+    self, x_BxLxD: Array, length_B: Array, cache: tuple, inject: Inject | None = None, keys_BxL: Array | None = None
+  ) -> tuple[Array, tuple]:
     """Parallel form over right-padded rows, one document each, from an empty cache."""
-    return self._with_cache(x_BxLxD, cache, lambda mixer, x, old: mixer.prefill(x, length_B, old), inject)
+    mix = lambda mixer, x, old: mixer.prefill(x, length_B, old, *_given(keys_BxL))
+    return self._with_cache(x_BxLxD, cache, mix, inject)
 
-  def step(self, x_BxD: Array, active_B: Array, cache: tuple, inject: Inject | None = None) -> tuple[Array, tuple]:
-    """One position for the active rows."""
-    return self._with_cache(x_BxD, cache, lambda mixer, x, old: mixer.step(x, active_B, old), inject)
+  def step(
+    self, x_BxD: Array, active_B: Array, cache: tuple, inject: Inject | None = None, keep_B: Array | None = None
+  ) -> tuple[Array, tuple]:
+    """One position for the active rows. keep: whether later ones see it, as `keys` above."""
+    mix = lambda mixer, x, old: mixer.step(x, active_B, old, *_given(keep_B))
+    return self._with_cache(x_BxD, cache, mix, inject)
 
   def _with_cache(self, x: Array, cache: tuple, mix, inject: Inject | None) -> tuple[Array, tuple]:
     branch, residual, new = x, jnp.zeros(x.shape, jnp.float32), []
@@ -218,6 +230,11 @@ class Stack(nnx.Module):
 
   def _blocks(self) -> list[Block]:
     return [block for run in self.runs for block in unstack(run)]
+
+
+def _given(keys: Array | None) -> tuple[Array, ...]:
+  """An argument for the mixers that know it, which are those of attention."""
+  return () if keys is None else (keys,)
 
 
 def _injected(inject: Inject | None, layer: int, branch: Array, residual: Array) -> tuple[Array, Array]:

@@ -71,12 +71,14 @@ def evaluation_batches(
   marks: Mapping[str, str] | None = None,
   context: int | None = None,
   last_is_cut: bool = False,
+  later: int = 0,
 ) -> Iterator[Rows]:
   """Every document once, in order: batches of batch_size rows of seq_len symbols, the last one padded with empty rows.
 
   marks: name -> specification, as models state them (text.marks). context: as for `text.packing.evaluation_rows`.
-  last_is_cut: the last document is the beginning of a longer one, so no EOS follows it. Raises ValueError as
-  `evaluation_rows` and for marks that are not known.
+  last_is_cut: the last document is the beginning of a longer one, so no EOS follows it. later: symbols (0 or 1) that
+  rows which continue a document leave out of their context, to begin so much later; what is scored then has less of it,
+  and may have none. Raises ValueError as `evaluation_rows` and for marks that are not known.
   """
   kinds = marks_lib.parse(marks or {})
   plan, unfinished = evaluation_rows(corpus.lengths, seq_len, context), len(corpus) - 1 if last_is_cut else -1
@@ -84,7 +86,9 @@ def evaluation_batches(
   for first in range(0, len(plan), batch_size):
     pieces = plan.pieces(np.arange(first, min(first + batch_size, len(plan))))
     last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
-    pieces = pieces._replace(stop=np.minimum(pieces.stop, last))
+    start = np.where(pieces.start > 0, pieces.start + later, 0)
+    first_scored = np.maximum(pieces.first_scored, start + 1)
+    pieces = pieces._replace(start=start, stop=np.minimum(pieces.stop, last), first_scored=first_scored)
     batch = _marked(materialise(corpus, pieces, batch_size, seq_len), pieces, kinds, document)
     yield Rows(batch, pieces, scored(pieces, batch_size, seq_len))
 

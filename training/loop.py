@@ -207,10 +207,15 @@ def _evaluate(settings, model, state, validation, mesh, display) -> tuple[dict[s
 
 def _scores(result: bits_per_byte.Result, suffix: str) -> dict[str, float]:
   sizes = {f'validation_bytes_per_chunk_{stage}': size for stage, size in enumerate(result.bytes_per_chunk)}
+  stages = enumerate(result.boundary_metrics)
+  boundaries = {
+    f'validation_{name}_{stage}': value for stage, found in stages for name, value in found.scalars().items()
+  }
   scores = {
     checkpoint.METRIC: result.bits_per_byte,
     'validation_bytes': float(result.text_bytes),
     'validation_eos_bits': result.eos_bits,
     **sizes,
+    **boundaries,
   }
   return {f'{name}{suffix}': value for name, value in scores.items() if value is not None}

@@ -8,8 +8,8 @@ from flax import nnx
 from jax import Array
 
 from hnet.parts.attend import AttendPool, AttendUnpool
-from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Sizes, Spread, Unpool
-from hnet.parts.boundaries import Cosine, Every, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride
+from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Scratch, Sizes, Spread, Unpool
+from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride, StrideEnd
 from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
 from hnet.parts.entropy import Entropy, StoredEntropy
@@ -20,13 +20,15 @@ from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
 from hnet.parts.predictors import Gumbel, Supervised
 from hnet.parts.priors import BCE, Binomial, Hinge
+from hnet.parts.scratch import Every, HighEntropy
 from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from hnet.parts.weighted import Decayed, WeightedFirst
 from text.specification import arguments, canonical
 
 __all__ = [
-  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Input', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
+  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Input', 'Part', 'Pool', 'Scratch', 'Sizes', 'Spread', 'Unpool',
+  'parse',
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -35,7 +37,6 @@ KINDS: dict[str, dict[str, Any]] = {
     'coding_rate': CodingRate,
     'cosine': Cosine,
     'entropy': Entropy,
-    'every': Every,
     'gumbel': Gumbel,
     'mark': Mark,
     'mark_end': MarkEnd,
@@ -44,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'space_end': SpaceEnd,
     'stored_entropy': StoredEntropy,
     'stride': Stride,
+    'stride_end': StrideEnd,
     'supervised': Supervised,
   },
   'input': {'hash_ngrams': HashNgrams},
@@ -66,6 +68,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'smoothed_repeat': SmoothedRepeat,
   },
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
+  'scratch': {'entropy': HighEntropy, 'every': Every},
   'loss': {
     'bce': BCE,
     'binomial': Binomial,

@@ -11,9 +11,9 @@ group of dynamic-pooling or the first patch of BLT.
 A part is an `nnx.Module` with a class attribute OPTIONS, its options and their defaults, and is made as
 `Part(sizes, rngs=…, **options)`. One that reads marks of bytes (text.marks) has a static method `marks(**options)`,
 name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Those that a loss
-alone reads are labels, which may depend on later bytes; decoding has none. Each comes in two
-forms that agree: all slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts
-without a state have none.
+alone reads are labels, which may depend on later bytes; decoding has none. Each comes in two forms that agree: all
+slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts without a state have
+none.
 
 Parameters under an attribute `frozen` are not trained. They may come from another run: `borrows(**options)` is its work
 directory, and `take(model, step, directory, **options)` gives path under the part -> array of the model that is loaded
@@ -96,6 +96,25 @@ class Boundary(Protocol):
   @staticmethod
   def flops(sizes: Sizes, slots: float, chunks: float, **options: Any) -> float:
     """Forward FLOPs on so many slots, in which so many chunks start; likewise of the other parts."""
+
+
+class Scratch(Protocol):
+  """Decides at which further slots the stage inside takes a step that later ones do not see (see `scratch`)."""
+
+  OPTIONS: dict[str, Any]
+
+  def __call__(self, cut: Cut, level: Level) -> Array:
+    """[B, C] bool: never where a chunk starts, nor in padding."""
+
+  def init_cache(self, batch_size: int) -> Any: ...
+
+  def after(self, cut: Cut, level: Level) -> Any: ...
+
+  def step(self, cut: Cut, active_B: Array, cache: Any) -> tuple[Array, Any]: ...
+
+  @staticmethod
+  def rows(slots: float, **options: Any) -> float:
+    """In a chunk of so many slots."""
 
 
 class Pool(Protocol):

@@ -117,7 +117,7 @@ class Stride(_Rule):
     return float(size)
 
 
-class Every(Stride):
+class StrideEnd(Stride):
   """A chunk ends every `size` slots of its document: Hourglass (arXiv 2110.13711), which shifts by size - 1 and then
   takes groups of `size`; the first has the document's first slot alone.
   """
@@ -128,7 +128,7 @@ class Every(Stride):
   def chunk_size(size: int) -> float:
     """The stride; ValueError for one that there cannot be."""
     if not 1 <= size <= LONGEST_STRIDE:
-      raise ValueError(f'boundary every({size!r:.50}): write every(N) with N from 1 to {LONGEST_STRIDE}.')
+      raise ValueError(f'boundary stride_end({size!r:.50}): write stride_end(N) with N from 1 to {LONGEST_STRIDE}.')
     return float(size)
 
 

@@ -50,7 +50,8 @@ class CodingRate(nnx.Module):
   decay: of earlier slots, a slot; about 1 / (1 - decay) count. epsilon: squared, the published ε². start: the first
   threshold, in nats. States have length 1, so that the gain does not hang on their size. No gradient goes to them. The
   threshold is a parameter that the loss `quantile` moves and nothing else: a running quantile of the batches of the
-  training, which evaluation and decoding leave as it is. Without that loss it stays where it starts.
+  training, which evaluation and decoding leave as it is. It wants a learning rate that is several times that of other
+  parameters (optimizer.groups), since gains rise as the encoder learns. Without that loss it stays where it starts.
 
   O(D²) a slot, one after the other: for comparison, and not for long rows.
   """

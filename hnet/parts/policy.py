@@ -59,7 +59,7 @@ class Bernoulli(nnx.Module):
       'state': e_BxCxD,
       'logit': logit_BxC,
       'action': emit_BxC,
-      'early': self.early(x_BxCxD.astype(e_BxCxD.dtype)).astype(jnp.float32),
+      'early': self._early(x_BxCxD, e_BxCxD),
       'mean_probability': jax.lax.stop_gradient(jnp.sum(p_BxC) / count),
       'likely_rate': jnp.sum(p_BxC > 0.5) / count,
     }
@@ -68,6 +68,9 @@ class Bernoulli(nnx.Module):
   def _read(self, e: Array) -> tuple[Array, Array]:
     x = self.norm(e, jnp.float32)
     return x, self.gate(x, HIGHEST)[..., 0]
+
+  def _early(self, x: Array, e: Array) -> Array:
+    return self.early(x.astype(e.dtype)).astype(jnp.float32)
 
   def _decided(self, p: Array, position: Array, byte: Array) -> Array:
     if not self.draw:
@@ -87,10 +90,11 @@ class Bernoulli(nnx.Module):
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot; nothing is drawn from a key."""
-    p_B = jax.nn.sigmoid(self._read(e_BxD)[1])
+    x_BxD, logit_B = self._read(e_BxD)
+    p_B = jax.nn.sigmoid(logit_B)
     emit_B = (self._decided(p_B, cache, marks['bytes']) | (cache == 0)) & active_B
     p_B = jnp.where(cache == 0, 1.0, p_B)
-    return Cut(emit_B, p_B, p_B, {'state': e_BxD}), cache + active_B
+    return Cut(emit_B, p_B, p_B, {'state': e_BxD, 'early': self._early(x_BxD, e_BxD)}), cache + active_B
 
   @staticmethod
   def chunk_size(size: float, draw: bool) -> None:

@@ -3,7 +3,7 @@
 There a text's script is told before it begins. Here a slot's is that of the last character up to it, in its document,
 that has one of the scripts: spaces, digits and marks go with the letters before them. A slot before all of those has
 the first script, or `others`, which stands for scripts that are not named; without it text in those is refused when its
-marks are made (text/marks.py, 'script').
+marks are made (text/marks.py, 'only_scripts').
 """
 
 import jax
@@ -41,7 +41,7 @@ def marks(scripts: str, others: str) -> dict[str, str]:
   """The mark to be read, if any."""
   if not scripts:
     return {}
-  return {MARK: 'script' if others else f'script(only={scripts})'}
+  return {MARK: 'script' if others else f'only_scripts(of={scripts})'}
 
 
 def of_slots(scripts: str, others: str, marks_of_level: dict[str, Array], segment_ids_BxC: Array) -> Array:

@@ -105,8 +105,8 @@ class EMA(_Unpool):
     return pick(u_BxCxD, jnp.maximum(segments.outer.count_B - 1, 0)[:, None])[:, 0]
 
   def step(self, z_BxE: Array, cut: Cut, cache: Array) -> tuple[Array, Array]:
-    """p z + (1 - p) last where a chunk starts, p within [CLAMP, 1 - CLAMP]."""
-    p_Bx1 = jnp.clip(cut.p, CLAMP, 1 - CLAMP)[:, None]
+    """p z + (1 - p) last where a chunk starts, p of cut.soft, within [CLAMP, 1 - CLAMP]."""
+    p_Bx1 = jnp.clip(cut.soft, CLAMP, 1 - CLAMP)[:, None]
     smoothed = p_Bx1 * self._narrowed(z_BxE).astype(jnp.float32) + (1 - p_Bx1) * cache
     value = jnp.where(cut.emit[:, None], smoothed, cache)
     return value, value

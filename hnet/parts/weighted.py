@@ -42,7 +42,7 @@ class Decayed(EMA):
 
   def step(self, z_BxE: Array, cut: Cut, cache: Array) -> tuple[Array, Array]:
     """The sum where a chunk starts."""
-    p_Bx1 = jnp.clip(cut.p, CLAMP, 1 - CLAMP)[:, None]
+    p_Bx1 = jnp.clip(cut.soft, CLAMP, 1 - CLAMP)[:, None]
     value_BxD = self._narrowed(z_BxE).astype(jnp.float32) + (1 - p_Bx1) * cache
     value_BxD = jnp.where(cut.emit[:, None], value_BxD, cache)
     return value_BxD, value_BxD

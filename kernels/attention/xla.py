@@ -25,22 +25,25 @@ def attention(
   window: int,
   *,
   causal: bool = True,
+  keys_BxL: Array | None = None,
   block: int = 64,
 ) -> Array:
   """See `kernels.attention.attention`.
 
   Query blocks look only at the keys that their window can reach, so what is masked is not computed; at most 16 blocks
-  and a rest, to bound the size of the program. A long block is a loop over its queries.
+  and a rest, to bound the size of the program. A long block is a loop over its queries. With `keys` a window reaches
+  as far as the text says, and all keys that causality allows are computed.
   """
   heads_first = lambda x: repeated(x, q_BxLxHxK).swapaxes(1, 2)
   block = max(block, -(-q_BxLxHxK.shape[1] // 16))
   block += -block % LOOPED if block > LOOPED else 0
   q, k, v = map(heads_first, (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK))
-  return _attend(window, causal, block, q, k, v, segment_ids_BxL).swapaxes(1, 2)
+  counted = None if keys_BxL is None else (keys_BxL, jnp.cumsum(keys_BxL, 1, dtype=jnp.int32) - keys_BxL)
+  return _attend(window, causal, block, q, k, v, segment_ids_BxL, counted).swapaxes(1, 2)
 
 
 def _blocks(length: int, window: int, causal: bool, block: int) -> Iterator[tuple[slice, slice]]:
-  """Queries, and the keys that they may see."""
+  """Queries, and the keys that they may see; window: -1 where it says nothing about their places in the row."""
   rest = length % block % LOOPED if block > LOOPED else 0
   starts = [*range(0, length - rest, block), *([length - rest] if rest else [])]
   for first, last in zip(starts, [*starts[1:], length], strict=True):
@@ -50,14 +53,29 @@ def _blocks(length: int, window: int, causal: bool, block: int) -> Iterator[tupl
 
 
 def _logits(
-  q: Array, k: Array, ids: Array, start: int | Array, size: int, keys: slice, window: int, causal: bool
+  q: Array,
+  k: Array,
+  ids: Array,
+  counted: tuple[Array, Array] | None,
+  start: int | Array,
+  size: int,
+  keys: slice,
+  window: int,
+  causal: bool,
 ) -> Array:
-  """Of the queries start, start + 1, ... [B, H, size, S] float32, with what is not seen at MASKED."""
+  """Of the queries start, start + 1, ... [B, H, size, S] float32, with what is not seen at MASKED. counted: which
+  positions others see, and how many of these stand before each; None: all are seen.
+  """
   ahead = (start + jnp.arange(size))[None, :, None] - jnp.arange(keys.start, keys.stop)[None, None]  # of the key
   near = ahead >= 0 if causal else jnp.ones_like(ahead, bool)
-  if window >= 0:
+  if window >= 0 and counted is None:
     near &= jnp.abs(ahead) <= window
   seen = near & (_part(ids, start, size, 1)[:, :, None] == ids[:, None, keys])
+  if counted is not None:
+    is_key, before = counted
+    seen &= is_key[:, None, keys] | (ahead == 0)
+    if window >= 0:
+      seen &= _part(before, start, size, 1)[:, :, None] - before[:, None, keys] <= window
   logits = _product('bhqk,bhsk->bhqs', _part(q, start, size), k[:, :, keys])
   return jnp.where(seen[:, None], logits * q.shape[-1] ** -0.5, MASKED)
 
@@ -83,17 +101,26 @@ def _product(form: str, left: Array, right: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _attend(window: int, causal: bool, block: int, q: Array, k: Array, v: Array, ids: Array) -> Array:
+def _attend(
+  window: int,
+  causal: bool,
+  block: int,
+  q: Array,
+  k: Array,
+  v: Array,
+  ids: Array,
+  counted: tuple[Array, Array] | None,
+) -> Array:
   """q, k, v [B, H, L, K] -> the same."""
-  return _forward(window, causal, block, q, k, v, ids)[0]
+  return _forward(window, causal, block, q, k, v, ids, counted)[0]
 
 
-def _forward(window, causal, block, q, k, v, ids):
+def _forward(window, causal, block, q, k, v, ids, counted):
   found = []
-  for queries, keys in _blocks(q.shape[2], window, causal, block):
+  for queries, keys in _blocks(q.shape[2], window if counted is None else -1, causal, block):
 
     def step(carry, start, size, keys=keys):
-      logits = _logits(q, k, ids, start, size, keys, window, causal)
+      logits = _logits(q, k, ids, counted, start, size, keys, window, causal)
       highest = jnp.max(logits, -1, keepdims=True)
       weights = jnp.exp(logits - highest)
       total = jnp.sum(weights, -1, keepdims=True)
@@ -102,11 +129,11 @@ def _forward(window, causal, block, q, k, v, ids):
 
     found.append(_in_turns(step, None, queries)[1])
   y, sums = map(_joined, zip(*found, strict=True))
-  return y, (q, k, v, ids, y, sums)
+  return y, (q, k, v, ids, counted, y, sums)
 
 
 def _backward(window, causal, block, saved, dy):
-  q, k, v, ids, y, sums = saved
+  q, k, v, ids, counted, y, sums = saved
   # The softmax's gradient takes off the mean of dy . v under the weights, which is dy . y.
   mean = jnp.sum(dy.astype(jnp.float32) * y.astype(jnp.float32), -1, keepdims=True)
   dq, dk, dv = [], None, None
@@ -116,12 +143,13 @@ def _backward(window, causal, block, saved, dy):
       return part
     return (jnp.zeros(k.shape, jnp.float32) if total is None else total).at[:, :, keys].add(part)
 
-  for queries, keys in reversed(list(_blocks(q.shape[2], window, causal, block))):
+  for queries, keys in reversed(list(_blocks(q.shape[2], window if counted is None else -1, causal, block))):
 
     def step(carry, start, size, keys=keys):
       dk, dv = carry
       dy_part = _part(dy, start, size)
-      weights = jnp.exp(_logits(q, k, ids, start, size, keys, window, causal) - _part(sums, start, size))
+      logits = _logits(q, k, ids, counted, start, size, keys, window, causal)
+      weights = jnp.exp(logits - _part(sums, start, size))
       dlogits = weights * (_product('bhqk,bhsk->bhqs', dy_part, v[:, :, keys]) - _part(mean, start, size))
       dlogits = (dlogits * q.shape[-1] ** -0.5).astype(q.dtype)
       dk += _product('bhqs,bhqk->bhsk', dlogits, _part(q, start, size))
@@ -132,7 +160,7 @@ def _backward(window, causal, block, saved, dy):
     (dk_part, dv_part), dq_part = _in_turns(step, (none, none), queries)
     dq.append(dq_part)
     dk, dv = add(dk, keys, dk_part), add(dv, keys, dv_part)
-  return _joined(dq[::-1]), dk.astype(k.dtype), dv.astype(v.dtype), None
+  return _joined(dq[::-1]), dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
 def _joined(blocks: Sequence[Array]) -> Array:

@@ -133,6 +133,15 @@ def test_a_perfect_model_scores_one(two_byte_model):
   assert values(score) == [1] * 5 and score.bytes_per_chunk == score.bytes_per_unit == 2
 
 
+def test_boundaries_one_byte_on_by_hand_and_as_random_ones_are_expected_to():
+  # ab|c|def|g and h|ij: one byte on are the d of "c|d" (a unit of its own, too), the e, and the j; behind g is no byte.
+  true, chunk = mask(10, (0, 2, 3, 6, 7, 8)), mask(10, (0, 3, 4, 7, 9))
+  score = _score('x', chunk, true, np.array([0, 7]))
+  assert (score.precision_1, score.recall_1, score.f1_1) == (1, 1, 1) and score.precision == 1 / 3
+  expected = _random('x', chunk, true, np.array([0, 7]))
+  assert (expected.precision_1, expected.recall_1) == pytest.approx((3 / 8, 3 / 8))
+
+
 def test_units_begin_at_their_first_bytes():
   units = ['中国'.encode(), b'a', 'é'.encode()]
   assert np.flatnonzero(unit_starts(units)).tolist() == [0, 6, 7] and len(unit_starts(units)) == 9

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import byte_models
 import hnet
 from evaluation import (
+  boundary_flips,
   boundary_scores,
   compressed_bits_per_byte,
   evaluate,
@@ -72,12 +73,25 @@ def test_eval_prints_a_table_with_documents_and_writes_json(source, tmp_path, tw
   assert scores['bits_per_byte'] == pytest.approx(expected.bits_per_byte, rel=1e-6)
   assert scores['bytes_per_chunk'] == list(expected.bytes_per_chunk)
   assert scores['text_bytes'] == sum(map(len, DOCUMENTS)) and written['step'] == 7 and scores['source'] == source
+  assert [stage['size_cv'] for stage in scores['boundary_metrics']] == [m.size_cv for m in expected.boundary_metrics]
+  flips = boundary_flips(two_byte_model(positional=True), MemoryCorpus(DOCUMENTS), seq_len=32, batch_size=4)
+  assert [stage['bytes'] for stage in scores['flips']] == [stage.bytes for stage in flips]
+  assert scores['boundary_words'] == 'hat(max_bytes=64)' and 0 < scores['boundary_metrics'][0]['words_1']['recall'] < 1
   assert scores['baselines'].items() >= compressed_bits_per_byte(DOCUMENTS).items()
   orders = [scores['baselines'][f'Markov model of order {order}'] for order in (1, 2, 3)]
   assert orders == sorted(orders, reverse=True)  # counted on the very text: the longer the context, the better
   shown = done.stdout.decode()
   chunks = show_chunks(DOCUMENTS[1], segment(two_byte_model(positional=True), DOCUMENTS)[1])
-  for words in (f'{expected.bits_per_byte:.4f}', 'gzip -9', 'xz -9', 'order 3', 'stage 1', chunks, 'bytes 0 to 6 of 6'):
+  for words in (
+    f'{expected.bits_per_byte:.4f}',
+    'gzip -9',
+    'xz -9',
+    'order 3',
+    'stage 1',
+    'on white space',
+    chunks,
+    'bytes 0 to 6 of 6',
+  ):
     assert words in shown
   assert not list(tmp_path.glob('.*partial'))
   size = sum(map(len, DOCUMENTS))

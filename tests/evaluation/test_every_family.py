@@ -143,6 +143,20 @@ def test_documents_in_one_row_equal_each_document_alone(subject):
   assert scores(subject, DOCUMENTS, 64)[:3] == pytest.approx(np.sum(alone, 0).tolist(), rel=1e-6)
 
 
+def test_boundaries_of_every_family_are_measured(subject):
+  spec = subject.words.name if subject.words else 'whitespace(max_bytes=64)'
+  corpus = MemoryCorpus(DOCUMENTS)
+  found = evaluate(subject.model, corpus, seq_len=64, batch_size=ROWS[64], splitter=spec).boundary_metrics
+  assert len(found) == len(subject.model.emits)
+  for stage in found:
+    assert stage.enrichment > 0 and stage.enrichment_prev > 0 and math.isfinite(stage.enrichment_z)
+    assert 0 <= stage.entropy_bits <= 1 and -1 < stage.f_minus_g < 1 <= stage.bytes_per_chunk
+    if subject.words:
+      assert stage.entropy_bits == stage.f_minus_g == 0
+      # A raw byte of the value that ends words is a word of its own.
+      assert stage.words_0.recall == 1 and stage.words_0.precision > 0.9 > stage.words_0.random_recall
+
+
 def test_the_first_byte_of_a_corpus_is_scored_alone(subject):
   found = evaluate(subject.model, MemoryCorpus(DOCUMENTS), seq_len=2, batch_size=ROWS[2], max_bytes=1)
   assert (found.text_bytes, found.documents, found.last_document_cut) == (1, 1, True)

@@ -31,24 +31,24 @@ def inputs(rows, length, heads, shared, size, *, share=0.05, padding=0, seed=0):
 
 @functools.cache
 def program(form, window, causal):
-  def scalar(arrays, ids, weight):
-    y = FORMS[form](*arrays, ids, window, causal=causal)
+  def scalar(arrays, ids, weight, more):
+    y = FORMS[form](*arrays, ids, window, causal=causal, **more)
     return jnp.sum(y * weight), y
 
   return jax.jit(jax.value_and_grad(scalar, has_aux=True))
 
 
-def results(form, arrays, ids, weight, window, causal):
+def results(form, arrays, ids, weight, window, causal, **more):
   """y and the gradients of q, k and v."""
   with jax.default_matmul_precision('highest'):
-    (_, y), gradients = program(form, window, causal)(arrays, ids, weight)
+    (_, y), gradients = program(form, window, causal)(arrays, ids, weight, more)
   return (y, *gradients)
 
 
-def assert_equal_the_reference(forms, arguments, window, causal, tolerance=2e-6):
-  expected = results('reference', *arguments, window, causal)
+def assert_equal_the_reference(forms, arguments, window, causal, tolerance=2e-6, **more):
+  expected = results('reference', *arguments, window, causal, **more)
   for form in forms:
-    for name, ours, wanted in zip('yqkv', results(form, *arguments, window, causal), expected, strict=True):
+    for name, ours, wanted in zip('yqkv', results(form, *arguments, window, causal, **more), expected, strict=True):
       ours, wanted = np.asarray(ours, np.float32), np.asarray(wanted, np.float32)
       np.testing.assert_allclose(ours, wanted, atol=tolerance * max(1, np.abs(wanted).max()), err_msg=f'{form} {name}')
 
@@ -76,6 +76,35 @@ def test_several_blocks_with_a_window_on_both_sides():
 def test_long_blocks_are_loops_with_a_rest(window, causal):
   length = 2 * 2 * xla.LOOPED + xla.LOOPED + 40  # two blocks of two turns, one of one turn, and the rest
   assert_equal_the_reference(['xla_looped'], inputs(1, length, 2, 1, 8, padding=30), window, causal)
+
+
+@pytest.mark.parametrize('window', [-1, 0, 3])
+def test_positions_that_are_no_keys_are_seen_by_themselves_alone(window):
+  arguments = inputs(3, 39, 4, 2, 8, padding=7)
+  keys = np.random.default_rng(1).random((3, 39)) < np.array([[0.3], [0.0], [0.9]])
+  assert_equal_the_reference(['xla'], arguments, window, True, keys_BxL=keys)
+  (q, k, v), ids, _ = arguments
+  y, k = np.asarray(attention(*arguments[0], ids, window, keys_BxL=keys)), np.repeat(k, 2, 2)
+  for row, t in np.ndindex(ids.shape):
+    back = [s for s in range(t) if keys[row, s] and ids[row, s] == ids[row, t]]
+    seen = [*(back if window < 0 else back[len(back) - min(window, len(back)) :]), t]
+    logits = np.einsum('hk,shk->hs', q[row, t], k[row, seen]) * 8**-0.5
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    expected = np.einsum('hs,shk->hk', weights / weights.sum(1, keepdims=True), np.repeat(v, 2, 2)[row, seen])
+    np.testing.assert_allclose(y[row, t], expected, atol=1e-5)
+
+
+def test_what_all_may_see_is_what_they_see_without_a_choice_of_keys():
+  (q, k, v), ids, _ = inputs(2, 39, 2, 2, 8)
+  for window in (-1, 5):
+    expected = attention(q, k, v, ids, window)
+    np.testing.assert_allclose(attention(q, k, v, ids, window, keys_BxL=np.ones_like(ids, bool)), expected, atol=1e-6)
+
+
+def test_keys_in_long_blocks_are_loops_too():
+  length = 2 * xla.LOOPED + 40
+  keys = np.random.default_rng(1).random((1, length)) < 0.5
+  assert_equal_the_reference(['xla_looped'], inputs(1, length, 2, 1, 8, padding=30), 20, True, keys_BxL=keys)
 
 
 def test_memory_grows_with_the_length_alone():
@@ -119,6 +148,10 @@ def test_wrong_shapes_and_what_a_kernel_cannot_do_are_refused():
     pallas_gpu.attention(q, k, v, ids, 7)
   with pytest.raises(ValueError, match='pallas_tpu'):
     attention(q, k, v, ids, -1, implementation='pallas_tpu')
+  with pytest.raises(ValueError, match=r'keys \(1, 19\) must be \[B, L\] = \(1, 20\), and attention causal'):
+    attention(q, k, v, ids, -1, keys_BxL=np.ones((1, 19), bool))
+  with pytest.raises(ValueError, match='attention causal; it is not'):
+    attention(q, k, v, ids, -1, causal=False, keys_BxL=np.ones((1, 20), bool))
 
 
 def test_without_a_mesh_the_public_function_runs_xla():

@@ -56,6 +56,14 @@ def test_what_the_devices_cannot_run_is_refused_with_the_remedy():
     choose('chunk', 'triton')
 
 
+def test_what_only_xla_has_is_its_form_everywhere_and_no_other_is_taken():
+  with mesh_of('tpu'):
+    assert choose('attention', None) == 'pallas_tpu' and choose('attention', None, 'choice of keys') == 'xla'
+    assert choose('attention', 'xla', 'choice of keys') == 'xla'
+    with pytest.raises(ValueError, match="'pallas_tpu' has no choice of keys; write implementation='xla' or None"):
+      choose('attention', 'pallas_tpu', 'choice of keys')
+
+
 @pytest.fixture
 def without(monkeypatch):
   """Makes modules of jax be gone, as in a later release, in a process that has not imported our kernels yet."""

@@ -186,6 +186,29 @@ def test_prefill_and_steps_equal_the_parallel_form(attention):
     np.testing.assert_allclose(y, expected[rows], atol=1e-5)
 
 
+def test_what_is_not_kept_sees_what_is_and_itself_in_all_forms(attention):
+  x, prompt = random(3, 12, 16), np.array([1, 4, 7])
+  ids = np.ones((3, 12), np.int32)
+  keys = np.random.default_rng(0).random((3, 12)) < 0.5
+  expected = jax.jit(attention)(x, ids, positions(ids, keys), keys)
+  for row in range(3):  # a row of what is kept, and of it and one other
+    for last in (None, *np.flatnonzero(~keys[row])):
+      left = [t for t in range(12) if t == last or (keys[row, t] and (last is None or t < last))]
+      alone = jax.jit(attention)(np.resize(x[row, left], (1, 12, 16)), ids[:1], positions(ids[:1]))[0, : len(left)]
+      rows = slice(None) if last is None else -1
+      np.testing.assert_allclose(expected[row, left][rows], alone[rows], atol=1e-5)
+  y, cache = jax.jit(attention.prefill)(x[:, :7], prompt, attention.init_cache(3, 12, jnp.float32), keys[:, :7])
+  step = jax.jit(attention.step)
+  for row, length in enumerate(prompt):
+    np.testing.assert_allclose(y[row, :length], expected[row, :length], atol=1e-5)
+  for index in range(5):
+    rows = np.arange(3), prompt + index
+    y, cache = step(x[rows], np.ones(3, bool), cache, keys[rows])
+    np.testing.assert_allclose(y, expected[rows], atol=1e-5)
+  _, after = step(x[:, 0], np.array([True, False, True]), cache, np.array([False, False, True]))
+  assert list(after.length_B - cache.length_B) == [0, 0, 1]
+
+
 def test_a_row_that_does_not_act_keeps_its_cache(attention):
   _, cache = jax.jit(attention.prefill)(random(3, 5, 16), np.array([5, 2, 3]), attention.init_cache(3, 9, jnp.float32))
   _, after = jax.jit(attention.step)(random(3, 16), np.array([True, False, True]), cache)

@@ -173,7 +173,7 @@ def test_what_cannot_be_is_one_sentence(unigram, tmp_path):
     (f'pieces(file={normalized})', ValueError, 'it has a normalizer, so that its pieces do not spell the text'),
     (f'pieces(file={tmp_path}/damaged.json)', ValueError, 'the file is damaged or no tokenizer.json'),
     (f'pieces(file={tmp_path}/none.json)', FileNotFoundError, 'there is no file'),
-    ('script(only=latin+elvish)', ValueError, "'elvish' is no script: use latin, greek"),
+    ('only_scripts(latin+elvish)', ValueError, "'elvish' is no script: use latin, greek"),
   ]:
     with pytest.raises(error, match=sentence) as raised:
       marks.parse({'labels': spec})
@@ -181,7 +181,7 @@ def test_what_cannot_be_is_one_sentence(unigram, tmp_path):
 
 
 def test_text_in_a_script_that_the_model_has_nothing_for_is_refused():
-  specs = {'script': 'script(only=latin+cyrillic)'}
+  specs = {'script': 'only_scripts(latin+cyrillic)'}
   assert marks.mark(Batch.of(['\xfea 1ж…'.encode()]), specs).marks['script'].any()
-  with pytest.raises(ValueError, match='the text has characters of the script greek, which the model has nothing for'):
+  with pytest.raises(ValueError, match='the text has characters of the script greek, and the model is for latin'):
     marks.mark(Batch.of(['\xfea λόγος'.encode()]), specs)

@@ -406,3 +406,8 @@ def test_a_model_of_words_trains_and_is_evaluated_on_marked_batches(make_config,
   values = training.train(config, tmp_path)
   assert 4.0 < values['bytes_per_word'] < 4.6  # of the words of `source`, most of three letters and a space
   assert values['validation_bytes_per_chunk_0'] == pytest.approx(values['bytes_per_word'], rel=0.1)
+  # Where words begin: behind white space, by a rule, and never inside a character.
+  assert values['validation_behind_whitespace_f1_0'] == 1 and values['validation_on_whitespace_f1_0'] == 0
+  assert values['validation_inside_codepoint_0'] == values['validation_entropy_bits_0'] == 0
+  assert values['validation_f_minus_g_0'] == 0 < values['validation_size_cv_0'] < 1
+  assert values['validation_enrichment_0'] > 0 and 'validation_enrichment_prev_z_0' in values

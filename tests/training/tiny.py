@@ -26,6 +26,7 @@ class TinyConfig:
 
 class Tiny(ByteModel):
   num_stages = 2
+  emits = ('starts',)
 
   def __init__(self, config: TinyConfig, *, rngs: nnx.Rngs):
     self.config = config

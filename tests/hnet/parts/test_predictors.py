@@ -129,7 +129,7 @@ def test_every_script_has_its_own_network(kind, others):
 def test_marks_are_read_only_where_there_are_scripts():
   of = lambda spec: parts.parse('boundary', spec).marks
   assert of('gumbel') == of('supervised') == {}
-  assert of('gumbel(scripts=latin+greek)') == {'script': 'script(only=latin+greek)'}
+  assert of('gumbel(scripts=latin+greek)') == {'script': 'only_scripts(of=latin+greek)'}
   assert of('supervised(scripts=latin+greek,others=greek)') == {'script': 'script'}
 
 

@@ -23,7 +23,12 @@ MIXED = {
     'pool': 'mean(none,first,linear)',
     'unpool': 'repeat',
   },
-  'every_zeros': {'boundary': 'every(3)', 'pool': 'mean(widen=zeros)', 'unpool': 'repeat(last)', 'combine': 'sum'},
+  'stride_end_zeros': {
+    'boundary': 'stride_end(3)',
+    'pool': 'mean(widen=zeros)',
+    'unpool': 'repeat(last)',
+    'combine': 'sum',
+  },
   'attend_windows': {
     'boundary': 'mark_end(words)',
     'pool': 'attend(queries=3,heads=2,init=learned,window=2,longest=4)',
@@ -39,6 +44,14 @@ MIXED = {
   },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
   'policy_router_drawn': 'policy_router(2,draw=true)',
+  'scratch_entropy': {
+    'boundary': 'bernoulli(3)',
+    'scratch': 'entropy(5.3)',
+    'unpool': 'difference',
+    'combine': 'sum',
+    'losses': [],
+  },
+  'scratch_smoothed': {'boundary': 'sigmoid', 'scratch': 'every(1)', 'pool': 'smoothed_first', 'unpool': 'cross(1)'},
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
@@ -61,6 +74,7 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   boundary, pool, unpool, combine = (
     build(kind, chosen[kind].name) for kind in ('boundary', 'pool', 'unpool', 'combine')
   )
+  scratch = chosen['scratch'] and build('scratch', chosen['scratch'].name)
   rows, length = 4, 10
   rng = np.random.default_rng(0)
   e, data = random(rows, length, SIZES.width), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (rows, length))
@@ -73,26 +87,30 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
     ids = (index_1xC < count_B[:, None]).astype(jnp.int32)
     level = Level.of_bytes(ids, {'bytes': jnp.asarray(data), **jax.tree.map(jnp.asarray, marks)})
     cut = boundary(e, level, EVAL)
-    segments = level.cut(cut.emit & ~((pool.reads == 'before') & (index_1xC == 0)))
-    cut = dataclasses.replace(cut, emit=segments.starts_BxC)
+    cut = dataclasses.replace(cut, emit=cut.emit & ~((pool.reads == 'before') & (index_1xC == 0)))
+    rows_BxC = cut.emit | scratch(cut, level) if scratch else cut.emit
+    segments = level.cut(rows_BxC)
     z = jnp.tanh(pool(e, cut, segments))
     y = combine(e, cut, functools.partial(unpool, z, cut, segments))
     caches = boundary.after(e, cut, level), pool.after(e, cut, segments), unpool.after(z, cut, segments)
-    return (cut.emit, cut.p, added_everywhere(*y)), caches
+    caches = (*caches, scratch.after(cut, level) if scratch else None)
+    return (rows_BxC, cut.p, added_everywhere(*y)), caches
 
   @jax.jit
   def step(e_BxD, marks_of_slot, active_B, caches):
     cut, of_boundary = boundary.step(e_BxD, marks_of_slot, active_B, caches[0])
     g, starts_B, of_pool = pool.step(e_BxD, cut, active_B, caches[1])
     cut = dataclasses.replace(cut, emit=starts_B)
-    u, of_unpool = unpool.step(jnp.tanh(g), cut, caches[2])
+    scratch_B, of_scratch = scratch.step(cut, active_B, caches[3]) if scratch else (False, None)
+    rows_B = starts_B | scratch_B
+    u, of_unpool = unpool.step(jnp.tanh(g), dataclasses.replace(cut, emit=rows_B), caches[2])
     y = added_everywhere(*combine(e_BxD, cut, functools.partial(spread, u)))
-    return (cut.emit, cut.p, y), (of_boundary, of_pool, of_unpool)
+    return (rows_B, cut.p, y), (of_boundary, of_pool, of_unpool, of_scratch)
 
   expected = jax.device_get(at_once(np.full(rows, length))[0])
   count = np.array([0, 1, 3, 6])
   caches = at_once(count)[1]
-  fresh = boundary.init_cache(rows), pool.init_cache(rows), unpool.init_cache(rows)
+  fresh = (*(part.init_cache(rows) for part in (boundary, pool, unpool)), scratch and scratch.init_cache(rows))
   assert jax.tree.map(lambda x: (x.shape, x.dtype), caches) == jax.tree.map(lambda x: (x.shape, x.dtype), fresh)
   while (count < length).any():
     here, active = np.minimum(count, length - 1), (count < length) & (rng.random(rows) < 0.6)
