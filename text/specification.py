@@ -59,5 +59,6 @@ def _unquoted(value: str, where: str) -> str:
 
 def canonical(name: str, values: Mapping[str, Any]) -> str:
   """The inverse of `arguments`, with every argument that has a value."""
-  given = (f'{key}={str(value).lower()}' for key, value in values.items() if value is not None)
+  text = lambda value: str(value).lower() if isinstance(value, bool) else quoted(str(value))
+  given = (f'{key}={text(value)}' for key, value in values.items() if value is not None)
   return f'{name}({",".join(given)})'
