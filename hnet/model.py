@@ -198,7 +198,7 @@ class HNet(ByteModel):
 def _behind(values_BxL: Array, segment_ids_BxL: Array) -> Array:
   """Values of the byte before, 0 where a document begins."""
   same_BxL = (segment_ids_BxL[:, 1:] == segment_ids_BxL[:, :-1]) & (segment_ids_BxL[:, 1:] > 0)
-  return jnp.pad(jnp.where(same_BxL, values_BxL[:, :-1], 0), ((0, 0), (1, 0)))
+  return jnp.pad(jnp.where(same_BxL, values_BxL[:, :-1], jnp.zeros((), values_BxL.dtype)), ((0, 0), (1, 0)))
 
 
 def paper_lr_multipliers(config: HNetConfig, bytes_per_token: float = 4.6) -> tuple[float, ...]:

@@ -141,7 +141,7 @@ class Stage(nnx.Module):
     e, encoder = self.encoder.step(x_BxD, active_B, cache.encoder)
     cut, boundary = self.boundary.step(e, marks, active_B, cache.boundary)
     g, starts_B, pool = self.pool.step(e, cut, active_B, cache.pool)
-    cut = dataclasses.replace(cut, emit=starts_B)
+    cut = dataclasses.replace(cut, emit=starts_B, more={**cut.more, 'active': active_B})
     z, inner = jax.lax.cond(
       jnp.any(starts_B),
       lambda g, inner: self.inner.step(g, marks, starts_B, inner),

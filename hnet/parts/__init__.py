@@ -9,7 +9,9 @@ from flax import nnx
 from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread, Unpool
 from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
 from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.indexed import Indexed
 from hnet.parts.losses import Ratio
+from hnet.parts.marked import Ended, Levels, Regex, RegexStart
 from hnet.parts.pools import First, Latent
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
 from text.specification import arguments, canonical
@@ -19,9 +21,18 @@ __all__ = [
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
-  'boundary': {'cosine': Cosine, 'mark': Mark, 'space': SpaceLike, 'stride': Stride},
+  'boundary': {
+    'cosine': Cosine,
+    'ended': Ended,
+    'levels': Levels,
+    'mark': Mark,
+    'regex': Regex,
+    'regex_start': RegexStart,
+    'space': SpaceLike,
+    'stride': Stride,
+  },
   'pool': {'first': First, 'latent': Latent},
-  'unpool': {'cross': Cross, 'ema': EMA, 'repeat': Repeat, 'scatter': Scatter},
+  'unpool': {'cross': Cross, 'ema': EMA, 'indexed': Indexed, 'repeat': Repeat, 'scatter': Scatter},
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
   'loss': {'ratio': Ratio},
 }

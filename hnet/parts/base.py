@@ -48,7 +48,8 @@ class Sizes(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Cut:
   """Where the stage emits: emit bool; p float32, with what probability (for losses and reports); soft float32, what
-  carries the gradient. [B, C] each, [B] in a step. more: what losses of this boundary need beside, by name.
+  carries the gradient. [B, C] each, [B] in a step. more: what other parts need beside, by name: 'active' in a step, the
+  rows whose turn it is, which a stage adds.
   """
 
   emit: Array

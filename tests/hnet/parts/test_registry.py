@@ -35,7 +35,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
 @pytest.mark.parametrize(
   'kind, spec, sentence',
   [
-    ('boundary', '', "boundary '' is not known: use one of cosine, mark, space, stride"),
+    ('boundary', '', "boundary '' is not known: use one of .*cosine, .*stride"),
     ('boundary', 'words', "boundary 'words' is not known"),
     ('boundary', 'stride:6', "boundary 'stride:6' is not known"),
     ('boundary', 'stride(', "boundary 'stride\\(' is not known"),
@@ -47,7 +47,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
     ('boundary', None, 'boundary None must be a specification such as'),
     ('boundary', 6, 'boundary 6 must be a specification'),
     ('pool', 'last', "pool 'last' is not known: use one of first"),
-    ('unpool', 'sum', "unpool 'sum' is not known: use one of cross, ema, repeat, scatter"),
+    ('unpool', 'sum', "unpool 'sum' is not known: use one of .*cross, .*ema, .*repeat, .*scatter"),
     ('combine', 'ema', "combine 'ema' is not known: use one of ste, sum, through"),
     (
       'loss',
