@@ -16,6 +16,9 @@ NAMES = sorted(
   path.stem for path in Path(configs.__file__).parent.glob('*.py') if path.stem not in ('__init__', 'common')
 )
 RELEASED = {
+  # lingua's with 258 symbols, 1,324,203,008, less two rows of embeddings and of the head
+  'aunet2_1b': (1_324_200_960, None),
+  'aunet3_2b': (2_503_622_016, None),
   'hnet_1stage_l': (679_405_312, 0.43e9),
   'hnet_1stage_xl': (1_270_833_920, 0.72e9),
   'hnet_2stage_l': (874_315_264, 0.43e9),
