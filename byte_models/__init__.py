@@ -58,11 +58,13 @@ class Official(Protocol):
 
 # family -> module (imported when first asked for) or object
 families: dict[str, str | Family] = {
+  'blt': 'byte_models.blt',
   'hnet': 'hnet',
   'tfree_hat': 'byte_models.tfree_hat',
   'word_ar': 'byte_models.word_ar',
 }
 official: dict[str, str | Official] = {
+  'blt': 'byte_models.blt.official',  # before those that have some of its keys
   'hnet': 'hnet.official',
   'tfree_hat': 'byte_models.tfree_hat.official',
 }
@@ -131,7 +133,7 @@ def from_pretrained(directory: str | os.PathLike, *, like: Any = None, **overrid
   parameters it is to have, if it can. Raises FileNotFoundError for a missing file,
   ValueError for one that is damaged or of no family that is known here, and for weights that do not fit.
   """
-  file = weights.directory(directory) / weights.CONFIG
+  file = weights.config_file(directory)
   values = weights.read_json(file)
   family = official_family(values)
   if family is None:

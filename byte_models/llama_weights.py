@@ -11,8 +11,11 @@ from layers.stack import StackConfig, parse_layout
 from layers.weights import Part, linear
 
 
-def stack_parts(config: StackConfig, prefix: str, path: str = '', layer_name: str = 'layers.{}.') -> Iterator[Part]:
+def stack_parts(
+  config: StackConfig, prefix: str, path: str = '', layer_name: str = 'layers.{}.', pairs: bool = False
+) -> Iterator[Part]:
   """The tensors of a stack of T blocks; layer i is named prefix + layer_name.format(i), its parameters start with path.
+  pairs: rotary positions turn channels 2i and 2i + 1, as in Meta's code, and not i and i + K/2.
 
   Raises ValueError for a stack that has other blocks than attention with an MLP.
   """
@@ -24,12 +27,13 @@ def stack_parts(config: StackConfig, prefix: str, path: str = '', layer_name: st
     for layer in range(count):
       theirs, ours = prefix + layer_name.format(number), f'{path}runs.{run}.'
       norm = lambda name, our, width, t=theirs, o=ours, i=layer: Part(f'{t}{name}.weight', (width,), f'{o}{our}', i)
-      kernel = lambda name, our, *sizes, t=theirs, o=ours, i=layer: linear(
-        f'{t}{name}.weight', f'{o}{our}.kernel', *sizes, i
+      kernel = lambda name, our, *sizes, turned=0, t=theirs, o=ours, i=layer: linear(
+        f'{t}{name}.weight', f'{o}{our}.kernel', *sizes, i, turned
       )
+      turned = attention.head * pairs
       yield norm('input_layernorm', 'norm1.scale', config.width)
-      yield kernel('self_attn.q_proj', 'mixer.qkv', config.width, inner)
-      yield kernel('self_attn.k_proj', 'mixer.qkv', config.width, shared)
+      yield kernel('self_attn.q_proj', 'mixer.qkv', config.width, inner, turned=turned)
+      yield kernel('self_attn.k_proj', 'mixer.qkv', config.width, shared, turned=turned)
       yield kernel('self_attn.v_proj', 'mixer.qkv', config.width, shared)
       yield kernel('self_attn.o_proj', 'mixer.out', inner, config.width)
       if config.qk_norm:

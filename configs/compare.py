@@ -14,10 +14,14 @@ from configs import (
   quickstart,
   quickstart_aunet2,
   quickstart_aunet3,
+  quickstart_blt,
+  quickstart_byteflow,
   quickstart_hat,
   quickstart_mamba,
   quickstart_megabyte,
+  quickstart_policy_router,
   quickstart_pool,
+  quickstart_sombrero,
   quickstart_space,
   quickstart_spacebyte,
   quickstart_tfree_hat,
@@ -41,6 +45,10 @@ MODELS = {
   'aunet3': (quickstart_aunet3, None),
   'spacebyte': (quickstart_spacebyte, 6.1),
   'mamba': (quickstart_mamba, None),
+  'policy_router': (quickstart_policy_router, None),
+  'sombrero': (quickstart_sombrero, None),
+  'blt': (quickstart_blt, 6.1),
+  'byteflow_threshold': (quickstart_byteflow, None),
 }
 
 

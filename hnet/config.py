@@ -10,10 +10,11 @@ from typing import Any
 import jax
 from flax import nnx
 
-from hnet import systems
+from hnet import parts, systems
 from hnet.parts import Part, Sizes
 from hnet.parts.losses import Ratio, TargetSchedule
-from layers import checks
+from layers import checks, objectives
+from layers.objectives import Objective
 from layers.stack import StackConfig, height, parse_layout
 from text import marks
 
@@ -66,6 +67,9 @@ class HNetConfig:
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
+  objectives: tuple[Objective, ...] = ()
+  inputs: tuple[Part, ...] = ()  # what is added to a byte's vector
+  rows: tuple[int, ...] | None = None  # of embeddings and head, that of each byte; None: 256 in order
   mlp_multiple: int = 128
   dtype: str = 'float32'
   family: str = 'hnet'
@@ -119,10 +123,12 @@ _DEFAULTS = {
   'num_kv_heads': 0,  # these two as in StackConfig, one for each stage or one for all
   'rotary_base': 10000.0,
   'mlp_multiple': 128,  # to which widths of MLPs are rounded up, as the official code does
+  'inputs': (),
   'ratio_targets': None,
   'ratio_scope': 'global',
   'bytes_per_chunk': None,
   'fixed_capacity': None,
+  'objectives': (),
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -178,8 +184,10 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     ssm_cfg=tuple((k, _as_tuple(ssm[k])) for k in _SSM),
     attn_cfg=tuple((k, _as_tuple(attention[k])) for k in _ATTENTION),
     stages=stages,
-    bytes_per_chunk=_bytes_per_chunk(values['bytes_per_chunk'], stages),
-    marks=_marks(stages),
+    bytes_per_chunk=sizes_of(values['bytes_per_chunk'], stages),
+    marks=marks_of(stages),
+    objectives=objectives.parse(values['objectives']),
+    inputs=inputs_of(values['inputs'], widths[0]),
     mlp_multiple=mlp_multiple,
     dtype=values['dtype'],
   )
@@ -194,8 +202,8 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
         raise ValueError(
           f'model.{key} {values[key]!r}: with the single stage {values["arch_layout"]!r} nothing is cut.'
         )
-  chosen = _with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
-  limits = _limits(values['fixed_capacity'], cuts)
+  chosen = with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
+  limits = limits_of(values['fixed_capacity'], cuts)
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
@@ -212,12 +220,12 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
         decoder = dataclasses.replace(decoder, final_norm=True)
       stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
       for key in ('boundary', 'pool', 'unpool', 'combine'):
-        _check(chosen[index][key], sizes)
+        check_part(chosen[index][key], sizes)
   return tuple(stages)
 
 
 @functools.cache
-def _check(part: Part, sizes: Sizes) -> None:
+def check_part(part: Part, sizes: Sizes) -> None:
   """Builds an abstract part: what is wrong with its options is an error here."""
   jax.eval_shape(lambda: part.build(sizes, rngs=nnx.Rngs(0)))
 
@@ -320,7 +328,7 @@ def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
   return value
 
 
-def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> list[dict[str, Any]]:
+def with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> list[dict[str, Any]]:
   """The parts of the stages, with ratio_targets and ratio_scope as options of their ratio losses.
 
   None means the paper's targets: 6 for one stage that cuts, 3 for each of several.
@@ -341,7 +349,9 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
       losses.append(dataclasses.replace(loss, options=tuple(options.items())))
       losses[-1].loss()  # what is wrong with its options is an error here
     result.append({**of_stage, 'losses': tuple(losses)})
-  without = [stage for stage, parts in enumerate(result) if not any(loss.make is Ratio for loss in parts['losses'])]
+  without = [
+    stage for stage, of_stage in enumerate(result) if not any(loss.make is Ratio for loss in of_stage['losses'])
+  ]
   is_listed = isinstance(values, list | tuple)  # else it is one value for the stages that have a ratio loss
   for stage in without if is_listed or len(without) == len(chosen) else ():
     if _at_stage(values, stage, len(chosen), 'ratio_targets') is not None:
@@ -352,14 +362,15 @@ def _with_targets(chosen: list[Mapping[str, Any]], values: Any, scope: Any) -> l
 def _target(value: Any, default: float) -> dict[str, Any]:
   if not isinstance(value, Mapping):
     return {'target': default if value is None else checks.number(value, 'ratio_targets')}
-  checks.known(value, ('start', 'end', 'until'), 'model.ratio_targets')
+  checks.known(value, ('start', 'end', 'until', 'since'), 'model.ratio_targets')
   if 'start' not in value or 'end' not in value:
-    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have until.')
+    raise ValueError(f'ratio_targets {dict(value)!r}: a schedule has start and end, and may have since and until.')
   numbers = {key: checks.number(number, f'ratio_targets.{key}') for key, number in value.items()}
-  return {'target': numbers['end'], 'start': numbers['start'], 'until': numbers.get('until', 1.0)}
+  rest = {'until': numbers.get('until', 1.0), 'since': numbers.get('since')}
+  return {'target': numbers['end'], 'start': numbers['start'], **rest}
 
 
-def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
+def limits_of(values: Any, cuts: int) -> tuple[float | None, ...]:
   """The fixed capacity of each level inside as a share of the bytes of a row; None: no chunk is ever dropped."""
   if values is None:
     return (None,) * cuts
@@ -371,7 +382,7 @@ def _limits(values: Any, cuts: int) -> tuple[float | None, ...]:
   return tuple(values)
 
 
-def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
+def marks_of(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
   """What all parts read; ValueError where one name stands for two marks, or for what is not known."""
   found: dict[str, str] = {}
   for part in itertools.chain.from_iterable(stage.parts for stage in stages):
@@ -391,7 +402,17 @@ def _marks(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
   return tuple(found.items())
 
 
-def _bytes_per_chunk(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:
+def inputs_of(values: Any, width: int) -> tuple[Part, ...]:
+  """The parts that add to the vectors of bytes."""
+  if isinstance(values, str) or not isinstance(values, Sequence):
+    raise ValueError(f'inputs {values!r} must be a list of specifications, such as ["hash_ngrams"].')
+  found = tuple(parts.parse('input', value) for value in values)
+  for part in found:
+    check_part(part, Sizes(width, width))
+  return found
+
+
+def sizes_of(values: Any, stages: list[StageConfig]) -> tuple[float, ...]:
   """As given, or what targets and rules promise; the paper reports 6.0 bytes a chunk for the space rule."""
   by_rule = [stage.boundary.make.chunk_size(**dict(stage.boundary.options)) for stage in stages[:-1]]
   if values is None:

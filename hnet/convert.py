@@ -70,6 +70,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     ) from None
   if not isinstance(state, dict):
     raise ValueError(f'{path} is refused: it holds a {type(state).__name__} and not a state dict of tensors.')
+  if isinstance(state.get('model'), dict):  # beside what else a training keeps
+    state = state['model']
   result = {}
   for name, value in state.items():
     if isinstance(value, Inert):

@@ -5,6 +5,7 @@ Mamba-2's output projection and the gate of an MLP (docs/performance.md).
 from collections.abc import Sequence
 
 from hnet.config import HNetConfig
+from hnet.parts import Sizes
 from layers import stack
 
 
@@ -20,6 +21,8 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
     raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1, for each of {len(config.stages) - 1} stages.')
   width, vocabulary = config.d_model[0], config.vocab_size
   result = {'embeddings': 2.0 * vocabulary * width}
+  if config.inputs:
+    result['inputs'] = sum(part.flops(Sizes(width, width), 1.0, 1.0) for part in config.inputs)
   for index, stage in enumerate(config.stages):
     rate = 1.0 if index == 0 else 1.0 / sizes[index - 1]
     of = lambda part, rate=rate: stack.flops(part, rate, length * rate)

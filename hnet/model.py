@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +15,10 @@ from jax import Array
 from hnet import flops as flops_lib
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
-from hnet.parts.base import Predicted
+from hnet.parts import Part
+from hnet.parts.base import Predicted, Sizes
 from hnet.parts.losses import TargetSchedule
-from layers import contract, segments
+from layers import contract, objectives, segments
 from layers.capacity import FRESH
 from layers.chunks import Level
 from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
@@ -30,9 +31,10 @@ from text.marks import Read
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """Decoding state: what was read, for the marks of what comes next, and the outermost stage's caches."""
+  """Decoding state: what was read, for the marks of what comes next, the inputs', and the outermost stage's caches."""
 
   text: Read
+  inputs: tuple
   stages: Any
 
 
@@ -44,18 +46,24 @@ class HNet(ByteModel):
     self.stored_dtypes: tuple[tuple[str, str], ...] = ()  # of an official file, for writing it back
     width = config.d_model[0]
     self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (config.vocab_size, width)))
+    self.inputs = nnx.List([part.build(Sizes(width, width), rngs=rngs) for part in config.inputs])
     self.backbone = stage_lib.make(config, 0, rngs=rngs)
     if not config.tie_embeddings:
       self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
+    self.objectives = objectives.build(config.objectives, width, config.vocab_size, rngs=rngs)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits, boundaries and losses of a batch; see `layers.contract.ModelOutput`."""
     bytes_BxL = jnp.asarray(batch.bytes)
     level = self._level(batch)
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
-    x_BxLxD, decisions = self.backbone(self._embed(bytes_BxL), level, capacities, context)
+    if batch.bags is None:
+      x_BxLxD = self._embed(bytes_BxL, (part(bytes_BxL, level.segment_ids_BxC) for part in self.inputs))
+    else:
+      x_BxLxD = jnp.mean(self._embed(batch.bags, ()), 2)
+    x_BxLxD, decisions = self.backbone(x_BxLxD, level, capacities, context)
     logits = self._head(x_BxLxD)
-    predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored)
+    predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored, bytes_BxL)
     aux_losses, stage_metrics = self._losses(decisions, predicted, context)
     found = self._at_bytes(decisions, level.segment_ids_BxC)
     return ModelOutput(
@@ -64,9 +72,14 @@ class HNet(ByteModel):
       segmentations=tuple(starts_BxL for starts_BxL, _ in found),
       boundary_probabilities=tuple(p_BxL for _, p_BxL in found),
       needed=tuple(d.segments.needed for d in decisions),
-      aux_losses=aux_losses,
+      aux_losses=aux_losses | objectives.losses(self.objectives, x_BxLxD, batch, context),
       stage_metrics=stage_metrics,
     )
+
+  @property
+  def superposes(self) -> bool:
+    """What is added to the vectors of bytes is of single bytes."""
+    return not self.config.inputs
 
   @property
   def marks(self) -> dict[str, str]:
@@ -83,18 +96,35 @@ class HNet(ByteModel):
     """Of the ratio losses."""
     return {index: stage.target for index, stage in enumerate(self.config.stages) if stage.target}
 
+  @property
+  def borrowed(self) -> dict[str, Part]:
+    """The parts that have parameters of another run, by their paths."""
+    return {
+      f'{_path(index)}.{part.kind}': part
+      for index, stage in enumerate(self.config.stages)
+      for part in stage.parts
+      if part.borrows is not None
+    }
+
+  @property
+  def promised(self) -> dict[int, float]:
+    """By boundaries that were calibrated."""
+    found = {index: stage.boundary.promises for index, stage in enumerate(self.config.stages[:-1])}
+    return {index: size for index, size in found.items() if size is not None}
+
   def _level(self, batch: Batch) -> Level:
     batch = marks_lib.mark(batch, self.marks)
     marks = {'bytes': batch.bytes} | {name: batch.marks[name] for name in self.marks}
     return Level.of_bytes(jnp.asarray(batch.segment_ids), jax.tree.map(jnp.asarray, marks))
 
-  def _embed(self, bytes_: Array) -> Array:
-    return self.embeddings[bytes_.astype(jnp.int32)].astype(self.config.dtype)
+  def _embed(self, bytes_: Array, more: Iterable[Array]) -> Array:
+    rows = bytes_.astype(jnp.int32) if self.config.rows is None else jnp.asarray(self.config.rows)[bytes_]
+    return sum(more, self.embeddings[rows]).astype(self.config.dtype)
 
   def _head(self, x: Array) -> Array:
-    if self.config.tie_embeddings:
-      return (x @ self.embeddings[...].T.astype(x.dtype)).astype(jnp.float32)
-    return self.lm_head(x).astype(jnp.float32)
+    logits = x @ self.embeddings[...].T.astype(x.dtype) if self.config.tie_embeddings else self.lm_head(x)
+    logits = logits if self.config.rows is None else logits[..., jnp.asarray(self.config.rows)]
+    return logits.astype(jnp.float32)
 
   def _at_bytes(self, decisions: Sequence[stage_lib.Decision], ids_BxL: Array) -> list[tuple[Array, Array]]:
     """Where the chunks of each stage start, and with what probability; a document's first byte begins one of every
@@ -123,6 +153,7 @@ class HNet(ByteModel):
       }
       if stage.limit is not None:
         of_stage['dropped_boundaries'] = decision.segments.dropped
+      of_stage |= {name: value for name, value in decision.cut.more.items() if value.ndim == 0}
       for part in stage.losses:
         loss = part.loss()
         value = loss(decision.cut, decision.segments.outer, predicted, context)
@@ -133,23 +164,29 @@ class HNet(ByteModel):
 
   def init_cache(self, batch_size: int, max_bytes: int) -> Cache:
     """Decoding caches for `batch_size` rows of at most `max_bytes` bytes, prompt and BOS included."""
-    return Cache(Read.nothing(self.marks, batch_size, max_bytes), self.backbone.init_cache(batch_size, max_bytes))
+    inputs = tuple(part.init_cache(batch_size) for part in self.inputs)
+    stages = self.backbone.init_cache(batch_size, max_bytes)
+    return Cache(Read.nothing(self.marks, batch_size, max_bytes), inputs, stages)
 
   def prefill(self, batch: Batch, length_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads right-padded prompts into a fresh cache; logits [B, V] are for the byte after each row's last."""
     level, length_B = self._level(batch.up_to(length_B)), jnp.asarray(length_B)
     bytes_BxP = level.marks['bytes']
-    x, stages = self.backbone.prefill(self._embed(bytes_BxP), level, cache.stages)
+    x = self._embed(bytes_BxP, (part(bytes_BxP, level.segment_ids_BxC) for part in self.inputs))
+    x, stages = self.backbone.prefill(x, level, cache.stages)
+    inputs = tuple(part.after(bytes_BxP, length_B) for part in self.inputs)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
-    return self._head(last), Cache(cache.text.prompts(bytes_BxP, length_B), stages)
+    return self._head(last), Cache(cache.text.prompts(bytes_BxP, length_B), inputs, stages)
 
   def step(self, byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads one byte a row; logits [B, V] are for the next."""
     active_B = jnp.ones(byte_B.shape, bool)
     marks, text = cache.text.then(self.marks, byte_B)
     marks = {'bytes': byte_B} | {name: values_Bx1[:, 0] for name, values_Bx1 in marks.items()}
-    x, stages = self.backbone.step(self._embed(byte_B), marks, active_B, cache.stages)
-    return self._head(x), Cache(text, stages)
+    steps = [part.step(byte_B, of_part) for part, of_part in zip(self.inputs, cache.inputs, strict=True)]
+    x = self._embed(byte_B, (added for added, _ in steps))
+    x, stages = self.backbone.step(x, marks, active_B, cache.stages)
+    return self._head(x), Cache(text, tuple(of_part for _, of_part in steps), stages)
 
   def level_sizes(self, fresh: bool = False) -> tuple[float, ...]:
     """Bytes for a chunk of each level inside, as stated; fresh: as they are before training."""
@@ -174,6 +211,10 @@ class HNet(ByteModel):
     parts = path.split('.')
     return parts.count('inner') + ('pool' in parts)
 
+  def trains(self, path: str) -> bool:
+    """Not what parts keep under `frozen`."""
+    return '.frozen.' not in path
+
   def paper_lr_multipliers(self) -> tuple[float, ...]:
     """By the paper's eq. 11."""
     return paper_lr_multipliers(self.config)
@@ -181,18 +222,23 @@ class HNet(ByteModel):
   def decays(self, path: str, exempt: str = 'default') -> bool:
     """Whether weight decay applies to a parameter.
 
-    'default' exempts norms, biases, A_log, D, dt_bias; 'official' what the authors' helper exempts: names that end in
-    .bias or contain .norm. (so Mamba's inner norm, but not the norms between blocks).
+    'default' exempts norms, biases, A_log, D, dt_bias, thresholds; 'official' what the authors' helper exempts: names
+    that end in .bias or contain .norm. (so Mamba's inner norm, but not the norms between blocks).
     """
     last = path.split('.')[-1]
     bias = last in ('bias', 'conv_bias')
     if exempt == 'official':
       return not (bias or '.mixer.norm.' in path)
-    return not (bias or last in ('scale', 'A_log', 'D', 'dt_bias'))
+    return not (bias or last in ('scale', 'A_log', 'D', 'dt_bias', 'threshold'))
 
   def flops_per_byte(self, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
     """Forward FLOPs a byte by component for documents of `length` bytes; see `hnet.flops`."""
     return flops_lib.flops_per_byte(self.config, length, bytes_per_chunk)
+
+
+def _path(stage: int) -> str:
+  """Of a stage's parameters."""
+  return 'backbone' + '.inner' * stage
 
 
 def _behind(values_BxL: Array, segment_ids_BxL: Array) -> Array:

@@ -15,11 +15,61 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   # AU-Net (arXiv 2506.14761) of two and of three stages: words, and pairs of words
   'aunet2': ({'one': 'word1'}, {'boundary': 'levels({stage},{one})', **_AUNET}),
   'aunet3': ({'one': 'word1', 'two': 'word2'}, {'boundary': 'levels({stage},{one},{two})', **_AUNET}),
+  # BLT (arXiv 2412.09871): a chunk ends where a rule or another model says so; as released, its k vectors reach every
+  # block of the decoder. With its n-grams and stacks: the family `blt`
+  'blt': (
+    {'boundary': 'space_end', 'queries': 2, 'heads': 4},
+    {
+      'boundary': '{boundary}',
+      'pool': 'attend(queries={queries},heads={heads})',
+      'unpool': 'attend(queries={queries},heads={heads})',
+      'combine': 'through',
+    },
+  ),
+  # ByteFlow (arXiv 2603.03583) with a threshold, which the published choice among a window's positions is not
+  'byteflow_threshold': (
+    {'size': 5.0, 'decay': 0.98},
+    {
+      'boundary': 'coding_rate(decay={decay})',
+      'pool': 'first',
+      'unpool': 'repeat',
+      'combine': 'ste',
+      'losses': ('quantile({size})',),
+    },
+  ),
   # H-Net (arXiv 2507.07955)
   'hnet': ({}, {'boundary': 'cosine', 'pool': 'first', 'unpool': 'ema', 'combine': 'ste', 'losses': ('ratio',)}),
   # Table 1 of the paper: the same without a learned boundary, and so without smoothing
   'hnet_pool': ({'size': 6}, {'boundary': 'stride({size})', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
   'hnet_space': ({}, {'boundary': 'space', 'pool': 'first', 'unpool': 'repeat', 'combine': 'ste'}),
+  # lucidrains/h-net-dynamic-chunking: H-Net's probabilities before the stage inside, with one of its heads
+  'hnet_weighted': (
+    {},
+    {
+      'boundary': 'cosine',
+      'pool': 'weighted_first',
+      'unpool': 'decayed',
+      'combine': 'ste',
+      'losses': ('ratio',),
+    },
+  ),
+  # Dauncey and Wattenhofer (arXiv 2602.13940); its blocks have no norm at the end of a stack (post_norm)
+  'policy_router': (
+    {'size': 5.0, 'draw': False},
+    {
+      'boundary': 'bernoulli({size},draw={draw})',
+      'pool': 'first',
+      'unpool': 'difference',
+      'combine': 'sum',
+      'losses': ('reinforce', 'rate({size})', 'early'),
+    },
+  ),
+  # SOMBRERO (arXiv 2601.22805). Smoothing over chunks in place of slots: pool=first,unpool=ema; over what comes back at
+  # slots: pool=first,unpool=smoothed_repeat
+  'sombrero': (
+    {'pool': 'smoothed_first', 'unpool': 'repeat'},
+    {'boundary': 'sigmoid', 'pool': '{pool}', 'unpool': '{unpool}', 'combine': 'ste', 'losses': ('ratio', 'cab')},
+  ),
   # SpaceByte (arXiv 2404.14408); SpaceByte++ is the same between Mamba-2 stacks
   'spacebyte': (
     {},
@@ -48,10 +98,8 @@ def parse(chunking: Any, stage: int = 0) -> dict[str, Any]:
   """
   if isinstance(chunking, str):
     name, options = arguments(chunking, 'chunking', {name: options for name, (options, _) in SYSTEMS.items()})
-    specs = {
-      key: value.format(**options, stage=stage + 1) if isinstance(value, str) else value
-      for key, value in SYSTEMS[name][1].items()
-    }
+    filled = lambda spec: spec.format(**options, stage=stage + 1) if isinstance(spec, str) else tuple(map(filled, spec))
+    specs = {key: filled(value) for key, value in SYSTEMS[name][1].items()}
   else:
     specs = checks.known(chunking, KEYS, 'model.chunking')
   boundary = parts.parse('boundary', specs.get('boundary', 'cosine'))
@@ -62,13 +110,15 @@ def parse(chunking: Any, stage: int = 0) -> dict[str, Any]:
   pool = parts.parse('pool', specs.get('pool', 'first'))
   unpool = parts.parse('unpool', specs.get('unpool', 'ema' if learned else 'repeat'))
   combine = parts.parse('combine', specs.get('combine', 'through' if unpool.make.injects else 'ste'))
+  losses = tuple(parts.parse('loss', loss) for loss in losses)
   _check_together(boundary, pool, unpool, combine)
+  _check_given(boundary, (unpool, *losses))
   return {
     'boundary': boundary,
     'pool': pool,
     'unpool': unpool,
     'combine': combine,
-    'losses': tuple(parts.parse('loss', loss) for loss in losses),
+    'losses': losses,
   }
 
 
@@ -92,6 +142,18 @@ def _check_together(boundary: Part, pool: Part, unpool: Part, combine: Part) -> 
       f'unpool {unpool.name} {where}, which combine {combine.name} does not take: use combine {" or ".join(names)}, or '
       'another unpool.'
     )
+
+
+def _check_given(boundary: Part, others: Sequence[Part]) -> None:
+  gives = lambda made: getattr(made, 'gives', ())
+  for part in others:
+    for name in getattr(part.make, 'needs', ()):
+      if name not in gives(boundary.make):
+        fit = [fit for fit, made in parts.KINDS['boundary'].items() if name in gives(made)]
+        raise ValueError(
+          f"{part.kind} {part.name} needs '{name}' of its boundary, which {boundary.name} does not give: use boundary "
+          f'{" or ".join(fit)}, or another {part.kind}.'
+        )
 
 
 def of_stages(chunking: Any, count: int) -> list[Mapping[str, Any]]:

@@ -67,8 +67,9 @@ class Predictor:
 
   length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
   of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise
-  at once, to a program that was used before if one has the room, and fall when the work that lower ones would have
-  saved has added up to the compilation of a program (to a change, where that program was used before).
+  at once, to a program that was used before if one has the room. They fall to one that was used before when what it
+  would have saved since the last change (`wasted`) has paid for a change, and to a new one when what programs of their
+  own would have saved since the last was compiled (`missing`) has paid for a compilation.
   """
 
   length: int
@@ -77,6 +78,7 @@ class Predictor:
   used: set[Capacities] = dataclasses.field(default_factory=set)
   recent: collections.deque = dataclasses.field(default_factory=lambda: collections.deque(maxlen=WINDOW))
   wasted: float = 0.0
+  missing: float = 0.0
 
   @classmethod
   def of(cls, model: Any, length: int, fresh: bool = False) -> 'Predictor':
@@ -91,12 +93,16 @@ class Predictor:
       return
     self.recent.append(tuple(map(int, needed)))
     wanted = self._wanted(MARGIN)
-    if any(want > now for want, now in zip(wanted, self.capacities, strict=True)):
+    if not fits(wanted, self.capacities):
       self._change(self._ready(_rising(self.length, map(max, wanted, self.capacities))))
     elif len(self.recent) == WINDOW and wanted != self.capacities:
-      self.wasted += 1 - self.cost(wanted) / self.cost(self.capacities)
-      if self.wasted > (CHANGE if wanted in self.used else COMPILATION):
+      ready = self._ready(wanted)
+      self.wasted += 1 - self.cost(ready) / self.cost(self.capacities)
+      self.missing += (self.cost(ready) - self.cost(wanted)) / self.cost(self.capacities)
+      if self.missing > COMPILATION:
         self._change(wanted)
+      elif self.wasted > CHANGE:
+        self._change(ready)
 
   def enough(self, needed: Sequence[int], used: Capacities) -> Capacities:
     """Capacities to run a batch again that did not fit those used. Behind the first level that overflowed nothing is
@@ -115,7 +121,7 @@ class Predictor:
 
   def coming(self) -> Capacities | None:
     """The capacities that a change would bring, where one is likely soon: worth compiling for in the meantime."""
-    if self.wasted > COMPILATION / 2:
+    if self.missing > COMPILATION / 2:
       return self._wanted(MARGIN)
     if not self.recent:
       return None
@@ -129,11 +135,13 @@ class Predictor:
       'used': sorted(map(list, self.used)),
       'recent': [list(needed) for needed in self.recent],
       'wasted': self.wasted,
+      'missing': self.missing,
     }
 
   def restore(self, state: dict[str, Any]) -> None:
     """The inverse of `state`."""
     self.capacities, self.wasted = tuple(state['capacities']), state['wasted']
+    self.missing = state.get('missing', 0.0)  # which records of an earlier version lack
     self.used = set(map(tuple, state['used']))
     self.recent = collections.deque(map(tuple, state['recent']), WINDOW)
 
@@ -149,7 +157,9 @@ class Predictor:
 
   def _change(self, capacities: Capacities) -> None:
     self.capacities, self.wasted = capacities, 0.0
-    self.used.add(capacities)
+    if capacities not in self.used:
+      self.used.add(capacities)
+      self.missing = 0.0
 
 
 def fits(needed: Sequence[int], capacities: Capacities) -> bool:

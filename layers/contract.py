@@ -64,7 +64,10 @@ class Model(Protocol):
   num_stages: groups of parameters with a learning rate of their own, outermost first.
   emits: of each of the output's segmentations, whether the stage inside takes its step at a chunk's first byte
   ('starts') or at its last ('ends').
+  superposes: whether it reads bags of bytes (`Batch.bags`).
   targets: stage -> bytes (or chunks) a chunk that a loss pulls its boundary to, a function of the progress.
+  promised: stage -> bytes (or chunks) a chunk that its boundary was calibrated for.
+  borrowed: path -> what has parameters of another run there (`Borrower`).
   """
 
   config: Any
@@ -74,7 +77,10 @@ class Model(Protocol):
   alphabet: dict[str, Any]
   num_stages: int
   emits: tuple[str, ...]
+  superposes: bool
   targets: dict[int, Callable[[float], Any]]
+  promised: dict[int, float]
+  borrowed: dict[str, 'Borrower']
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """capacities: static chunks per row of each level inside, None for enough; see `checked_capacities`."""
@@ -115,6 +121,21 @@ class Model(Protocol):
     """Component -> forward FLOPs a byte, documents of `length` bytes; bytes_per_chunk: of each level (None: stated)."""
 
 
+class Borrower(Protocol):
+  """A part of a model that has parameters of another run, which are not trained any more.
+
+  name: for people. borrows: the work directory of that run, '' where none is given.
+  """
+
+  name: str
+  borrows: str
+
+  def take(self, found: Model, step: int | None, directory: Any) -> dict[str, Array]:
+    """Path under the part -> array, of the model that was loaded from the directory at a step; ValueError, in a
+    sentence, for another model than the part needs.
+    """
+
+
 BYTES = tuple(bytes([value]) for value in range(256))
 
 
@@ -125,6 +146,7 @@ class ByteModel(nnx.Module):
   word_end: int | None = None
   num_stages = 1
   emits: tuple[str, ...] = ()
+  superposes = False
 
   @property
   def marks(self) -> dict[str, str]:
@@ -138,6 +160,16 @@ class ByteModel(nnx.Module):
 
   @property
   def targets(self) -> dict[int, Callable[[float], Any]]:
+    """None."""
+    return {}
+
+  @property
+  def promised(self) -> dict[int, float]:
+    """None."""
+    return {}
+
+  @property
+  def borrowed(self) -> dict[str, Borrower]:
     """None."""
     return {}
 

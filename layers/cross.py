@@ -1,6 +1,6 @@
-"""Cross attention between a level and its chunks: a latent query to slots, and slots to the vector of their chunk.
+"""Cross attention between a level and its chunks: queries of chunks to slots, and slots to the vectors of their chunk.
 
-L: slots of the level, D wide; S: chunks of a row, E wide; G: guided layers.
+L: slots of the level, D wide; S: chunks of a row, E wide; G: guided layers; N: of what is attended to.
 """
 
 import dataclasses
@@ -123,19 +123,11 @@ class LatentPool(nnx.Module):
     is as large as chunks times slots.
     """
     rows, capacity = segments.inner.segment_ids_BxC.shape
-    read_BxLx1 = (reader_BxL < capacity)[..., None]
-    own = lambda x: jnp.take_along_axis(x, jnp.minimum(reader_BxL, capacity - 1)[..., None], 1)
-    chunk_BxL = own(positions(segments.inner.segment_ids_BxC)[..., None])[..., 0]
+    index_BxS = positions(segments.inner.segment_ids_BxC)
+    chunk_BxL = jnp.take_along_axis(index_BxS, jnp.minimum(reader_BxL, capacity - 1), 1)
     k_BxLxHxK, v_BxLxHxK = self._keys_values(a_BxLxD, positions(segments.outer.segment_ids_BxC))
     scores_BxLxH = self._scores(self._queries(chunk_BxL, a_BxLxD.dtype), k_BxLxHxK)
-    at = (jnp.arange(rows)[:, None], reader_BxL)  # out of range is dropped
-    empty = jnp.full((rows, capacity, self.config.num_heads), -jnp.inf)
-    top = empty.at[at].max(jax.lax.stop_gradient(scores_BxLxH), mode='drop')
-    weight_BxLxH = jnp.exp(jnp.where(read_BxLx1, scores_BxLxH - own(top), -jnp.inf))
-    total = jnp.zeros_like(empty).at[at].add(weight_BxLxH, mode='drop')
-    weight_BxLxH /= jnp.where(read_BxLx1, own(total), 1.0)
-    v_BxLxHxK = weight_BxLxH[..., None] * v_BxLxHxK.astype(jnp.float32)
-    chunks = jnp.zeros((*empty.shape, self.config.head), jnp.float32).at[at].add(v_BxLxHxK, mode='drop')
+    chunks = attend_in_chunks(scores_BxLxH, v_BxLxHxK, reader_BxL, capacity)
     return self.out(chunks.reshape(rows, capacity, -1).astype(a_BxLxD.dtype))
 
   def begin(self, batch_size: int) -> OpenChunk:
@@ -193,6 +185,72 @@ class Guide(nnx.Module):
     v = v.reshape(*v.shape[:-1], -1, self.config.head)
     q_like = jax.ShapeDtypeStruct((self.config.num_heads, self.config.head), v.dtype)
     return self.out(repeated(v, q_like).reshape(*p.shape[:-1], -1))
+
+
+class CrossAttention(nnx.Module):
+  """Queries, keys and values of two streams, each behind a norm of its own, without positions (BLT, arXiv 2412.09871).
+
+  The residual is the caller's. K: channels of a head, H: heads; every query head has its own key head or shares one.
+  """
+
+  def __init__(self, config: CrossConfig, *, output_deviation: float, rngs: nnx.Rngs):
+    self.config = config
+    self.query_norm = RMSNorm(config.width_q, config.norm_epsilon)
+    self.key_norm = RMSNorm(config.width_kv, config.norm_epsilon)
+    self.query = Linear(config.width_q, config.inner, kernel_init=normal(0.02), rngs=rngs)
+    self.key_value = Linear(config.width_kv, 2 * config.shared, kernel_init=normal(0.02), rngs=rngs)
+    self.out = Linear(config.inner, config.width_q, kernel_init=normal(output_deviation), rngs=rngs)
+
+  def queries(self, x: Array, dtype: jnp.dtype) -> Array:
+    """[..., Q] -> [..., H, K]."""
+    q = self.query(self.query_norm(x, dtype))
+    return q.reshape(*q.shape[:-1], self.config.num_heads, self.config.head)
+
+  def keys_values(self, x: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
+    """[..., D] -> two of [..., H, K]."""
+    like = jax.ShapeDtypeStruct((self.config.num_heads, self.config.head), dtype)
+    parts = jnp.split(self.key_value(self.key_norm(x, dtype)), 2, -1)
+    return tuple(repeated(part.reshape(*part.shape[:-1], -1, self.config.head), like) for part in parts)
+
+  def project(self, mixed: Array, dtype: jnp.dtype) -> Array:
+    """Values [..., H, K] as they were weighted -> [..., Q]."""
+    return self.out(mixed.reshape(*mixed.shape[:-2], self.config.inner).astype(dtype))
+
+
+def attend(q: Array, k: Array, v: Array, seen: Array) -> Array:
+  """softmax(q k^T / sqrt(K)) v over what is seen, float32; 0 where nothing is.
+
+  q [..., H, K], k and v [..., N, H, K], seen [..., N] bool -> [..., H, K].
+  """
+  scores = jnp.einsum('...hk,...nhk->...nh', q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+  weights = jax.nn.softmax(jnp.where(seen[..., None], scores, LOWEST), -2) * seen[..., None]
+  return jnp.einsum('...nh,...nhk->...hk', weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+
+
+def attend_in_chunks(scores_BxNxH: Array, v_BxNxHxK: Array, reader_BxN: Array, capacity: int) -> Array:
+  """Of every chunk the values that it reads, weighted by the softmax of their scores, float32: [B, S, H, K]; 0 where it
+  reads nothing.
+
+  reader: the chunk that reads a value, S where none does. H may be several axes, and of the values broadcast. Sums go
+  from values to chunks by scatter, so that nothing is as large as chunks times values.
+  """
+  rows, heads = scores_BxNxH.shape[0], scores_BxNxH.shape[2:]
+  at = (jnp.arange(rows)[:, None], reader_BxN)  # out of range is dropped
+  own = lambda x: x[at[0], jnp.minimum(reader_BxN, capacity - 1)]
+  read = jax.lax.expand_dims(reader_BxN < capacity, range(2, scores_BxNxH.ndim))
+  empty = jnp.full((rows, capacity, *heads), -jnp.inf)
+  top = empty.at[at].max(jax.lax.stop_gradient(scores_BxNxH), mode='drop')
+  weight = jnp.exp(jnp.where(read, scores_BxNxH - own(top), -jnp.inf))
+  total = jnp.zeros_like(empty).at[at].add(weight, mode='drop')
+  weight /= jnp.where(read, own(total), 1.0)
+  weighted = weight[..., None] * v_BxNxHxK.astype(jnp.float32)
+  return jnp.zeros((*empty.shape, v_BxNxHxK.shape[-1]), jnp.float32).at[at].add(weighted, mode='drop')
+
+
+def cross_flops(config: CrossConfig, queries: float, keys: float, pairs: float) -> float:
+  """Forward FLOPs of a CrossAttention, `pairs` of a query and a key."""
+  of_queries = 4.0 * queries * config.width_q * config.inner
+  return of_queries + 4.0 * keys * config.width_kv * config.shared + 4.0 * pairs * config.inner
 
 
 def pool_flops(config: CrossConfig, slots: float, chunks: float) -> float:

@@ -21,6 +21,7 @@ from layers import checks
 from text import paths, regular_file
 
 CONFIG = 'config.json'
+PARAMS = 'params.json'  # where Meta's code has it
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'  # of weights in several files
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -33,7 +34,8 @@ Config = TypeVar('Config')
 class Part:
   """One named tensor: its shape, the path of the parameter that holds it, its layer in a run of stacked blocks (None
   outside runs), and how ours differs: 'same', 'transpose', or 'conv' ([channels, 1, taps] against [taps, channels]).
-  Parts with the same path and layer lie side by side along the last axis, in order.
+  Parts with the same path and layer lie side by side along the last axis, in order. pairs: channels of a head of a
+  linear map, whose rotary pairs are (2i, 2i + 1) in theirs and (i, i + pairs / 2) in ours; 0: as they are.
   """
 
   name: str
@@ -41,6 +43,7 @@ class Part:
   path: str
   layer: int | None = None
   layout: str = 'same'
+  pairs: int = 0
 
   @property
   def width(self) -> int:
@@ -51,17 +54,22 @@ class Part:
     """float32, in our layout."""
     value = np.asarray(value)
     value = {'same': lambda: value, 'transpose': lambda: value.T, 'conv': lambda: value[:, 0].T}[self.layout]()
-    return np.asarray(value, np.float32)
+    return np.asarray(self._turned(value, self.pairs // 2, 2), np.float32)
 
   def theirs(self, value: np.ndarray) -> np.ndarray:
     """In the published layout."""
+    value = self._turned(value, 2, self.pairs // 2)
     back = {'same': lambda: value, 'transpose': lambda: value.T, 'conv': lambda: value.T[:, None]}[self.layout]
     return np.ascontiguousarray(back())
 
+  def _turned(self, value: np.ndarray, *sizes: int) -> np.ndarray:
+    """Every head's channels, seen with these two sizes, the other way round."""
+    return value.reshape(len(value), -1, *sizes).swapaxes(-1, -2).reshape(value.shape) if self.pairs else value
 
-def linear(name: str, path: str, d_in: int, d_out: int, layer: int | None = None) -> Part:
+
+def linear(name: str, path: str, d_in: int, d_out: int, layer: int | None = None, pairs: int = 0) -> Part:
   """The part of a linear map: theirs is [out, in]."""
-  return Part(name, (d_out, d_in), path, layer, 'transpose')
+  return Part(name, (d_out, d_in), path, layer, 'transpose', pairs)
 
 
 class Stored:
@@ -131,6 +139,12 @@ def read_config(file: Path, parse: Callable[[dict[str, Any]], Config]) -> Config
     return parse(values)
   except ValueError as error:
     raise ValueError(f'{file}: {error}') from None
+
+
+def config_file(path: str | os.PathLike) -> Path:
+  """The config of a directory of weights, whether or not it is there; raises as `directory`."""
+  place = directory(path)
+  return place / (PARAMS if (place / PARAMS).is_file() and not (place / CONFIG).exists() else CONFIG)
 
 
 def read(path: str | os.PathLike, parse: Callable[[dict[str, Any]], Config]) -> tuple[Path, Config, dict[str, Stored]]:

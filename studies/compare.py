@@ -13,7 +13,6 @@ way there.
 
 import hashlib
 import json
-import os
 import pathlib
 import shlex
 import signal
@@ -56,6 +55,14 @@ def train(config: str, argument: str, workdir: pathlib.Path, forwarded: Sequence
   if code:
     print(f'the training of {workdir.name} ended with code {code}; the same command goes on there', file=sys.stderr)
     sys.exit(code if code > 0 else 128 - code)
+
+
+def config_file(name: str) -> pathlib.Path:
+  """The file of that name here, or else in this repository; FileNotFoundError where there is none."""
+  config = paths.of(name, '--config')
+  if not config.is_file() and not (config := HOME / config).is_file():
+    raise FileNotFoundError(f"--config={name}: there is no such file here and none in '{HOME}'")
+  return config
 
 
 def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
@@ -228,9 +235,7 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
   flags = parser.parse_args(own.split('\0') if own else [])
   text.words.parse(flags.words)
-  study, config = paths.of(flags.workdir, '--workdir', text=True), paths.of(flags.config, '--config')
-  if not config.is_file() and not (config := HOME / config).is_file():
-    raise FileNotFoundError(f"--config={flags.config}: there is no such file here and none in '{HOME}'")
+  study, config = paths.of(flags.workdir, '--workdir', text=True), config_file(flags.config)
   models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
   if len(models) < len(flags.models) or any(not name or '/' in name for name in models):
     raise ValueError(f'--models {" ".join(flags.models)}: names must differ and be names of directories')
@@ -251,9 +256,7 @@ def main(arguments: list[str]) -> None:
     ]
   )
   path = study / 'compare.md'
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  partial.write_text(page + '\n', encoding='utf-8')
-  os.replace(partial, path)
+  kept.write_page(path, page)
   print(f'\n{page}\n\nwritten to {path}')
 
 

@@ -53,3 +53,10 @@ def write(path: pathlib.Path, measured: Mapping[str, Any], found: Mapping[str, A
   """Keeps a result with what it was measured on; returns it as `read` does. Raises OSError."""
   report.write_json(path, report.as_json({**found, 'measured': measured}))
   return json.loads(path.read_bytes())
+
+
+def write_page(path: pathlib.Path, page: str) -> None:
+  """Writes a text whole or not at all. Raises OSError."""
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  partial.write_text(page + '\n', encoding='utf-8')
+  os.replace(partial, path)

@@ -25,12 +25,15 @@ class Batch:
   specials: [B, L] bool, True where a BOS or EOS stands and not a byte of raw text with that value: a document that a
   row cuts may end there with a byte 255, or go on in the next row behind a byte 254. None where nobody says it: then
   the first position of a segment with BOS's value and the last one with EOS's are taken for these.
+  bags: [B, L, S] uint8 where a position is several bytes, of which `bytes` has the first; None: it is one. Models whose
+  attribute `superposes` is True read them as the mean of their embeddings.
   """
 
   bytes: jax.Array | np.ndarray
   segment_ids: jax.Array | np.ndarray
   marks: dict[str, jax.Array | np.ndarray] = dataclasses.field(default_factory=dict)
   specials: jax.Array | np.ndarray | None = None
+  bags: jax.Array | np.ndarray | None = None
 
   @classmethod
   def of(cls, rows: Sequence[bytes], length: int | None = None) -> 'Batch':

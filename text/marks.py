@@ -12,6 +12,8 @@ script                            int8: the script of the character here, see `S
 ended                             bool: with this byte it is known that a word has ended before it, see `Ended`
 levels                            int8: the level of what ends here by AU-Net's rules, see `Levels`
 regex                             bool: a match of a regular expression ends or begins here, see `Regex`
+entropy                           float32: nats of what follows here, by a model that has read the document before, from
+                                  a directory of `text.entropies`
 
 BOS and EOS are words and units of their own, and so are the first symbols of rows that continue a document.
 """
@@ -30,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from text import entropies
 from text import levels as levels_lib
 from text import pattern as pattern_lib
 from text import units as units_lib
@@ -207,6 +210,38 @@ class Units(Kind):
     raise ValueError(f"mark '{self.units.name}': which unit ends at a byte is not known while its word goes on")
 
 
+@dataclasses.dataclass(frozen=True)
+class Entropy(Kind):
+  """Of whole documents, which a directory knows by what they hold. model: the digest that it must have; '' for any.
+
+  Not known of a text that is being written.
+  """
+
+  directory: str
+  model: str
+
+  DTYPE, EMPTY = np.float32, 0.0
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Entropy':
+    del others
+    _, values = arguments(spec, 'mark', {'entropy': {'directory': '', 'model': ''}})
+    return cls(**values)
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    del first_scored
+    found = entropies.opened(self.directory)
+    if self.model and found.about.get('model') != self.model:
+      raise ValueError(
+        f"mark 'entropy': {self.directory} was made from the entropy model {found.about.get('model')} "
+        f'({found.about.get("workdir")}, step {found.about.get("step")}) and not from {self.model}: make it again'
+      )
+    return np.array(found.of(document.read(0, document.length))[start:stop])
+
+  def of_last(self, row: bytes, has_bos: bool, count: int, state: np.ndarray) -> np.ndarray:
+    raise ValueError("mark 'entropy' is of documents that a model has read before: what is being written has none")
+
+
 # As the first word of Unicode's name of a character has them; unicodedata knows no property Script.
 SCRIPTS = (
   'LATIN', 'GREEK', 'CYRILLIC', 'ARMENIAN', 'HEBREW', 'ARABIC', 'DEVANAGARI', 'BENGALI', 'TAMIL', 'THAI', 'GEORGIAN',
@@ -381,6 +416,7 @@ KINDS: dict[str, type[Kind]] = {
   'ended': Ended,
   'levels': Levels,
   'regex': Regex,
+  'entropy': Entropy,
   'script': Script,
 }
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from text import gold
+from text import infill as infill_lib
 from text.specification import arguments, canonical
 from text.stored import open_gold
 
@@ -152,6 +153,22 @@ def misspellings(pairs: Iterable[tuple[bytes, ...]]) -> dict[str, tuple[str, ...
   return {right: tuple(wrong) for right, wrong in found.items()}
 
 
+# --- what is no noise, but a perturbation all the same
+
+
+def infill(document: bytes, rng: np.random.Generator, *, rate: float = 0.5, suffix_first: float = 0.5) -> bytes:
+  """With probability `rate` the document for filling in its middle (text/infill.py), cut at two characters, any two.
+
+  suffix_first: the share of those that begin with the suffix. A document with one of the control bytes stays as it is.
+  """
+  chosen, order, *cuts = _uniform(rng, 4).tolist()
+  if chosen >= rate or not infill_lib.is_free(document):
+    return document
+  ends = infill_lib.character_ends(document)
+  first, second = (int(ends[int(cut * len(ends))]) for cut in cuts)
+  return infill_lib.rearranged(document, (first, second), order < suffix_first)
+
+
 # --- by name
 
 _PERTURBATIONS: dict[str, tuple[Callable[..., bytes], dict[str, Any]]] = {
@@ -164,6 +181,7 @@ _PERTURBATIONS: dict[str, tuple[Callable[..., bytes], dict[str, Any]]] = {
   'replace_in_words': (replace_in_words, {'rate': 0.1}),
   'delete_in_words': (delete_in_words, {'rate': 0.1}),
   'misspell': (misspell, {'rate': 0.1}),
+  'infill': (infill, {'rate': 0.5, 'suffix_first': 0.5}),
 }
 
 
@@ -197,8 +215,9 @@ def parse(spec: str, *, pairs: Iterable[tuple[bytes, ...]] | None = None) -> Noi
   a value out of range, OSError where the gold corpus is needed and not there.
   """
   kind, values = arguments(spec, 'noise', {name: {**own, 'seed': 0} for name, (_, own) in _PERTURBATIONS.items()})
-  if not 0 <= values.get('rate', 0) <= 1:
-    raise ValueError(f"noise '{spec}': rate={values['rate']} must be from 0 to 1, it is a probability")
+  for name in ('rate', 'suffix_first'):
+    if not 0 <= values.get(name, 0) <= 1:
+      raise ValueError(f"noise '{spec}': {name}={values[name]} must be from 0 to 1, it is a probability")
   for name, least in (('most', 1), ('seed', 0)):
     if values.get(name, least) < least:
       raise ValueError(f"noise '{spec}': {name}={values[name]} must be at least {least}")

@@ -59,6 +59,6 @@ def _unquoted(value: str, where: str) -> str:
 
 def canonical(name: str, values: Mapping[str, Any]) -> str:
   """The inverse of `arguments`, with every argument that has a value."""
-  text = lambda value: str(value).lower() if isinstance(value, bool) else quoted(str(value))
+  text = lambda value: quoted(value) if isinstance(value, str) else str(value).lower()
   given = (f'{key}={text(value)}' for key, value in values.items() if value is not None)
   return f'{name}({",".join(given)})'

@@ -18,6 +18,7 @@ import byte_models
 import text
 from kernels.mesh import AXES
 from layers import checks
+from training.superposition import Superposition
 
 # May differ when a run goes on in its old work directory: they do not change what a step computes, except
 # `num_steps`, whose fractions place warm-up and decay; extending a run is too common to forbid, so the change is
@@ -141,6 +142,7 @@ class Config:
   seq_len: int
   init_from: str = ''
   loss_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {'ratio': 0.03})
+  superposition: Superposition
   data: Data
   model: Mapping[str, Any]
   optimizer: Optimizer
@@ -302,6 +304,8 @@ def _check(config: Config) -> None:
     for key in ('multiplier', 'frozen_steps'):
       if getattr(group, key) < 0:
         raise ValueError(f'config key optimizer.groups.{name}.{key} must be 0 or more, got {getattr(group, key)!r}')
+  if config.seq_len % config.superposition.size:
+    raise ValueError(f'superposition.size {config.superposition.size} does not divide seq_len {config.seq_len}')
   if config.batch_size % accumulate:
     raise ValueError(f'batch_size {config.batch_size} is not divisible by optimizer.accumulate {accumulate}')
 
@@ -317,6 +321,8 @@ _RULES = (
   ('num_steps', lambda v: v >= 1, 'at least 1'),
   ('batch_size', lambda v: v >= 1, 'at least 1'),
   ('seq_len', lambda v: v >= 2, 'at least 2 (the first byte of a row is only context)'),
+  ('superposition.size', lambda v: v >= 1, '1 (bytes) or more'),
+  ('superposition.until', lambda v: 0 <= v <= 1, 'a fraction between 0 and 1'),
   ('data.source', bool, 'a source of text or a list of (source, weight)'),
   ('data.workers', lambda v: v >= 0, '0 (load in this process) or more'),
   ('data.prefetch', lambda v: v >= 1, 'at least 1'),

@@ -167,11 +167,11 @@ def _restore_or_create(trainer, workdir, checkpoints, corpora, report) -> tuple[
         f'num_steps is {settings.num_steps}, but {workdir} has been trained to step {int(state.step)} already'
       )
     return state, position | record['position']
-  if not settings.init_from:
-    return trainer.state(), position
   with jax.set_mesh(workdir_lib.one_device()):  # each process reads them for itself
-    params = workdir_lib.initial_params(settings.init_from, trainer.model, settings.seed)
-  return trainer.state(jax.device_get(params)), position
+    initial = (settings.init_from, trainer.model, settings.seed)
+    params = jax.device_get(workdir_lib.initial_params(*initial)) if settings.init_from else None
+    borrowed = jax.device_get(workdir_lib.borrowed_params(trainer.model, report))
+  return trainer.state(params, borrowed), position
 
 
 def _evaluate(settings, model, state, validation, mesh, display) -> tuple[dict[str, float], list[dict[str, Any]]]:

@@ -88,7 +88,7 @@ class Recorder:
       self._display.advance(step)
       return metrics_lib.named(values)
     bytes_per_second, steps_per_second, seconds = self._meter.read()
-    flops_per_byte = self._flops_per_byte(values['stages'])
+    flops_per_byte = self._flops_per_byte(step, values['stages'])
     values |= {
       'bytes_per_second': bytes_per_second,
       'flops_per_byte': flops_per_byte,
@@ -125,7 +125,10 @@ class Recorder:
         step,
       )
 
-  def _flops_per_byte(self, stages: Sequence[Mapping[str, float]]) -> float:
+  def _flops_per_byte(self, step: int, stages: Sequence[Mapping[str, float]]) -> float:
     """Forward FLOPs per byte at the chunk sizes that this step reached."""
-    sizes = [max(size, 1.0) if math.isfinite(size := stage['bytes_per_chunk']) else 1.0 for stage in stages]
-    return sum(self._model.flops_per_byte(self._settings.seq_len, sizes or None).values())
+    bags = self._settings.superposition
+    position = bags.size if bags.at((step - 1) / self._settings.num_steps) else 1  # bytes of one
+    sizes = [size / position if math.isfinite(size := stage['bytes_per_chunk']) else 1.0 for stage in stages]
+    per_position = self._model.flops_per_byte(self._settings.seq_len // position, [max(s, 1.0) for s in sizes] or None)
+    return sum(per_position.values()) / position

@@ -27,6 +27,7 @@ RULES: Rules = (
   (r'\.(qkv|fc1|in_proj)\.kernel$', (('tensor', 'fsdp'), None)),
   (r'\.(mixer\.out|out_proj|fc2)\.kernel$', ('tensor', 'fsdp')),
   (r'\.kernel$', ('fsdp', None)),
+  (r'\.tables_TxVxD$', ('fsdp', None)),  # of n-grams: far larger than those of bytes
   (r'', ()),  # embeddings of bytes, norms, biases and other vectors
 )
 

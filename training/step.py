@@ -1,5 +1,6 @@
 """One training step as a pure function: (state, batch) -> (state, metrics)."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import byte_models
 from layers.capacity import Capacities
-from training import sharding
+from training import sharding, superposition
 from training.config import Config
 from training.optimizer import Optimizer
 from training.state import TrainState, rebuild
@@ -41,26 +42,53 @@ def make_step(
   (positions that are not padding); bytes_per_word (text bytes / words that begin at one) if the batch marks words;
   `<name>_loss` per auxiliary loss; and the model's own, as means over micro-batches, those of its stages as a tuple of
   mappings under 'stages'. Where there is nothing to take a mean of, it is 0 and its count says so: no step of a healthy
-  run makes nan, so that JAX_DEBUG_NANS finds what is not healthy. Tracing raises ValueError if the model has an
-  auxiliary loss without a weight.
+  run makes nan, so that JAX_DEBUG_NANS finds what is not healthy; so there is no bpb while bags of bytes are read
+  (training/superposition.py). Raises ValueError for a model that does not read these, and in tracing for an auxiliary
+  loss without a weight.
   """
-  loss_weights, accumulate = settings.loss_weights, settings.optimizer.accumulate
+  loss_weights, accumulate, bags = settings.loss_weights, settings.optimizer.accumulate, settings.superposition
+  if bags.size > 1 and not abstract_model.superposes:
+    raise ValueError(
+      f'superposition.size {bags.size}: a model of family {abstract_model.config.family!r} reads single bytes; set it '
+      'to 1, or train one of family hnet without inputs'
+    )
 
   def objective(trained, params, micro, context, scored):
-    output = rebuild(abstract_model, params | trained)(micro, context=context, capacities=capacities)
+    model = rebuild(abstract_model, params | trained)
+    if bags.size == 1:
+      return by_byte(model, micro, context, scored)
+    return jax.lax.cond(bags.at(context.progress), by_bag, by_byte, model, micro, context, scored)
+
+  def by_byte(model, micro, context, scored):
+    output = model(micro, context=context, capacities=capacities)
+    return summed(output, jnp.sum(output.nll), scored, _count(micro, output.nll))
+
+  def by_bag(model, micro, context, scored):
+    length = micro.bytes.shape[1] // bags.size
+    of_bags = superposition.in_bags(micro, bags.size)
+    output = model(of_bags, context=context, capacities=tuple(min(length, capacity) for capacity in capacities))
+    counts = _count(micro, jnp.zeros(micro.bytes.shape))
+    counts = {name: value if name == 'bytes' else jnp.zeros_like(value) for name, value in counts.items()}
+    stages = tuple(of | {'bytes_per_chunk': of['bytes_per_chunk'] * bags.size} for of in output.stage_metrics)
+    output = dataclasses.replace(output, stage_metrics=stages)
+    return summed(output, superposition.nats(output.logits, micro, bags.size), scored, counts)
+
+  def summed(output, nats, scored, counts):
     unweighted = sorted(output.aux_losses.keys() - loss_weights.keys())
     if unweighted:
       raise ValueError(f'missing config key loss_weights.{unweighted[0]}: the model has an auxiliary loss of this name')
     penalty = sum(loss_weights[name] * value for name, value in output.aux_losses.items())
-    loss = jnp.sum(output.nll) / scored + penalty / accumulate
     means = {f'{name}_loss': value for name, value in output.aux_losses.items()}
     means |= {'stages': output.stage_metrics, **output.metrics}
     needed = jnp.array(output.needed, jnp.int32)
-    return loss, (_count(micro, output.nll), jax.tree.map(jnp.float32, means), needed)
+    return nats / scored + penalty / accumulate, (counts, jax.tree.map(jnp.float32, means), needed)
 
   def gradient(params, batch, rng, progress):
     """(loss, (sums over the batch, means over micro-batches, needed by any of them)), gradients."""
-    scored = jnp.maximum(jnp.sum(batch.scored), 1).astype(jnp.float32)
+    scored = jnp.sum(batch.scored)
+    if bags.size > 1:
+      scored = jnp.where(bags.at(progress), jnp.sum(superposition.scored(batch, bags.size)), scored)
+    scored = jnp.maximum(scored, 1).astype(jnp.float32)
 
     def one(micro, index):
       context = byte_models.Context(rng=jax.random.fold_in(rng, index), progress=progress)
@@ -86,7 +114,7 @@ def make_step(
     (loss, (sums, means, needed)), gradients = gradient(state.params, batch, rng, progress)
     norm = optax.tree.norm(gradients)
     params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
-    averaged = _average(state, params, settings.optimizer.ema)
+    averaged = _average(state, optimizer.moving(params), settings.optimizer.ema)
 
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     log_norm, usual = _usual_norm(state, norm)
@@ -164,12 +192,14 @@ def _usual_norm(state: TrainState, norm: jax.Array) -> tuple[jax.Array, jax.Arra
   return log_norm, jnp.where(good < NORM_STEPS, jnp.inf, usual)
 
 
-def _average(state: TrainState, params, decay: float):
-  """Exponential moving average of the parameters. The decay ramps up as (1 + t) / (10 + t), as TensorFlow's does, so
-  that a short run's average forgets its initial parameters.
+def _average(state: TrainState, moving, decay: float):
+  """Exponential moving average of the parameters; those that do not move are their own, and a rounding would drift. The
+  decay ramps up as (1 + t) / (10 + t), as TensorFlow's does, so that a short run's average forgets its initial
+  parameters.
   """
   if state.ema is None:
     return None
   t = (state.step - state.skipped).astype(jnp.float32)
   decay = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-  return jax.tree.map(lambda average, new: decay * average + (1.0 - decay) * new, state.ema, params)
+  mean = lambda average, new: decay * average + (1.0 - decay) * new
+  return state.ema | {path: mean(state.ema[path], new) for path, new in moving.items()}

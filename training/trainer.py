@@ -50,18 +50,19 @@ class Trainer:
     """Shapes and dtypes of the state."""
     return jax.eval_shape(self._fresh)
 
-  def state(self, params: Mapping[str, jax.Array] | None = None) -> state_lib.TrainState:
-    """Step 0 on the mesh, from these parameters or from those that the seed draws."""
+  def state(
+    self, params: Mapping[str, jax.Array] | None = None, borrowed: Mapping[str, jax.Array] | None = None
+  ) -> state_lib.TrainState:
+    """Step 0 on the mesh, from these parameters or from those that the seed draws; borrowed: in place of some."""
     initialise = jax.jit(self._fresh, out_shardings=sharding.shardings(self.abstract_state(), self.mesh))
-    if params is None:
-      return initialise()
-    return initialise(jax.device_put(dict(params), sharding.shardings(dict(params), self.mesh)))
+    put = lambda flat: jax.device_put(dict(flat), sharding.shardings(dict(flat), self.mesh))
+    return initialise(None if params is None else put(params), put(borrowed or {}))
 
-  def _fresh(self, params=None) -> state_lib.TrainState:
+  def _fresh(self, params=None, borrowed=None) -> state_lib.TrainState:
     if params is None:
       model = byte_models.build(byte_models.parse(self.settings.model), rngs=nnx.Rngs(self.settings.seed))
       params = state_lib.flatten(model)
-    return state_lib.create(params, self.optimizer.init, ema=self.settings.optimizer.ema > 0)
+    return state_lib.create(params | (borrowed or {}), self.optimizer.init, ema=self.settings.optimizer.ema > 0)
 
   def batches(self, corpora: Mixture, start_row: int = 0) -> Iterator[text.Batch]:
     """This process' share of each global batch (numpy), from a row of the stream on, for ever."""

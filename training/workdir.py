@@ -176,6 +176,27 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
     raise ValueError(f'init_from {source!r} holds another model: {error}') from None
 
 
+def borrowed_params(model: Any, report: Callable[[str], None] = print) -> Flat:
+  """Those that an (abstract) model has from other runs, as its parts take them: path -> array.
+
+  Raises FileNotFoundError or ValueError where a part names no work directory, or one that it cannot use.
+  """
+  params, shapes = {}, flatten(model)
+  for path, part in model.borrowed.items():
+    if not part.borrows:
+      raise ValueError(
+        f'{part.name} names no work directory to have its parameters from: train one, such as '
+        'configs/quickstart_entropy_lm.py, and write lm=DIRECTORY.'
+      )
+    directory = paths.of(part.borrows, f'model.chunking: {part.name.partition("(")[0]}(lm)')
+    found = load(directory, report=report)
+    for name, value in part.take(found.model, found.step, directory).items():
+      if (wanted := shapes[f'{path}.{name}']).shape != value.shape:
+        raise ValueError(f'{directory} has {name} {list(value.shape)} and {part.name} {list(wanted.shape)}.')
+      params[f'{path}.{name}'] = value
+  return params
+
+
 def _published(source: pathlib.Path) -> dict[str, Any] | None:
   """config.json where it is not that of a run, so that of official weights, or an error that their reader tells; None
   where it is that of a run, or there is none.

@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from layers import checks
+from layers import checks, objectives
 from layers.cross import CrossConfig
+from layers.objectives import Objective
 from layers.rotary import RotaryScaling
 from layers.stack import StackConfig
 from text import words
@@ -36,6 +37,7 @@ class TFreeHATConfig:
   eos: int
   keep_unused: bool
   bytes_per_word: float
+  objectives: tuple[Objective, ...]
   dtype: str
   published: str
   family: str = 'tfree_hat'
@@ -53,6 +55,7 @@ _OURS = {
   'window_counts_self': False,
   'keep_unused': False,
   'bytes_per_word': 5.0,
+  'objectives': (),
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
@@ -168,6 +171,7 @@ def _parse(branch: dict[str, Any]) -> TFreeHATConfig:
     eos=eos,
     keep_unused=checks.boolean(ours['keep_unused'], 'keep_unused'),
     bytes_per_word=float(ours['bytes_per_word']),
+    objectives=objectives.parse(ours['objectives']),
     dtype=checks.one_of(ours['dtype'], ('float32', 'bfloat16'), 'dtype'),
     published=json.dumps(_plain({key: value for key, value in branch.items() if key not in _OURS})),
   )

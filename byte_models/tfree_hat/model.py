@@ -13,7 +13,7 @@ from byte_models.tfree_hat.config import TFreeHATConfig
 from byte_models.tfree_hat.decoder import Decoder
 from byte_models.tfree_hat.decoding import RECENT, UNDO, Cache
 from byte_models.tfree_hat.words import WordSegments, locate, unfinished
-from layers import contract, segments, stack
+from layers import contract, objectives, segments, stack
 from layers.contract import EVAL, ByteModel, Context, ModelOutput, next_byte_nll
 from layers.cross import LatentPool, guide_flops, guided, inject, pool_flops
 from layers.linear import Linear, RMSNorm, normal
@@ -41,10 +41,10 @@ class TFreeHAT(ByteModel):
     self.decoder = Decoder(config, rngs=rngs)
     self.norm = RMSNorm(width, config.decoder.norm_epsilon)
     self.lm_head = Linear(width, 256, kernel_init=normal(0.02), rngs=rngs)
+    self.objectives = objectives.build(config.objectives, width, 256, rngs=rngs)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
     """Bits, logits and words of a batch; see `layers.contract.ModelOutput`."""
-    del context
     words = self.locate(batch, *contract.checked_capacities(capacities, 1, batch.bytes.shape[1]))
     a_BxLxD = self.encode(batch)
     z_BxSxD = self.backbone(self.pool(a_BxLxD, words), words)
@@ -57,6 +57,7 @@ class TFreeHAT(ByteModel):
       segmentations=(words.starts_BxC,),
       boundary_probabilities=(words.starts_BxC.astype(jnp.float32),),
       needed=(words.needed,),
+      aux_losses=objectives.losses(self.objectives, self.norm(y_BxLxD, y_BxLxD.dtype), batch, context),
       stage_metrics=(
         {
           'bytes_per_chunk': (jnp.sum(words.outer.count_B) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),

@@ -1,40 +1,79 @@
-"""The parts of a stage by name: a new boundary, pool, unpool, combination or loss is one class and a line in KINDS."""
+"""The parts of a model by name: a new boundary, pool, unpool, combination, loss or input is a class and a line here."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
+from jax import Array
 
-from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Pool, Sizes, Spread, Unpool
-from hnet.parts.boundaries import Cosine, Mark, SpaceLike, Stride
+from hnet.parts.attend import AttendPool, AttendUnpool
+from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Sizes, Spread, Unpool
+from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride
+from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.entropy import Entropy, StoredEntropy
 from hnet.parts.indexed import Indexed
+from hnet.parts.inputs import HashNgrams
 from hnet.parts.losses import Ratio
 from hnet.parts.marked import Ended, Levels, Regex, RegexStart
+from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
+from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
+from hnet.parts.weighted import Decayed, WeightedFirst
 from text.specification import arguments, canonical
 
 __all__ = [
-  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
+  'KINDS', 'AuxLoss', 'Boundary', 'Combine', 'Cut', 'Input', 'Part', 'Pool', 'Sizes', 'Spread', 'Unpool', 'parse',
 ]  # fmt: skip
 
 KINDS: dict[str, dict[str, Any]] = {
   'boundary': {
+    'bernoulli': Bernoulli,
+    'coding_rate': CodingRate,
     'cosine': Cosine,
     'ended': Ended,
+    'entropy': Entropy,
     'levels': Levels,
     'mark': Mark,
+    'mark_end': MarkEnd,
     'regex': Regex,
     'regex_start': RegexStart,
+    'sigmoid': Sigmoid,
     'space': SpaceLike,
+    'space_end': SpaceEnd,
+    'stored_entropy': StoredEntropy,
     'stride': Stride,
   },
-  'pool': {'first': First, 'latent': Latent},
-  'unpool': {'cross': Cross, 'ema': EMA, 'indexed': Indexed, 'repeat': Repeat, 'scatter': Scatter},
+  'input': {'hash_ngrams': HashNgrams},
+  'pool': {
+    'attend': AttendPool,
+    'first': First,
+    'latent': Latent,
+    'smoothed_first': SmoothedFirst,
+    'weighted_first': WeightedFirst,
+  },
+  'unpool': {
+    'attend': AttendUnpool,
+    'cross': Cross,
+    'decayed': Decayed,
+    'difference': Difference,
+    'ema': EMA,
+    'indexed': Indexed,
+    'repeat': Repeat,
+    'scatter': Scatter,
+    'smoothed_repeat': SmoothedRepeat,
+  },
   'combine': {'ste': STE, 'sum': Sum, 'through': Through},
-  'loss': {'ratio': Ratio},
+  'loss': {
+    'cab': ConfidenceAligned,
+    'early': Early,
+    'quantile': Quantile,
+    'rate': Rate,
+    'ratio': Ratio,
+    'reinforce': Reinforce,
+  },
 }
 
 
@@ -52,8 +91,22 @@ class Part:
     """The marks that it reads, name -> specification (see `base`)."""
     return self.make.marks(**dict(self.options)) if hasattr(self.make, 'marks') else {}
 
+  @property
+  def borrows(self) -> str | None:
+    """The work directory that its parameters under `frozen` come from, '' where none is given; None: it has none."""
+    return self.make.borrows(**dict(self.options)) if hasattr(self.make, 'borrows') else None
+
+  @property
+  def promises(self) -> float | None:
+    """Slots a chunk that a boundary was calibrated for, which training compares with what it comes to."""
+    return self.make.chunk_size(**dict(self.options)) if hasattr(self.make, 'is_calibrated') else None
+
+  def take(self, found: Any, step: int | None, directory: Any) -> dict[str, Array]:
+    """Path under the part -> array of what it borrows; see `base`."""
+    return self.make.take(found, step, directory, **dict(self.options))
+
   def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Any:
-    """The module of a boundary, pool, unpool or combination."""
+    """The module of any but a loss."""
     return self.make(sizes, rngs=rngs, **dict(self.options))
 
   def flops(self, sizes: Sizes, slots: float, chunks: float) -> float:

@@ -13,6 +13,11 @@ A part is an `nnx.Module` with a class attribute OPTIONS, its options and their 
 name -> specification, and finds them, beside 'bytes', in `level.marks` and in the marks of a step. Each comes in two
 forms that agree: all slots at once, and `step`, one slot of every row, between which `after` carries the state. Parts
 without a state have none.
+
+Parameters under an attribute `frozen` are not trained. They may come from another run: `borrows(**options)` is its work
+directory, and `take(model, step, directory, **options)` gives path under the part -> array of the model that is loaded
+from there when a training begins; it raises ValueError, in a sentence, for another model than the options say. A
+boundary whose `chunk_size` is a promise, and no report, has an attribute is_calibrated = True.
 """
 
 import dataclasses
@@ -48,8 +53,8 @@ class Sizes(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Cut:
   """Where the stage emits: emit bool; p float32, with what probability (for losses and reports); soft float32, what
-  carries the gradient. [B, C] each, [B] in a step. more: what other parts need beside, by name: 'active' in a step, the
-  rows whose turn it is, which a stage adds.
+  carries the gradient. [B, C] each, [B] in a step. more: what other parts need of this boundary beside, by name, as its
+  `gives` lists; a scalar is a metric of the stage. A stage adds 'active' in a step.
   """
 
   emit: Array
@@ -61,7 +66,9 @@ class Cut:
 class Boundary(Protocol):
   """Decides where chunks start. lookahead: slots behind t that the decision at t reads. differentiable: whether `soft`
   carries a gradient; with a lookahead it may not, since that would tell the loss the next byte. learned: whether its
-  rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last.
+  rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last. gives:
+  what it puts in `Cut.more`, if anything; an unpool or loss that works with such boundaries alone has it in `needs`.
+  'active', [B] bool, stands there in a step: the rows whose turn it is.
   """
 
   OPTIONS: dict[str, Any]
@@ -150,12 +157,30 @@ class Combine(Protocol):
 
 class Predicted(NamedTuple):
   """What the head said. logits [B, L, V] float32; nll [B, L] float32: nats of each byte, which stand at the byte, 0
-  where not scored; scored [B, L] bool.
+  where not scored; scored [B, L] bool; bytes [B, L] uint8, what was read.
   """
 
   logits_BxLxV: Array
   nll_BxL: Array
   scored_BxL: Array
+  bytes_BxL: Array | None = None
+
+
+class Input(Protocol):
+  """Adds to the vector of a byte, before the outermost stage."""
+
+  OPTIONS: dict[str, Any]
+
+  def __call__(self, bytes_BxL: Array, segment_ids_BxL: Array) -> Array:
+    """[B, L, D] float32, by this byte and those before it in its document."""
+
+  def init_cache(self, batch_size: int) -> Any: ...
+
+  def after(self, bytes_BxL: Array, length_B: Array) -> Any:
+    """The cache behind right-padded rows of one document."""
+
+  def step(self, byte_B: Array, cache: Any) -> tuple[Array, Any]:
+    """([B, D] float32, cache) of one byte of every row."""
 
 
 class AuxLoss(Protocol):

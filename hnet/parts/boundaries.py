@@ -24,6 +24,7 @@ class Cosine(nnx.Module):
 
   OPTIONS = {}
   lookahead, differentiable, learned, emits = 0, True, True, 'starts'
+  gives = ('active',)
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
@@ -53,7 +54,7 @@ class Cosine(nnx.Module):
     cosine_B = cosine(self.query(cache['last'], HIGHEST), self.key(e_BxD, HIGHEST))
     p_B = jnp.where(cache['seen'], jnp.clip(0.5 * (1.0 - cosine_B), 0.0, 1.0), 1.0)
     new = {'seen': cache['seen'] | active_B, 'last': jnp.where(active_B[:, None], e_BxD, cache['last'])}
-    return Cut((p_B > 0.5) & active_B, p_B, p_B), new
+    return Cut((p_B > 0.5) & active_B, p_B, p_B, {'active': active_B}), new
 
   @staticmethod
   def chunk_size() -> None:
@@ -152,6 +153,15 @@ class SpaceLike(_Rule):
     return 6.0
 
 
+class SpaceEnd(SpaceLike):
+  """A chunk ends with every such byte, and with a document's first (BLT's patching mode 'space').
+
+  Published, an EOS also ends one behind a space; nothing reads that.
+  """
+
+  emits = 'ends'
+
+
 class Mark(_Rule):
   """A chunk at every slot whose byte has a mark that is not 0, such as where words begin.
 
@@ -195,6 +205,13 @@ class Mark(_Rule):
   @staticmethod
   def chunk_size(name: str, by: str) -> None:
     """The text decides."""
+
+
+class MarkEnd(Mark):
+  """A chunk ends with every slot whose byte has such a mark, and with a document's first."""
+
+  OPTIONS = {'name': 'last', 'by': 'fixed(size=8)'}
+  emits = 'ends'
 
 
 def space_like(byte: Array) -> Array:

@@ -15,38 +15,46 @@ from layers.contract import Context
 
 @dataclasses.dataclass(frozen=True)
 class TargetSchedule:
-  """Bytes (or chunks) per chunk that go linearly from `start` to `end` over the first `until` of the training."""
+  """Bytes (or chunks) per chunk: `start` up to the part `since` of the training, and from there on a line to `end` at
+  `until` (ATDC, arXiv 2605.30080, holds 5.0 for some of the training and goes to 6.5 until its end).
+  """
 
   start: float
   end: float
   until: float = 1.0
+  since: float = 0.0
 
   def __post_init__(self):
     if not all(1 < target < math.inf for target in (self.start, self.end)):
       raise ValueError(f'ratio_targets {self.start} -> {self.end}: a target is bytes per chunk and must be above 1.')
     if not 0 < self.until <= 1:
       raise ValueError(f'ratio_targets until {self.until}: the ramp ends at a fraction of the training in (0, 1].')
+    if not 0 <= self.since < self.until:
+      raise ValueError(
+        f'ratio_targets since {self.since}: the ramp begins at 0 or later, and before until {self.until}.'
+      )
 
   def __call__(self, progress: Array | float) -> Array | float:
     """Target at `progress` in [0, 1]."""
     if self.start == self.end:
       return self.end
-    return self.start + (self.end - self.start) * jnp.clip(progress / self.until, 0.0, 1.0)
+    done = jnp.clip((progress - self.since) / (self.until - self.since), 0.0, 1.0)
+    return self.start + (self.end - self.start) * done
 
 
 class Ratio:
-  """Bytes (or chunks) per chunk pulled to `target`, or to a target that moves there from `start` in the first `until`
-  of the training.
+  """Bytes (or chunks) per chunk pulled to `target`, or to a target that moves there from `start` between `since` and
+  `until` of the training.
 
   scope: 'global', one rate over all positions of a micro-batch, or 'per_document', the mean of the documents' losses.
   Without a target or a scope they are the configuration's (ratio_targets, ratio_scope).
   """
 
-  OPTIONS = {'target': None, 'start': None, 'until': 1.0, 'scope': ''}
+  OPTIONS = {'target': None, 'start': None, 'until': 1.0, 'scope': '', 'since': None}
   name = 'ratio'
 
-  def __init__(self, *, target: float, start: float | None, until: float, scope: str):
-    self.target = TargetSchedule(target if start is None else start, target, until)
+  def __init__(self, *, target: float, start: float | None, until: float, scope: str, since: float | None):
+    self.target = TargetSchedule(target if start is None else start, target, until, since or 0.0)
     self.scope = checks.one_of(scope, ('global', 'per_document'), 'loss ratio: scope')
 
   def __call__(self, cut: Cut, level: Level, predicted: Predicted, context: Context) -> Array:
@@ -56,6 +64,13 @@ class Ratio:
     if self.scope == 'per_document':
       return ratio_loss_per_document(cut.p, cut.emit, level.segment_ids_BxC, target)
     return ratio_loss(cut.p, cut.emit, level.valid, target)
+
+
+def at_next_byte(values_BxL: Array, level: Level) -> Array:
+  """Values of the byte behind the one where each slot starts, 0 where the row has none and in padding: [B, C]."""
+  ahead_BxL = jnp.pad(values_BxL[:, 1:], ((0, 0), (0, 1)))
+  at_BxC = jnp.take_along_axis(ahead_BxL, level.byte_BxC, 1, mode='clip')
+  return jnp.where(level.valid, at_BxC, 0)
 
 
 def ratio_loss(p_BxL: Array, b_BxL: Array, mask_BxL: Array, target: Array | float) -> Array:

@@ -19,6 +19,8 @@ RELEASED = {
   # lingua's with 258 symbols, 1,324,203,008, less two rows of embeddings and of the head
   'aunet2_1b': (1_324_200_960, None),
   'aunet3_2b': (2_503_622_016, None),
+  'blt_1b': (4_533_879_808, None),
+  'blt_7b': (10_553_570_560, None),
   'hnet_1stage_l': (679_405_312, 0.43e9),
   'hnet_1stage_xl': (1_270_833_920, 0.72e9),
   'hnet_2stage_l': (874_315_264, 0.43e9),

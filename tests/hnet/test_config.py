@@ -1,7 +1,5 @@
 """The model branch: what it accepts, what it fills in, and one sentence that names whatever is wrong."""
 
-import dataclasses
-
 import pytest
 
 import hnet
@@ -88,7 +86,7 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'rotary_base': 0}, 'rotary_base 0: must be above 0'),
     ({'mlp_multiple': 0}, 'mlp_multiple 0 must be an integer of at least 1'),
     ({'dtype': 'float16'}, "dtype 'float16' is not one of float32, bfloat16"),
-    ({'chunking': 'words'}, "chunking 'words' is not known: use one of .*hnet, .*spacebyte"),
+    ({'chunking': 'words'}, "chunking 'words' is not known: use one of .*hnet, .*hnet_pool, .*hnet_space, .*spacebyte"),
     ({'chunking': 'hnet_pool(step=5)'}, "chunking 'hnet_pool.step=5.' has no argument 'step': hnet_pool takes size"),
     ({'chunking': 'hnet_pool(5,6)'}, "has no argument '6'"),
     ({'chunking': 'hnet_space(5)'}, "has no argument '5'"),
@@ -98,13 +96,16 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'chunking': f'hnet_pool({"9" * 4000})'}, r'boundary stride\(9{50}\): write'),
     ({'chunking': f'hnet_pool({"9" * 5000})'}, 'is not a whole number'),
     ({'chunking': {'boundary': 'stride(-1)'}}, r'boundary stride\(-1\): write'),
-    ({'chunking': {'boundary': 'words'}}, "boundary 'words' is not known: use one of .*cosine, .*stride"),
+    (
+      {'chunking': {'boundary': 'words'}},
+      "boundary 'words' is not known: use one of .*cosine, .*mark, .*space, .*stride",
+    ),
     ({'chunking': {'pool': 'last'}}, "pool 'last' is not known"),
     ({'chunking': {'pool': 'first(widen=ones)'}}, "pool first: widen 'ones' is not one of learned, zeros"),
     ({'chunking': {'unpool': 'sum'}}, "unpool 'sum' is not known"),
     ({'chunking': {'unpool': 'ema(narrow=middle)'}}, "unpool: narrow 'middle' is not one of first, last"),
     ({'chunking': {'combine': 'ema'}}, "combine 'ema' is not known"),
-    ({'chunking': {'losses': ['rate']}}, "loss 'rate' is not known: use one of ratio"),
+    ({'chunking': {'losses': ['rates']}}, "loss 'rates' is not known: use one of .*ratio"),
     ({'chunking': {'losses': ['ratio(scope=row)']}}, "loss ratio: scope 'row' is not one of global, per_document"),
     ({'chunking': {'losses': ['ratio(target=1)']}}, 'ratio_targets 1.0 -> 1.0'),
     ({'chunking': ['hnet', 'hnet']}, r"chunking \['hnet', 'hnet'\] has 2 entries for 1 stages that cut"),
@@ -112,6 +113,7 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'ratio_targets': [3.0, 3.0]}, r'ratio_targets \[3.0, 3.0\] has 2 entries for 1 stages'),
     ({'ratio_targets': 1.0}, 'ratio_targets .* must be above 1'),
     ({'ratio_targets': [{'start': 2, 'end': 3, 'until': 2}]}, 'ratio_targets until 2'),
+    ({'ratio_targets': [{'start': 2, 'end': 3, 'since': 1}]}, 'ratio_targets since 1'),
     ({'bytes_per_chunk': [4.0, 5.0]}, 'bytes_per_chunk .* a list with one number for each of 1 stages'),
     ({'bytes_per_chunk': [0.5]}, 'bytes_per_chunk .* at least one byte'),
     ({'fixed_capacity': [0.5, 0.5]}, r'fixed_capacity \[0.5, 0.5\]: .* for each of 1 stages'),
@@ -163,6 +165,14 @@ def test_the_ladder_says_what_to_do_without_it():
     ({'unpool': 'cross(heads=5)'}, 'unpool cross: heads=5 does not divide the 32 channels'),
     ({'unpool': 'cross(layers=2)'}, 'unpool cross: layers=2, but the decoder has 1 blocks'),
     ({'unpool': 'cross', 'combine': 'ste'}, "unpool cross.* adds to the decoder's blocks, .* use combine through, or"),
+    (
+      {'boundary': 'space', 'unpool': 'smoothed_repeat'},
+      "unpool smoothed_repeat.* needs 'active' of its boundary, which space does not give: use boundary .*cosine or",
+    ),
+    (
+      {'losses': ['early']},
+      "loss early needs 'early' of its boundary, which cosine .*: use boundary bernoulli, or ano",
+    ),
     ({'combine': 'through'}, 'unpool ema.* gives every slot a vector, .* use combine ste or sum, or'),
   ],
 )
@@ -304,13 +314,10 @@ def test_a_system_is_its_parts_and_one_for_all_stages_is_one_for_each(system):
   same = [hnet.parse(branch(layout, chunking=c)) for c in (system, f' {system}( ) ', [system] * cuts, (system,) * cuts)]
   assert all(config == same[0] for config in same)
   options, parts = SYSTEMS[system]
-  in_full = [
-    {
-      key: value.format(**options, stage=stage) if isinstance(value, str) else list(value)
-      for key, value in parts.items()
-    }
-    for stage in range(1, cuts + 1)
-  ]
+  filled = lambda spec, stage: (
+    spec.format(**options, stage=stage) if isinstance(spec, str) else [filled(part, stage) for part in spec]
+  )
+  in_full = [{key: filled(value, stage) for key, value in parts.items()} for stage in range(1, cuts + 1)]
   assert hnet.parse(branch(layout, chunking=in_full)) == same[0]
 
 
@@ -330,7 +337,7 @@ def test_what_a_mapping_leaves_out_is_the_published_part_or_that_of_a_rule():
 
 def test_targets_and_scopes_stand_in_the_loss_or_in_their_own_keys():
   loss_of = lambda **changes: hnet.parse(branch(ONE_STAGE, **changes)).stages[0].losses[0].loss()
-  described = lambda loss: (*dataclasses.astuple(loss.target), loss.scope)
+  described = lambda loss: (loss.target.start, loss.target.end, loss.target.until, loss.scope)
   assert described(loss_of()) == (6.0, 6.0, 1.0, 'global')
   assert described(loss_of(ratio_targets=4, ratio_scope='per_document')) == (4.0, 4.0, 1.0, 'per_document')
   assert described(loss_of(ratio_targets=[{'start': 2, 'end': 4}])) == (2.0, 4.0, 1.0, 'global')

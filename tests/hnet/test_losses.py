@@ -90,6 +90,15 @@ def test_targets_move_in_a_line_and_then_stay():
   assert float(TargetSchedule(6.0, 2.0)(0.5)) == 4.0
 
 
+def test_targets_may_be_held_before_they_move():
+  schedule = TargetSchedule(5.0, 6.5, since=0.6)
+  found = [float(schedule(jnp.float32(x))) for x in (0.0, 0.6, 0.60001, 0.8, 1.0)]
+  np.testing.assert_allclose(found, [5.0, 5.0, 5.0, 5.75, 6.5], atol=1e-4)
+  for since in (-0.1, 1.0, np.nan):
+    with pytest.raises(ValueError, match='ratio_targets since .*: the ramp begins at 0 or later, and before until 1.0'):
+      TargetSchedule(5.0, 6.5, since=since)
+
+
 @pytest.mark.parametrize('values', [(1.0, 3.0), (3.0, 1.0), (0.0, 0.0), (-2.0, 3.0), (np.nan, 3.0), (3.0, np.inf)])
 def test_a_target_of_one_or_less_is_refused(values):
   with pytest.raises(ValueError, match='ratio_targets .*must be above 1'):
@@ -123,6 +132,8 @@ def test_the_part_is_the_loss_of_its_scope_at_the_target_that_the_training_has_r
   for progress, target in ((0.0, 2.0), (0.25, 3.0), (0.5, 4.0), (1.0, 4.0)):
     moving = of('ratio(target=4,start=2,until=0.5,scope=global)', progress)
     assert moving == pytest.approx(float(ratio_loss(p, b, ids > 0, target)))
+  held = float(ratio_loss(p, b, ids > 0, 3.0))
+  assert of('ratio(target=4,start=2,since=0.5,scope=global)', 0.75) == pytest.approx(held)
   assert Ratio.name == 'ratio'
 
 

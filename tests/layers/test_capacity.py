@@ -99,7 +99,8 @@ def test_a_model_without_levels_has_nothing_to_predict():
 @given(needs())
 def test_predictions_have_a_margin_over_all_but_rare_ones_of_the_last_batches_and_fall_when_that_has_paid(case):
   levels, batches = case
-  predictor, seen, saved, before = of(*[4.0, 8.0, 16.0][:levels]), [], 0.0, []
+  predictor, seen, before = of(*[4.0, 8.0, 16.0][:levels]), [], []
+  saved = since_new = 0.0
   for needed in batches:
     old = predictor.capacities
     before.append(old)
@@ -111,11 +112,13 @@ def test_predictions_have_a_margin_over_all_but_rare_ones_of_the_last_batches_an
     assert all(n >= min(MARGIN * count, LENGTH) for n, count in zip(new, least, strict=True))  # it rises at once
     assert all(n in rungs(LENGTH) for n in new) and all(a >= b for a, b in itertools.pairwise((LENGTH, *new)))
     wanted = tuple(rung(LENGTH, MARGIN * count) for count in least)
-    saved += max(0.0, 1 - cost(wanted) / cost(old)) * (len(seen) >= capacity.WINDOW)
-    if any(a < b for a, b in zip(new, old, strict=True)):
-      enough = capacity.CHANGE if new in before else capacity.COMPILATION
-      assert new == wanted and saved > enough - 1e-9
-    saved *= new == old
+    could = max(0.0, 1 - cost(wanted) / cost(old)) * (len(seen) >= capacity.WINDOW)
+    saved, since_new = saved + could, since_new + could
+    if capacity.fits(new, old) and new != old:
+      assert (
+        saved > capacity.CHANGE - 1e-9 if new in before else new == wanted and since_new > capacity.COMPILATION - 1e-9
+      )
+    saved, since_new = saved * (new == old), since_new * (new in before)
 
 
 def until_it_changes(predictor, count):
@@ -136,6 +139,18 @@ def test_what_is_wasted_adds_up_to_a_compilation_before_it_falls_and_to_a_change
   assert until_it_changes(predictor, 380) == 1 + RARE and predictor.capacities == (424,)  # odd rows change nothing
   assert until_it_changes(predictor, 100) == WINDOW - RARE + int(CHANGE / saving) and predictor.capacities == (112,)
   assert until_it_changes(predictor, 100) is None
+
+
+def test_a_program_between_two_is_compiled_when_the_larger_has_cost_as_much():
+  predictor = of(2.0)
+  until_it_changes(predictor, 100)
+  assert predictor.used == {(424,), (112,)}
+  for _ in range(1000):  # batches that need a little more than the lower one has, for a while each time
+    for count in [100] * 40 + [120] * 10:
+      predictor.observe((count,))
+    if len(predictor.used) > 2:
+      break
+  assert predictor.capacities == (128,) and predictor.used == {(424,), (128,), (112,)}
 
 
 def test_one_batch_beside_all_others_changes_nothing():

@@ -69,3 +69,24 @@ def test_a_target_that_moves_is_followed_and_a_rule_has_none(make_config):
 def test_the_advice_names_parameters_that_there_are(make_config):
   model = description.abstract_model(BRANCH)
   assert any(re.search('boundary', path) for path in flatten(model))
+
+
+def test_a_calibrated_boundary_that_cuts_otherwise_is_reported_once(make_config):
+  chunking = {'boundary': 'entropy(threshold=1,size=4.0)', 'pool': 'first', 'unpool': 'repeat'}
+  made = lambda: watch(make_config, chunking=chunking)
+  (said,) = told(made(), [0.2] * 350)
+  assert said.startswith(
+    'step 100: the chunks of stage 0 have 5.00 slots (mean of 100 steps) and its boundary states 4'
+  )
+  assert 'python -m studies.calibrate' in said
+  for close in (1 / 4.3, 1 / 3.7):
+    assert told(made(), [close] * 350) == []
+
+
+def test_another_loss_is_named_where_it_pulls(make_config):
+  config = make_config(
+    loss_weights={'quantile': 1.0}, model=BRANCH | {'chunking': 'byteflow_threshold'}, num_steps=1000
+  )
+  settings = config_lib.parse(config)
+  (said,) = told(boundary_watch.BoundaryWatch(settings, description.abstract_model(settings.model)), [0.5] * 500)
+  assert 'raise the weight of the loss that pulls it (quantile), or the learning rate of the boundary' in said

@@ -8,12 +8,14 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.goldens.chunkers import aunet, pooling, spacebyte
+from tests.goldens.chunkers import aunet, blt, entropy, pooling, spacebyte
 from tests.goldens.chunkers.difference import Difference, config
 
 # name -> (whether a config.json is of this kind, the comparison: tensor -> difference)
 CHECKS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[pathlib.Path], dict[str, Difference]]]] = {
   'aunet': (aunet.knows, aunet.check),
+  'blt': (blt.knows, blt.check),
+  'entropy': (entropy.knows, entropy.check),
   'pooling': (pooling.knows, pooling.check),
   'spacebyte': (spacebyte.knows, spacebyte.check),
 }
@@ -25,6 +27,5 @@ def compare(folder: pathlib.Path) -> dict[str, Difference]:
   for knows, check in CHECKS.values():
     if knows(found):
       return check(folder)
-  raise ValueError(
-    f'{folder}/config.json has the keys {", ".join(found)}: no comparison of {", ".join(CHECKS)} knows it'
-  )
+  kinds = ', '.join(CHECKS)
+  raise ValueError(f'{folder}/config.json has the keys {", ".join(found)}: no comparison of {kinds} knows it')

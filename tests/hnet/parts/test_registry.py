@@ -22,7 +22,7 @@ from tests.hnet.parts.common import SIZES
       'loss',
       'ratio(4)',
       'ratio(target=4.0,until=1.0,scope=)',
-      {'target': 4.0, 'start': None, 'until': 1.0, 'scope': ''},
+      {'target': 4.0, 'start': None, 'until': 1.0, 'scope': '', 'since': None},
     ),
   ],
 )
@@ -35,7 +35,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
 @pytest.mark.parametrize(
   'kind, spec, sentence',
   [
-    ('boundary', '', "boundary '' is not known: use one of .*cosine, .*stride"),
+    ('boundary', '', "boundary '' is not known: use one of .*cosine, .*mark, .*space, .*stride"),
     ('boundary', 'words', "boundary 'words' is not known"),
     ('boundary', 'stride:6', "boundary 'stride:6' is not known"),
     ('boundary', 'stride(', "boundary 'stride\\(' is not known"),
@@ -46,13 +46,13 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
     ('boundary', 'stride(3,size=4)', 'gives an argument twice'),
     ('boundary', None, 'boundary None must be a specification such as'),
     ('boundary', 6, 'boundary 6 must be a specification'),
-    ('pool', 'last', "pool 'last' is not known: use one of first"),
+    ('pool', 'last', "pool 'last' is not known: use one of .*first"),
     ('unpool', 'sum', "unpool 'sum' is not known: use one of .*cross, .*ema, .*repeat, .*scatter"),
     ('combine', 'ema', "combine 'ema' is not known: use one of ste, sum, through"),
     (
       'loss',
       'ratio(goal=3)',
-      "loss 'ratio\\(goal=3\\)' has no argument 'goal': ratio takes target, start, until, scope",
+      "loss 'ratio\\(goal=3\\)' has no argument 'goal': ratio takes target, start, until, scope, since",
     ),
     ('loss', 'ratio(target=x)', "target='x' is not a number"),
   ],

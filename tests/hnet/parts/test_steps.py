@@ -18,7 +18,22 @@ from tests.layers.common import random
 SMALL = {'tfree_hat': 'tfree_hat(pool_heads=2,heads=2)'}  # systems whose default sizes are larger than SIZES
 # What no system has by default, or no two parts of it together
 MIXED = {
+  'attend_windows': {
+    'boundary': 'mark_end(words)',
+    'pool': 'attend(queries=3,heads=2,init=learned,window=2,longest=4)',
+    'unpool': 'attend(heads=2,layers=1,window=3,doubled=false)',
+  },
+  'entropy_jumps': {
+    'boundary': 'entropy(mode=jump,threshold=0.2,most=3,layout=T1,width=8,mlp_width=8,heads=2,rotary=4,window=3)',
+    'unpool': 'repeat',
+  },
+  'entropy_mamba': {
+    'boundary': 'entropy(threshold=5.4,layout=m1,width=32,d_state=8)',
+    'unpool': 'repeat',
+  },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
+  'policy_router_drawn': 'policy_router(2,draw=true)',
+  'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
   'indexed_embedding': {'boundary': 'ended(hat)', 'unpool': 'indexed(embedding)', 'combine': 'sum'},
   'indexed_start': {'boundary': 'regex(a)', 'pool': 'first(zeros)', 'unpool': 'indexed(start)'},

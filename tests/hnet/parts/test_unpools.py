@@ -58,6 +58,26 @@ def test_slots_get_what_the_definition_says_with_or_without_scale_and_residual(u
   assert limit and any(-1 in own[: (ids > 0).sum()] for (_, own), ids in zip(chunks_of(EMIT, IDS, 3), IDS, strict=True))
 
 
+def test_decayed_sums_chunks_and_lets_the_sure_ones_forget():
+  """Its probability stands before the stage inside: the pool multiplies by it, and what comes back is not again."""
+  level, cut, capacity = level_of(IDS), cut_of(), 9
+  segments = level.cut(cut.emit, capacity)
+  e, z, p = random(ROWS, LENGTH, SIZES.width, seed=1), random(ROWS, capacity, SIZES.inner), np.float64(cut.p)
+  run = jax.jit(lambda z, p: build('unpool', 'decayed')(z, cut_of(p=p), segments, None, None))
+  found, slope = run(z, cut.p), jax.grad(lambda p: run(z, p).sum())(cut.p)
+  g = build('pool', 'weighted_first')(e, cut, segments)
+  for row, (starts, own) in enumerate(chunks_of(EMIT, IDS)):
+    sums = []
+    for chunk, start in enumerate(starts):
+      fresh = not chunk or IDS[row, start] != IDS[row, starts[chunk - 1]]
+      left = 1 - np.clip(p[row, start], CLAMP, 1 - CLAMP)
+      sums.append(z[row, chunk, : SIZES.width] + (0 if fresh else left * sums[-1]))
+      np.testing.assert_allclose(g[row, chunk, : SIZES.width], e[row, start] * p[row, start], atol=1e-6)
+      np.testing.assert_allclose(slope[row, start], 0, atol=1e-4) if fresh else None
+    for t, chunk in enumerate(own):
+      np.testing.assert_allclose(found[row, t], sums[chunk] if chunk >= 0 else 0, atol=1e-5)
+
+
 def test_cross_adds_what_the_chunk_of_a_slot_says_to_the_first_blocks_of_the_decoder():
   part, emit, capacity = build('unpool', 'cross(heads=4,kv_heads=2,layers=1)'), EMIT & ~STARTS, 9
   z, stream = random(ROWS, capacity, SIZES.inner), random(ROWS, LENGTH, SIZES.width, seed=1)

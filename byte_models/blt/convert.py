@@ -1,0 +1,47 @@
+"""Converts a consolidated checkpoint of the published BLT (a torch state dict) to safetensors.
+
+  python -m byte_models.blt.convert --config params.json --checkpoint consolidated.pth --out weights/blt_1b
+
+A .pth file is a pickle: it is read as `hnet.convert` reads one, with `weights_only=True`, and refused if it needs more
+than tensors. Needs torch (pip install -r requirements-torch.txt). The config that is written has the authors' keys
+under 'args'; what cuts patches is not among them, so `from_pretrained` asks for boundary='…'.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from byte_models.blt import official
+from byte_models.blt.config import parse
+from hnet.convert import read_state_dict
+from layers import weights
+from text import paths
+
+
+def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
+  """Checks every name and shape against the configuration, then writes config.json and model.safetensors."""
+  config = weights.read_config(config_file, lambda values: parse(official.branch_of(values, boundary='space_end')))
+  state = read_state_dict(checkpoint)
+  weights.check(official.parts(config), state, checkpoint)
+  weights.write(out, {'args': json.loads(config.published)}, state)
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """The command line."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  for name in ('config', 'checkpoint', 'out'):
+    parser.add_argument(f'--{name}', required=True)
+  options = parser.parse_args(arguments)
+  try:
+    out = paths.of(options.out, '--out')
+    convert(paths.of(options.config, '--config'), paths.of(options.checkpoint, '--checkpoint'), out)
+  except (ValueError, OSError) as error:
+    print(f'byte_models.blt.convert: {error}', file=sys.stderr)
+    return 1
+  print(f'wrote {out}/config.json and {out}/model.safetensors')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

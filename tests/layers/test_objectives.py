@@ -1,0 +1,133 @@
+"""Objectives on bytes beside the next one, against plain loops over documents."""
+
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import byte_models
+from layers import objectives
+from layers.contract import EVAL
+from studies.equal_losses import MODELS
+from tests.hnet.tiny import ONE_STAGE, branch
+from text import marks
+from text.batch import Batch
+
+ROWS, LENGTH, WIDTH, VOCABULARY = 2, 24, 8, 256
+LENGTHS = st.lists(st.integers(1, 10), min_size=1, max_size=4)
+drawn = settings(deadline=None, derandomize=True, max_examples=20)
+
+
+def rows(sizes, seed=0):
+  """Two rows of documents of these sizes, over few values so that they come again, and padding."""
+  ids = np.zeros((ROWS, LENGTH), np.int32)
+  filled = np.repeat(np.arange(len(sizes)) + 1, sizes)[:LENGTH]
+  ids[:, : len(filled)] = filled
+  return Batch(np.random.default_rng(seed).integers(0, 5, ids.shape).astype(np.uint8), ids)
+
+
+def states(seed=0):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=(ROWS, LENGTH, WIDTH)), jnp.float32)
+
+
+def make(spec):
+  (module,) = objectives.build(objectives.parse([spec]), WIDTH, VOCABULARY, rngs=nnx.Rngs(0))
+  return module
+
+
+def documents(batch):
+  """(row, first position, values) of each document."""
+  for row in range(ROWS):
+    for _, group in itertools.groupby(range(LENGTH), lambda t, row=row: batch.segment_ids[row, t]):
+      places = list(group)
+      if batch.segment_ids[row, places[0]]:
+        yield row, places[0], batch.bytes[row, places].tolist()
+
+
+@drawn
+@given(LENGTHS, st.sampled_from(['independent', 'chained']))
+def test_each_head_scores_the_byte_so_many_places_on_in_its_document(sizes, form):
+  batch, module = rows(sizes), make(f'multi_byte(heads=4,form={form},decay=0.5)')
+  logits = [np.asarray(jax.nn.log_softmax(of_head)) for of_head in module.logits(states(), batch)]
+  wanted = 0.0
+  for ahead in (2, 3, 4):
+    nats = [
+      -logits[ahead - 2][row, first + t, values[t + ahead]]
+      for row, first, values in documents(batch)
+      for t in range(len(values) - ahead)
+    ]
+    wanted += 0.5 ** (ahead - 2) * (np.mean(nats) if nats else 0.0)
+  np.testing.assert_allclose(module(states(), batch, EVAL), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_chained_heads_are_given_the_bytes_before_and_no_later_ones():
+  module, batch = make('multi_byte(heads=4,form=chained)'), rows([LENGTH])
+  other = Batch(batch.bytes.copy(), batch.segment_ids)
+  other.bytes[:, 10:] = 250
+  for ahead, (one, two) in enumerate(zip(*(module.logits(states(), b) for b in (batch, other)), strict=True), 2):
+    equal = np.isclose(one, two).all((0, 2))
+    assert equal[: 10 - (ahead - 1)].all() and not equal[10 - (ahead - 1)]  # reads bytes up to t + ahead - 1
+
+
+@drawn
+@given(LENGTHS, st.integers(0, 6), st.sampled_from([1.0, 4.0]))
+def test_order_is_the_cross_entropy_of_what_comes_soon(sizes, window, temperature):
+  batch, module = rows(sizes), make(f'order(window={window},temperature={temperature})')
+  logits, nats = np.asarray(jax.nn.log_softmax(module.out(states()))), []
+  for row, first, values in documents(batch):
+    for t in range(len(values) - 1):
+      weights = {}
+      for distance, value in enumerate(values[t + 1 :]):
+        if distance <= window and value not in weights:
+          weights[value] = np.exp((window - distance) / temperature)
+      total = sum(weights.values())
+      nats.append(-sum(w / total * logits[row, first + t, value] for value, w in weights.items()))
+  np.testing.assert_allclose(module(states(), batch, EVAL), np.mean(nats) if nats else 0.0, rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_of_nothing_is_the_next_byte():
+  batch, module = rows([9, 8]), make('order(window=0)')
+  target, has = objectives.shifted(batch, 1)
+  nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(module.out(states()))), np.asarray(target)[..., None], -1)
+  np.testing.assert_allclose(module(states(), batch, EVAL), nll[..., 0][np.asarray(has)].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize('family', ['hnet', 'tfree_hat'])
+def test_a_model_has_their_losses_and_the_same_bits(family):
+  specs = ('multi_byte(heads=3,form=chained)', 'order')
+  of = branch(ONE_STAGE) if family == 'hnet' else MODELS['tfree_hat']
+  batch = rows([12, 9])
+  outputs = []
+  for changes in ({}, {'objectives': specs}):
+    model = byte_models.build(byte_models.parse({**of, **changes}), rngs=nnx.Rngs(0))
+    run = jax.jit(lambda m, b: (lambda o: (o.nll, o.aux_losses))(m(b)))
+    outputs.append(run(model, marks.mark(batch, model.marks)))
+  (plain, _), (nll, losses) = outputs
+  np.testing.assert_array_equal(plain, nll)
+  assert {'multi_byte', 'order'} <= losses.keys() and all(np.isfinite(value) for value in losses.values())
+  states_of = lambda m: jax.grad(lambda m: m(marks.mark(batch, m.marks)).aux_losses['order'])(m)
+  assert float(jnp.abs(states_of(model).embeddings[...]).max()) > 0  # it trains the model and not its head alone
+
+
+@pytest.mark.parametrize(
+  ('specs', 'sentence'),
+  [
+    ('order', "objectives 'order': a list of specifications"),
+    (['later'], "objective 'later' is not known"),
+    (['order', 'order(window=2)'], 'one of a kind'),
+    (['multi_byte(heads=1)'], 'multi_byte: heads 1 must be'),
+    (['multi_byte(form=tree)'], "multi_byte: form 'tree' is not one of"),
+    (['order(temperature=0)'], 'order: temperature=0.0 must be above 0'),
+    (['order(windw=2)'], "no argument 'windw'"),
+  ],
+)
+def test_what_is_wrong_is_one_sentence(specs, sentence):
+  with pytest.raises(ValueError, match=re.escape(sentence)) as error:
+    byte_models.parse(branch(ONE_STAGE, objectives=specs))
+  assert '\n' not in str(error.value)
