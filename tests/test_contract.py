@@ -42,6 +42,13 @@ ENTROPY_TOO = {'boundary': f'entropy(mode=both,threshold=2.5,add=0.1,{_LM})', 'p
 FAMILIES = {
   'aunet2': branch(['t1', ['T1'], 't1'], [4, -1], chunking='aunet2(pretok)', post_norm='head'),
   'aunet3': branch(TWO_STAGE, chunking='aunet3', num_kv_heads=1, rotary_base=500.0, post_norm='head'),
+  'concat_in_concat': branch(
+    TWO_STAGE,
+    chunking=[
+      {'boundary': 'stride(3)', 'pool': 'concat(3)'},
+      {'boundary': 'ended(hat)', 'pool': 'concat(2)', 'unpool': 'indexed'},
+    ],
+  ),
   'ended_in_regex': branch(
     TWO_STAGE, chunking=[{'boundary': 'regex([!-~])', 'unpool': 'indexed(embedding)'}, {'boundary': 'ended(hat)'}]
   ),

@@ -12,6 +12,7 @@ from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Sizes,
 from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride
 from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.concat import Concat
 from hnet.parts.entropy import Entropy, StoredEntropy
 from hnet.parts.indexed import Indexed
 from hnet.parts.inputs import HashNgrams
@@ -49,6 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
   'input': {'hash_ngrams': HashNgrams},
   'pool': {
     'attend': AttendPool,
+    'concat': Concat,
     'first': First,
     'latent': Latent,
     'smoothed_first': SmoothedFirst,

@@ -73,11 +73,12 @@ class Indexed(nnx.Module):
     return IndexedCache(jnp.zeros((batch_size, count, self.width), jnp.float32), jnp.zeros(batch_size, jnp.int32))
 
   def after(self, z_BxMxE: Array, cut: Cut, segments: Segments) -> IndexedCache:
-    """The last chunk's."""
+    """The last chunk's, 0 without a chunk."""
     del cut
-    last_Bx1 = jnp.maximum(segments.inner.count_B - 1, 0)[:, None]
+    count_Bx1 = segments.inner.count_B[:, None]
     slot_Bx1 = jnp.maximum(segments.outer.count_B - 1, 0)[:, None]
-    table_BxOxD = self._table(pick(z_BxMxE, last_Bx1)[:, 0]).astype(jnp.float32)
+    table_BxOxD = self._table(pick(z_BxMxE, jnp.maximum(count_Bx1 - 1, 0))[:, 0]).astype(jnp.float32)
+    table_BxOxD = jnp.where(count_Bx1[..., None] > 0, table_BxOxD, 0.0)
     return IndexedCache(table_BxOxD, jnp.take_along_axis(segments.offset_BxC, slot_Bx1, 1)[:, 0].astype(jnp.int32))
 
   def step(self, z_BxE: Array, cut: Cut, cache: IndexedCache) -> tuple[Array, IndexedCache]:

@@ -53,6 +53,20 @@ def test_first_is_widened_by_a_norm_and_a_map_or_by_channels_mixed_with_the_next
     build('pool', 'first(mixed)')
 
 
+@pytest.mark.parametrize('size', [1, 2, 6])
+def test_concat_joins_the_slots_from_the_last_start_up_to_a_chunk(size):
+  pool, e, emit = build('pool', f'concat({size})'), random(ROWS, LENGTH, SIZES.width), EMIT & ~STARTS
+  found, kernel = pool(e, cut_of(emit), level_of(IDS).cut(emit, 7)), np.float64(pool.map.kernel[...])
+  for row in range(ROWS):
+    starts = np.flatnonzero(emit[row])
+    for slot, start in enumerate(starts):
+      begin = max(np.flatnonzero(IDS[row] == IDS[row, start])[0], start - size, *starts[:slot], 0)
+      slots = np.zeros((size, SIZES.width))
+      slots[size - (start - begin) :] = e[row, begin:start]
+      np.testing.assert_allclose(found[row, slot], slots.ravel() @ kernel, atol=1e-5)
+    np.testing.assert_array_equal(found[row, len(starts) :], 0)
+
+
 def softmax(scores):
   """Over the first axis, float64."""
   weights = np.exp(scores - scores.max(0))

@@ -35,6 +35,8 @@ MIXED = {
   'policy_router_drawn': 'policy_router(2,draw=true)',
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
+  'concat_long': {'boundary': 'space', 'pool': 'concat(2)', 'unpool': 'cross(heads=2)'},
+  'concat_stride': {'boundary': 'stride(4)', 'pool': 'concat(4)', 'unpool': 'repeat'},
   'indexed_embedding': {'boundary': 'ended(hat)', 'unpool': 'indexed(embedding)', 'combine': 'sum'},
   'indexed_start': {'boundary': 'regex(a)', 'pool': 'first(zeros)', 'unpool': 'indexed(start)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
