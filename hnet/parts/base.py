@@ -54,7 +54,7 @@ class Sizes(NamedTuple):
 class Cut:
   """Where the stage emits: emit bool; p float32, with what probability (for losses and reports); soft float32, what
   carries the gradient. [B, C] each, [B] in a step. more: what other parts need of this boundary beside, by name, as its
-  `gives` lists; a scalar is a metric of the stage.
+  `gives` lists; a scalar is a metric of the stage. A stage adds 'active' in a step.
   """
 
   emit: Array

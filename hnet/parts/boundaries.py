@@ -183,7 +183,10 @@ class Mark(_Rule):
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """By the byte where a slot starts."""
     del e_BxCxD, context
-    return by_rule((level.marks[self.name].astype(bool) | segments.starts(level.segment_ids_BxC)) & level.valid)
+    return by_rule((self._is_at(level.marks[self.name]) | segments.starts(level.segment_ids_BxC)) & level.valid)
+
+  def _is_at(self, values: Array) -> Array:
+    return values.astype(bool)
 
   def init_cache(self, batch_size: int) -> Array:
     """Nothing seen yet."""
@@ -197,7 +200,7 @@ class Mark(_Rule):
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot."""
     del e_BxD
-    return by_rule((marks[self.name].astype(bool) | ~cache) & active_B), cache | active_B
+    return by_rule((self._is_at(marks[self.name]) | ~cache) & active_B), cache | active_B
 
   @staticmethod
   def chunk_size(name: str, by: str) -> None:

@@ -43,6 +43,10 @@ MIXED = {
   'scratch_smoothed': {'boundary': 'sigmoid', 'scratch': 'every(1)', 'pool': 'smoothed_first', 'unpool': 'cross(1)'},
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
+  'concat_long': {'boundary': 'space', 'pool': 'concat(2)', 'unpool': 'cross(heads=2)'},
+  'concat_stride': {'boundary': 'stride(4)', 'pool': 'concat(4)', 'unpool': 'repeat'},
+  'indexed_embedding': {'boundary': 'ended(hat)', 'unpool': 'indexed(embedding)', 'combine': 'sum'},
+  'indexed_start': {'boundary': 'regex(a)', 'pool': 'first(zeros)', 'unpool': 'indexed(start)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
 }
 
@@ -67,14 +71,14 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   rows, length = 4, 10
   rng = np.random.default_rng(0)
   e, data = random(rows, length, SIZES.width), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (rows, length))
-  words = rng.random((rows, length)) < 0.4
+  marks = dict.fromkeys(chosen['boundary'].marks, rng.random((rows, length)) < 0.4)
 
   @jax.jit
   def at_once(count_B):
     """(what comes out, the caches behind so many slots)."""
     index_1xC = jnp.arange(length)[None]
     ids = (index_1xC < count_B[:, None]).astype(jnp.int32)
-    level = Level.of_bytes(ids, {'bytes': jnp.asarray(data), 'words': jnp.asarray(words)})
+    level = Level.of_bytes(ids, {'bytes': jnp.asarray(data), **jax.tree.map(jnp.asarray, marks)})
     cut = boundary(e, level, EVAL)
     cut = dataclasses.replace(cut, emit=cut.emit & ~((pool.reads == 'before') & (index_1xC == 0)))
     rows_BxC = cut.emit | scratch(cut, level) if scratch else cut.emit
@@ -86,10 +90,10 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
     return (rows_BxC, cut.p, added_everywhere(*y)), caches
 
   @jax.jit
-  def step(e_BxD, byte_B, word_B, active_B, caches):
-    cut, of_boundary = boundary.step(e_BxD, {'bytes': byte_B, 'words': word_B}, active_B, caches[0])
+  def step(e_BxD, marks_of_slot, active_B, caches):
+    cut, of_boundary = boundary.step(e_BxD, marks_of_slot, active_B, caches[0])
     g, starts_B, of_pool = pool.step(e_BxD, cut, active_B, caches[1])
-    cut = dataclasses.replace(cut, emit=starts_B)
+    cut = dataclasses.replace(cut, emit=starts_B, more={**cut.more, 'active': active_B})
     scratch_B, of_scratch = scratch.step(cut, active_B, caches[3]) if scratch else (False, None)
     rows_B = starts_B | scratch_B
     u, of_unpool = unpool.step(jnp.tanh(g), dataclasses.replace(cut, emit=rows_B), caches[2])
@@ -104,7 +108,8 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   while (count < length).any():
     here, active = np.minimum(count, length - 1), (count < length) & (rng.random(rows) < 0.6)
     at = range(rows), here
-    (emit, p, y), caches = step(e[at], data[at], words[at], active, caches)
+    of_slot = {'bytes': data[at], **{name: values[at] for name, values in marks.items()}}
+    (emit, p, y), caches = step(e[at], of_slot, active, caches)
     assert not emit[~active].any()
     for found, wanted in zip((emit, p, y), expected, strict=True):
       np.testing.assert_allclose(found[active], wanted[at][active], atol=1e-5)
