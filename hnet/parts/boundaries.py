@@ -24,7 +24,6 @@ class Cosine(nnx.Module):
 
   OPTIONS = {}
   lookahead, differentiable, learned, emits = 0, True, True, 'starts'
-  gives = ('active',)
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
@@ -54,7 +53,7 @@ class Cosine(nnx.Module):
     cosine_B = cosine(self.query(cache['last'], HIGHEST), self.key(e_BxD, HIGHEST))
     p_B = jnp.where(cache['seen'], jnp.clip(0.5 * (1.0 - cosine_B), 0.0, 1.0), 1.0)
     new = {'seen': cache['seen'] | active_B, 'last': jnp.where(active_B[:, None], e_BxD, cache['last'])}
-    return Cut((p_B > 0.5) & active_B, p_B, p_B, {'active': active_B}), new
+    return Cut((p_B > 0.5) & active_B, p_B, p_B), new
 
   @staticmethod
   def chunk_size() -> None:

@@ -166,10 +166,6 @@ def test_the_ladder_says_what_to_do_without_it():
     ({'unpool': 'cross(layers=2)'}, 'unpool cross: layers=2, but the decoder has 1 blocks'),
     ({'unpool': 'cross', 'combine': 'ste'}, "unpool cross.* adds to the decoder's blocks, .* use combine through, or"),
     (
-      {'boundary': 'space', 'unpool': 'smoothed_repeat'},
-      "unpool smoothed_repeat.* needs 'active' of its boundary, which space does not give: use boundary .*cosine or",
-    ),
-    (
       {'losses': ['early']},
       "loss early needs 'early' of its boundary, which cosine .*: use boundary bernoulli, or ano",
     ),
