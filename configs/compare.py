@@ -12,6 +12,8 @@ import ml_collections
 
 from configs import (
   quickstart,
+  quickstart_aunet2,
+  quickstart_aunet3,
   quickstart_blt,
   quickstart_byteflow,
   quickstart_dynamic_pooling,
@@ -44,6 +46,8 @@ MODELS = {
   'megabyte': (quickstart_megabyte, 7.94),
   'tfree_hat': (quickstart_tfree_hat, 6.05),
   'hnet_pool': (quickstart_pool, None),
+  'aunet2': (quickstart_aunet2, None),
+  'aunet3': (quickstart_aunet3, None),
   'spacebyte': (quickstart_spacebyte, 6.1),
   'mamba': (quickstart_mamba, None),
   'dynamic_pooling': (quickstart_dynamic_pooling, None),

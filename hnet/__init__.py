@@ -5,7 +5,7 @@ from typing import Any
 
 from flax import nnx
 
-from hnet.config import MLP_MULTIPLE, HNetConfig, complete, resize
+from hnet.config import HNetConfig, complete, resize
 from hnet.model import HNet
 from hnet.official import from_pretrained, save_pretrained
 from layers.stack import Backbone
@@ -27,4 +27,5 @@ def build(config: HNetConfig, *, rngs: nnx.Rngs) -> HNet:
 
 def backbone(config: HNetConfig) -> Backbone:
   """The main network, inside all stages."""
-  return Backbone('backbone' + '.inner' * (len(config.stages) - 1) + '.main', config.stages[-1].main, MLP_MULTIPLE)
+  path = 'backbone' + '.inner' * (len(config.stages) - 1) + '.main'
+  return Backbone(path, config.stages[-1].main, config.mlp_multiple)

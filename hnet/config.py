@@ -19,7 +19,6 @@ from layers.stack import StackConfig, height, parse_layout
 from text import marks
 
 OFFICIAL_KEYS = ('arch_layout', 'd_model', 'd_intermediate', 'vocab_size', 'ssm_cfg', 'attn_cfg', 'tie_embeddings')
-MLP_MULTIPLE = 128  # to which the official code rounds widths of MLPs up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +76,7 @@ class HNetConfig:
   objectives: tuple[Objective, ...] = ()
   inputs: tuple[Part, ...] = ()  # what is added to a byte's vector
   rows: tuple[int, ...] | None = None  # of embeddings and head, that of each byte; None: 256 in order
+  mlp_multiple: int = 128
   dtype: str = 'float32'
   family: str = 'hnet'
 
@@ -125,7 +125,10 @@ _DEFAULTS = {
   'ssm_cfg': {'chunk_size': 256, 'd_conv': 4, 'd_state': 128, 'expand': 2},
   'attn_cfg': {'num_heads': None, 'rotary_emb_dim': None, 'window_size': None},  # needed where there is attention
   'chunking': 'hnet',
-  'post_norm': True,
+  'post_norm': True,  # at the end of every stack; 'head': only of the outermost decoder, before the head
+  'num_kv_heads': 0,  # these two as in StackConfig, one for each stage or one for all
+  'rotary_base': 10000.0,
+  'mlp_multiple': 128,  # to which widths of MLPs are rounded up, as the official code does
   'inputs': (),
   'ratio_targets': None,
   'ratio_scope': 'global',
@@ -170,7 +173,10 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   checks.one_of(values['dtype'], ('float32', 'bfloat16'), 'dtype')
   layouts = _layout_stacks(values['arch_layout'])
   widths = _widths(values['d_model'], len(layouts))
-  mlp_widths = _mlp_widths(values['d_intermediate'], widths)
+  mlp_multiple = checks.integer(values['mlp_multiple'], 'mlp_multiple', 1)
+  mlp_widths = _mlp_widths(values['d_intermediate'], widths, mlp_multiple)
+  if values['post_norm'] != 'head':
+    checks.boolean(values['post_norm'], "post_norm, if not 'head',")
   ssm = checks.known(values['ssm_cfg'], _SSM, 'model.ssm_cfg')
   checks.integer(ssm['chunk_size'], 'ssm_cfg.chunk_size', 1)  # of the authors' kernel; ours has ssd_tile
   attention = _attention(values['attn_cfg'], layouts)
@@ -190,6 +196,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     labels=labels_of(stages),
     objectives=objectives.parse(values['objectives']),
     inputs=inputs_of(values['inputs'], widths[0]),
+    mlp_multiple=mlp_multiple,
     dtype=values['dtype'],
   )
 
@@ -212,9 +219,14 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
     blocks = sum(count for _, count in parse_layout(of_stage[-1]))
     sizes, deviation = Sizes(widths[index], widths[min(index + 1, cuts)], blocks), 0.02 * additions**-0.5
     if index == cuts:
-      stages.append(StageConfig(sizes, deviation, main=stack(of_stage[0], index)))
+      main = stack(of_stage[0], index)
+      if not cuts and values['post_norm'] == 'head':
+        main = dataclasses.replace(main, final_norm=True)
+      stages.append(StageConfig(sizes, deviation, main=main))
     else:
       encoder, decoder = (stack(layout, index) for layout in of_stage)
+      if not index and values['post_norm'] == 'head':
+        decoder = dataclasses.replace(decoder, final_norm=True)
       stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
       for key in ('boundary', 'pool', 'unpool', 'combine', 'scratch'):
         if chosen[index][key] is not None:
@@ -262,7 +274,9 @@ def _stack(
     d_conv=at('ssm_cfg.d_conv', ssm['d_conv']),
     expand=at('ssm_cfg.expand', ssm['expand']),
     tile=checks.integer(values['ssd_tile'], 'ssd_tile', 1),
-    final_norm=checks.boolean(values['post_norm'], 'post_norm'),
+    final_norm=values['post_norm'] is True,
+    num_kv_heads=at('num_kv_heads', values['num_kv_heads'], 0),
+    rotary_base=_base(_at_stage(values['rotary_base'], stage, count, 'rotary_base')),
     remat=checks.boolean(values['remat'], 'remat'),
     scan=checks.boolean(values['scan_layers'], 'scan_layers'),
     dtype=values['dtype'],
@@ -272,6 +286,12 @@ def _stack(
   except ValueError as error:
     of_attention = str(error).startswith(_ATTENTION)
     raise ValueError(f'attn_cfg.{error}' if of_attention else str(error)) from None
+
+
+def _base(value: Any) -> float:
+  if checks.number(value, 'rotary_base') <= 0:
+    raise ValueError(f'rotary_base {value}: must be above 0.')
+  return float(value)
 
 
 def _attention(values: Any, layouts: list[tuple[str, ...]]) -> dict[str, Any]:
@@ -318,13 +338,13 @@ def _integers(values: Any, name: str, count: int, least: int = 1) -> tuple[int, 
   return tuple(checks.integer(value, name, least) for value in values)
 
 
-def _mlp_widths(values: Any, widths: tuple[int, ...]) -> tuple[int, ...]:
+def _mlp_widths(values: Any, widths: tuple[int, ...], multiple: int) -> tuple[int, ...]:
   if isinstance(values, (list, tuple)):  # None: the official default
     values = [8 * w // 3 if v is None else v for v, w in zip(values, widths, strict=False)] + list(
       values[len(widths) :]
     )
   chosen = _integers(values, 'd_intermediate', len(widths), least=0)
-  return tuple(math.ceil(value / MLP_MULTIPLE) * MLP_MULTIPLE for value in chosen)
+  return tuple(math.ceil(value / multiple) * multiple for value in chosen)
 
 
 def _at_stage(value: Any, stage: int, count: int, name: str) -> Any:
@@ -398,10 +418,11 @@ def marks_of(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
   found = _read(stages)
   read = {name: found[name] for stage in stages for part in stage.parts for name in part.marks}
   for name, kind in marks.parse(read).items():
-    if kind.lookahead:
+    if kind.lookahead and not kind.leaks:
+      what = f"'{name}'" if name == found[name] else f"'{name}' ({found[name]})"
       raise ValueError(
-        f"model.chunking: the mark '{name}' ({found[name]}) of a byte depends on later bytes, which it would tell the "
-        "loss: use one that does not, such as 'fixed(size=8)', or the families tfree_hat and word_ar, which wait."
+        f'model.chunking: the mark {what} of a byte depends on later bytes, which it would tell the '
+        f'loss: {kind.remedy}.'
       )
   return tuple(read.items())
 

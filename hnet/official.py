@@ -80,16 +80,17 @@ def check_official(config: HNetConfig) -> None:
   def plain(stage: StageConfig) -> bool:
     stacks = [s for s in (stage.encoder, stage.decoder, stage.main) if s]
     chosen = tuple(getattr(stage, key) for key in _PARTS)
-    return all(s.final_norm for s in stacks) and (
-      bool(stage.main) or chosen == tuple(_PUBLISHED[key] for key in _PARTS)
-    )
+    as_published = (s.final_norm and not s.num_kv_heads and s.rotary_base == 10000.0 for s in stacks)
+    is_cut_so = bool(stage.main) or chosen == tuple(_PUBLISHED[key] for key in _PARTS)
+    return config.mlp_multiple == 128 and all(as_published) and is_cut_so
 
   for index, stage in enumerate(config.stages):
     if not plain(stage):
       names = ', '.join(f'{key} {getattr(stage, key).name}' for key in _PARTS if getattr(stage, key))
       raise ValueError(
-        f'stage {index} uses {names or "stacks without a norm at their end"}: the official format knows only the '
-        'published H-Net; keep such a model as a training checkpoint.'
+        f'stage {index} uses {names or "stacks of another form"} (or a post_norm, num_kv_heads, rotary_base or '
+        'mlp_multiple of its own): the official format knows only the published H-Net; keep such a model as a training '
+        'checkpoint.'
       )
 
 

@@ -155,7 +155,8 @@ class Stage(nnx.Module):
     e, encoder = self.encoder.step(x_BxD, active_B, cache.encoder)
     cut, boundary = self.boundary.step(e, marks, active_B, cache.boundary)
     g, starts_B, pool = self.pool.step(e, cut, active_B, cache.pool)
-    cut, rows_B, scratch = dataclasses.replace(cut, emit=starts_B), starts_B, None
+    cut = dataclasses.replace(cut, emit=starts_B, more={**cut.more, 'active': active_B})
+    rows_B, scratch = starts_B, None
     if self.scratch is not None:
       scratch_B, scratch = self.scratch.step(cut, active_B, cache.scratch)
       rows_B, marks = starts_B | scratch_B, marks | {'scratch': scratch_B}

@@ -9,9 +9,14 @@ from hnet.parts.scratch import POOLS, UNPOOLS
 from layers import checks
 from text.specification import arguments
 
+_AUNET = {'pool': 'first(widen=linear)', 'unpool': 'indexed', 'combine': 'sum'}
 _MEAN = {'pool': 'mean', 'unpool': 'repeat', 'combine': 'sum'}  # of dynamic-pooling and what followed from it
 # name -> (its options, part -> specification)
+# ({stage}: the stage, from 1 on)
 SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+  # AU-Net (arXiv 2506.14761) of two and of three stages: words, and pairs of words
+  'aunet2': ({'one': 'word1'}, {'boundary': 'levels({stage},{one})', **_AUNET}),
+  'aunet3': ({'one': 'word1', 'two': 'word2'}, {'boundary': 'levels({stage},{one},{two})', **_AUNET}),
   # BLT (arXiv 2412.09871): a chunk ends where a rule or another model says so; as released, its k vectors reach every
   # block of the decoder. With its n-grams and stacks: the family `blt`
   'blt': (
@@ -130,7 +135,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 KEYS = ('boundary', 'pool', 'unpool', 'combine', 'losses', 'scratch')
 
 
-def parse(chunking: Any) -> dict[str, Any]:
+def parse(chunking: Any, stage: int = 0) -> dict[str, Any]:
   """{'boundary', 'pool', 'unpool', 'combine': Part, 'losses': tuple of Parts, 'scratch': Part or None} of one stage.
 
   chunking: a system, such as 'hnet' or 'hnet_pool(size=5)', or a mapping from part to specification, in which what is
@@ -139,7 +144,7 @@ def parse(chunking: Any) -> dict[str, Any]:
   """
   if isinstance(chunking, str):
     name, options = arguments(chunking, 'chunking', {name: options for name, (options, _) in SYSTEMS.items()})
-    filled = lambda spec: spec.format(**options) if isinstance(spec, str) else tuple(map(filled, spec))
+    filled = lambda spec: spec.format(**options, stage=stage + 1) if isinstance(spec, str) else tuple(map(filled, spec))
     specs = {key: filled(value) for key, value in SYSTEMS[name][1].items()}
   else:
     specs = checks.known(chunking, KEYS, 'model.chunking')
@@ -229,5 +234,5 @@ def of_stages(chunking: Any, count: int) -> list[Mapping[str, Any]]:
         f'model.chunking {list(chunking)} has {len(chunking)} entries for {count} stages that cut: one each, or one '
         'for all.'
       )
-    return [parse(of_stage) for of_stage in chunking]
-  return [parse(chunking)] * count
+    return [parse(of_stage, stage) for stage, of_stage in enumerate(chunking)]
+  return [parse(chunking, stage) for stage in range(count)]

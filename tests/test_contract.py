@@ -40,6 +40,18 @@ _LM = 'layout=T1,width=32,mlp_width=64,heads=2,rotary=8,window=6'
 ENTROPY = {'boundary': f'entropy(threshold=3.1,{_LM},most=5)', 'pool': 'first', 'unpool': 'repeat'}
 ENTROPY_TOO = {'boundary': f'entropy(mode=both,threshold=2.5,add=0.1,{_LM})', 'pool': 'first', 'unpool': 'repeat'}
 FAMILIES = {
+  'aunet2': branch(['t1', ['T1'], 't1'], [4, -1], chunking='aunet2(pretok)', post_norm='head'),
+  'aunet3': branch(TWO_STAGE, chunking='aunet3', num_kv_heads=1, rotary_base=500.0, post_norm='head'),
+  'concat_in_concat': branch(
+    TWO_STAGE,
+    chunking=[
+      {'boundary': 'stride(3)', 'pool': 'concat(3)'},
+      {'boundary': 'ended(hat)', 'pool': 'concat(2)', 'unpool': 'indexed'},
+    ],
+  ),
+  'ended_in_regex': branch(
+    TWO_STAGE, chunking=[{'boundary': 'regex([!-~])', 'unpool': 'indexed(embedding)'}, {'boundary': 'ended(hat)'}]
+  ),
   'blt': tiny_blt.branch(),
   'blt_windows': tiny_blt.branch(
     cross_attn_window_encoder=2, cross_attn_window_decoder=3, cross_attn_all_layers_decoder=False, patch_longest=5

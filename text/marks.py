@@ -9,6 +9,9 @@ hat, whitespace, uax29, fixed     bool: a word begins here, by a splitter of `te
 byte, char, subword               int32: the unit of `text.units` whose last byte this is, -1 at the others of it; the
                                   units are parts of the words that the mark 'words' of the same model shows
 script, only_scripts              int8: the script of the character here, see `Script`
+ended                             bool: with this byte it is known that a word has ended before it, see `Ended`
+levels                            int8: the level of what ends here by AU-Net's rules, see `Levels`
+regex                             bool: a match of a regular expression ends or begins here, see `Regex`
 pieces                            bool: a piece of a subword tokenizer ends here, see `Pieces`
 entropy                           float32: nats of what follows here, by a model that has read the document before, from
                                   a directory of `text.entropies`
@@ -31,6 +34,8 @@ import numpy as np
 from jax import Array
 
 from text import entropies
+from text import levels as levels_lib
+from text import pattern as pattern_lib
 from text import pieces as pieces_lib
 from text import units as units_lib
 from text import words as words_lib
@@ -67,12 +72,16 @@ class Kind:
 
   DTYPE, EMPTY: of an array of them, and its value in padding. lookahead: bytes behind a byte that decide on its mark,
   about; 0 where it can be known with the byte, as decoding in a model that reads it at every byte takes for granted.
+  leaks: whether the user wants it at every byte all the same. remedy: what a model that reads it there does instead.
   """
 
   DTYPE: Any = np.int8
   EMPTY: Any = 0
   BACK = 0
-  lookahead = 0
+  lookahead, leaks = 0, False
+  remedy = (
+    "use one that does not, such as 'fixed(size=8)' or 'ended(hat)', or the families tfree_hat and word_ar, which wait"
+  )
 
   @classmethod
   def parse(cls, spec: str, others: Specs) -> 'Kind':
@@ -85,11 +94,16 @@ class Kind:
     """[bytes] of a text."""
     raise NotImplementedError
 
+  def since(self, read: Callable[[int, int], bytes], begin: int) -> int:
+    """From which byte of a text `of` finds the values of bytes from `begin` on; read(a, b) gives the bytes [a, b)."""
+    del read
+    return max(begin - self.BACK, 0)
+
   def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
     """[stop - start], of the symbols of a piece."""
     del first_scored
     begin, end = max(start - 1, 0), min(stop - 1, document.length)
-    first, values = max(begin - self.BACK, 0), np.full(stop - start, self.EMPTY, self.DTYPE)
+    first, values = self.since(document.read, begin), np.full(stop - start, self.EMPTY, self.DTYPE)
     values[begin + 1 - start : end + 1 - start] = self.of(document.read(first, end))[begin - first :]
     return values
 
@@ -101,7 +115,9 @@ class Kind:
     del state
     values, size = np.full(count, self.EMPTY, self.DTYPE), min(count, len(row) - has_bos)
     if size:
-      values[-size:] = self.of(row[max(len(row) - size - self.BACK, int(has_bos)) :])[-size:]
+      text = row[has_bos:]
+      first = self.since(lambda begin, end: text[begin:end], len(text) - size)
+      values[-size:] = self.of(text[first:])[-size:]
     return values
 
 
@@ -351,9 +367,145 @@ def scripts() -> np.ndarray:
   return np.array([places.get(unicodedata.name(chr(c), '').split(' ')[0], 0) for c in range(0x110000)], np.int8)
 
 
+_BLANK, _DARK = rb'[\t-\r ]', rb'[!-~\xc3-\xdf\xe0\xe4-\xf4]'  # white space, and bytes that begin nothing of the kind
+
+
+class _Since(Kind):
+  """A rule that begins anew behind what ANCHOR matches, if all of that stands before; else the text is read from its
+  beginning. So a piece costs what lies between.
+  """
+
+  ANCHOR: re.Pattern[bytes]
+  DTYPE, EMPTY = np.bool_, False
+
+  def since(self, read: Callable[[int, int], bytes], begin: int) -> int:
+    size = 256
+    while True:
+      first = max(begin - size, 0)
+      found = [match.end() for match in self.ANCHOR.finditer(read(first, begin))]
+      if found or not first:
+        return first + found[-1] if found else 0
+      size *= 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended(_Since):
+  """With this byte it is known that a word has ended before it, 'ended(hat)', 'ended(whitespace)' or 'ended(uax29)':
+  most often the last byte of the character that begins the next word. Words have any length.
+  """
+
+  splitter: words_lib.Splitter
+
+  ANCHOR = re.compile(rb'(?=\n' + _DARK + rb')')
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Ended':
+    del others
+    kind = arguments(spec, 'mark', {'ended': {'by': 'hat'}})[1]['by']
+    if kind not in words_lib.RULES:
+      raise ValueError(f"mark '{spec}': by is one of {', '.join(words_lib.RULES)}")
+    return cls(words_lib.parse(kind))
+
+  def of(self, content: bytes) -> np.ndarray:
+    return words_lib.ended(self.splitter, content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels(_Since):
+  """Levels of `text.levels` by one, two or three strategies: 'levels(word1,word2)'. BOS and EOS have 0.
+
+  They are what the text up to a byte says. published=true: those that the published code trains with, for comparison
+  with it; they depend on later bytes (text/levels.py says where), so a model that reads them must say leaks=true, too.
+  Decoding knows no later bytes, and takes what the text up to a byte says in either case.
+  """
+
+  strategies: tuple[str, ...]
+  published: bool
+  leaks: bool
+
+  DTYPE, EMPTY = np.int8, 0
+  OPTIONS = {'one': 'word1', 'two': '', 'three': '', 'published': False, 'leaks': False}  # noqa: RUF012
+  remedy = 'leave out published=true, or write leaks=true for a model that is told where a line or a number goes on'
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Levels':
+    del others
+    *strategies, published, leaks = arguments(spec, 'mark', {'levels': cls.OPTIONS})[1].values()
+    return cls(levels_lib.check(strategies), published, leaks)
+
+  @property
+  def lookahead(self) -> int:
+    """How much white space or how many digits follow."""
+    return 64 if self.published else 0
+
+  @property
+  def ANCHOR(self) -> re.Pattern[bytes]:
+    """A white space, or two, and what is none."""
+    return _ANCHORS[levels_lib.reach(self.strategies)]
+
+  def of(self, content: bytes) -> np.ndarray:
+    return levels_lib.levels(content, self.strategies, self.published)
+
+  def of_piece(self, document: Document, start: int, stop: int, first_scored: int) -> np.ndarray:
+    if not self.published:
+      return super().of_piece(document, start, stop, first_scored)
+    values = np.zeros(document.length + 2, np.int8)  # of the whole document, as the published code does it
+    values[1:-1] = self.of(document.read(0, document.length))
+    return values[start:stop]
+
+
+_ANCHORS = {
+  'white space': re.compile(rb'(?=' + _BLANK + _DARK + rb')'),
+  'blank': re.compile(_BLANK + rb'(?=' + _BLANK + _DARK + rb')'),
+  'text': re.compile(rb'(?!)'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Regex(_Since):
+  """The last byte of a match's last or first character: 'regex("[,.;] ")', 'regex(pattern=\\s+,at=start)'; see
+  `text.pattern`. Lines are searched one by one.
+
+  A model that reads it is refused where later bytes change what a byte is, as they do for '\\s+' at its end; random
+  texts and their prefixes are tried, and the sentence has one. leaks=true: the model is told all the same.
+  """
+
+  pattern: str
+  at: str
+  leaks: bool
+
+  ANCHOR = re.compile(rb'\n')
+
+  @classmethod
+  def parse(cls, spec: str, others: Specs) -> 'Regex':
+    del others
+    _, values = arguments(spec, 'mark', {'regex': {'pattern': ' ', 'at': 'end', 'leaks': False}})
+    if values['at'] not in pattern_lib.SIDES:
+      raise ValueError(f"mark '{spec}': at is one of {', '.join(pattern_lib.SIDES)}")
+    pattern_lib.parse(values['pattern'])
+    return cls(**values)
+
+  @property
+  def lookahead(self) -> int:
+    """As far as random prefixes show."""
+    return 64 if pattern_lib.leak(self.pattern, self.at) else 0
+
+  @property
+  def remedy(self) -> str:
+    """With an example."""
+    example = pattern_lib.leak(self.pattern, self.at)
+    return f'{example}, but not at its own end, so mark what one character decides, or write leaks=true'
+
+  def of(self, content: bytes) -> np.ndarray:
+    return pattern_lib.matches(pattern_lib.parse(self.pattern), self.at, content)
+
+
 KINDS: dict[str, type[Kind]] = {
   **dict.fromkeys(words_lib.DEFAULTS, Words),
   **dict.fromkeys(units_lib.ARGUMENTS, Units),
+  'ended': Ended,
+  'levels': Levels,
+  'regex': Regex,
   'entropy': Entropy,
   'only_scripts': OnlyScripts,
   'pieces': Pieces,

@@ -55,9 +55,9 @@ def _word_bounds(characters: str) -> list[str]:
   return split_word_bounds(characters)
 
 
-_RULES = {'hat': hat, 'whitespace': whitespace, 'uax29': uax29}
+RULES = {'hat': hat, 'whitespace': whitespace, 'uax29': uax29}
 _LONGEST = 2**16
-DEFAULTS = {**{kind: {'max_bytes': 64} for kind in _RULES}, 'fixed': {'size': 8}}
+DEFAULTS = {**{kind: {'max_bytes': 64} for kind in RULES}, 'fixed': {'size': 8}}
 _HAT_CUT = re.compile('(?<= )(?=[\t\xa0\u2007\u202f])|(?<=[^ ])(?=\u2044)')
 _SPACED = re.compile(r'[\S\x1c-\x1f]+[^\S\x1c-\x1f]*|[^\S\x1c-\x1f]+')  # Python's \s has four characters more
 LETTER = 'ª'  # of no case, so that it joins words in every rule
@@ -94,7 +94,7 @@ class Splitter:
       ends = np.minimum(np.arange(self.limit, len(document) + self.limit, self.limit), len(document))
       return ends, ends
     characters, sizes = _decode(document)
-    ends = _RULES[self.kind](characters)
+    ends = RULES[self.kind](characters)
     if self.kind == 'uax29' and _is_open(characters, ends):
       ends = np.delete(ends, -2)
     character_ends = np.cumsum(sizes)
@@ -170,6 +170,45 @@ class Stream:
     borders = [self._done, *ends[ends > self._done].tolist()]
     self._done = borders[-1]
     return [self._text[start:end] for start, end in itertools.pairwise(borders)]
+
+
+def ended(splitter: Splitter, document: bytes) -> np.ndarray:
+  """[bytes] bool: with this byte of a document it is known that a word has ended before it, whatever follows. Words are
+  those of the splitter, of any length; the end of the document says nothing.
+
+  It is the last byte of the character that begins the next word. Where this is no character but bytes that break off,
+  it is the byte behind them; where 'uax29' waits for what follows a mark, as in "don'", what ends its waiting.
+  """
+  values = np.zeros(len(document) + 1, bool)  # and a place for what is never known
+  if splitter.kind == 'fixed' or not document:
+    values[splitter.limit : -1 : splitter.limit] = True
+    return values[:-1]
+  characters, sizes = _decode(document)
+  character_ends = np.cumsum(sizes)
+  starts = RULES[splitter.kind](characters)[:-1]
+  known = starts.copy()
+  if splitter.kind == 'uax29':
+    for word, (before, start) in enumerate(itertools.pairwise([0, *starts.tolist()])):
+      last = start
+      while last < len(characters) and not characters[last].isalnum():
+        if not _is_open(characters[before : last + 1], np.array([start - before, last + 1 - before])):
+          break
+        last += 1
+      known[word] = last
+  for character in known.tolist():
+    if character == len(characters):
+      continue
+    begin = int(character_ends[character - 1]) if character else 0
+    end = int(character_ends[character])
+    # a byte of ASCII or the last one of a character settles it, bytes that might have gone on do not
+    is_settled = (end - begin == 1 and document[begin] < 0x80) or _is_settled(document[begin:end])
+    values[end - 1 if is_settled else end] = True
+  return values[:-1]
+
+
+def _is_settled(sequence: bytes) -> bool:
+  """Whether more bytes could not change what these are."""
+  return codecs.utf_8_decode(sequence, 'text.words', False)[1] == len(sequence)
 
 
 def _as_marker(error: UnicodeDecodeError) -> tuple[str, int]:

@@ -12,9 +12,12 @@ from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Scratc
 from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride, StrideEnd
 from hnet.parts.coding import CodingRate, Quantile
 from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.concat import Concat
 from hnet.parts.entropy import Entropy, StoredEntropy
+from hnet.parts.indexed import Indexed
 from hnet.parts.inputs import HashNgrams
 from hnet.parts.losses import Ratio
+from hnet.parts.marked import Ended, Levels, Regex, RegexStart
 from hnet.parts.mean import Mean
 from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
@@ -36,10 +39,14 @@ KINDS: dict[str, dict[str, Any]] = {
     'bernoulli': Bernoulli,
     'coding_rate': CodingRate,
     'cosine': Cosine,
+    'ended': Ended,
     'entropy': Entropy,
     'gumbel': Gumbel,
+    'levels': Levels,
     'mark': Mark,
     'mark_end': MarkEnd,
+    'regex': Regex,
+    'regex_start': RegexStart,
     'sigmoid': Sigmoid,
     'space': SpaceLike,
     'space_end': SpaceEnd,
@@ -51,6 +58,7 @@ KINDS: dict[str, dict[str, Any]] = {
   'input': {'hash_ngrams': HashNgrams},
   'pool': {
     'attend': AttendPool,
+    'concat': Concat,
     'first': First,
     'latent': Latent,
     'mean': Mean,
@@ -63,6 +71,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'decayed': Decayed,
     'difference': Difference,
     'ema': EMA,
+    'indexed': Indexed,
     'repeat': Repeat,
     'scatter': Scatter,
     'smoothed_repeat': SmoothedRepeat,

@@ -55,7 +55,8 @@ class Sizes(NamedTuple):
 class Cut:
   """Where the stage emits: emit bool; p float32, with what probability (for losses and reports); soft float32, what
   carries the gradient. [B, C] each, [B] in a step. more: what other parts need of this boundary beside, by name, as its
-  `gives` lists; a scalar is a metric of the stage.
+  `gives` lists; a scalar is a metric of the stage. In a step the stage adds 'active', [B] bool: the rows whose turn it
+  is.
   """
 
   emit: Array
@@ -69,7 +70,6 @@ class Boundary(Protocol):
   carries a gradient; with a lookahead it may not, since that would tell the loss the next byte. learned: whether its
   rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last. gives:
   what it puts in `Cut.more`, if anything; an unpool or loss that works with such boundaries alone has it in `needs`.
-  'active', [B] bool, stands there in a step: the rows whose turn it is.
   """
 
   OPTIONS: dict[str, Any]

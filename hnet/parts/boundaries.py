@@ -24,7 +24,6 @@ class Cosine(nnx.Module):
 
   OPTIONS = {}
   lookahead, differentiable, learned, emits = 0, True, True, 'starts'
-  gives = ('active',)
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.query = Linear(sizes.width, sizes.width, kernel_init=identity, rngs=rngs)
@@ -54,7 +53,7 @@ class Cosine(nnx.Module):
     cosine_B = cosine(self.query(cache['last'], HIGHEST), self.key(e_BxD, HIGHEST))
     p_B = jnp.where(cache['seen'], jnp.clip(0.5 * (1.0 - cosine_B), 0.0, 1.0), 1.0)
     new = {'seen': cache['seen'] | active_B, 'last': jnp.where(active_B[:, None], e_BxD, cache['last'])}
-    return Cut((p_B > 0.5) & active_B, p_B, p_B, {'active': active_B}), new
+    return Cut((p_B > 0.5) & active_B, p_B, p_B), new
 
   @staticmethod
   def chunk_size() -> None:
@@ -198,7 +197,10 @@ class Mark(_Rule):
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """By the byte where a slot starts."""
     del e_BxCxD, context
-    return by_rule((level.marks[self.name].astype(bool) | segments.starts(level.segment_ids_BxC)) & level.valid)
+    return by_rule((self._is_at(level.marks[self.name]) | segments.starts(level.segment_ids_BxC)) & level.valid)
+
+  def _is_at(self, values: Array) -> Array:
+    return values.astype(bool)
 
   def init_cache(self, batch_size: int) -> Array:
     """Nothing seen yet."""
@@ -212,7 +214,7 @@ class Mark(_Rule):
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot."""
     del e_BxD
-    return by_rule((marks[self.name].astype(bool) | ~cache) & active_B), cache | active_B
+    return by_rule((self._is_at(marks[self.name]) | ~cache) & active_B), cache | active_B
 
   @staticmethod
   def chunk_size(name: str, by: str) -> None:

@@ -7,29 +7,35 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import Cut, Sizes, no_flops
+from hnet.parts.base import Cut, Sizes
 from kernels.chunk import chunk
 from layers import checks
 from layers.chunks import Segments
 from layers.cross import CrossConfig, LatentPool, OpenChunk, pool_flops
+from layers.linear import Linear, RMSNorm, normal
 
 
 class First(nnx.Module):
   """The state at a chunk's first slot (H-Net, SpaceByte).
 
   widen: 'learned' puts a learned vector behind its channels (H-Net's pad_dimension), 'zeros' zeros before them
-  (SpaceByte).
+  (SpaceByte), 'linear' is a norm and a linear map, 'mixed' has each channel as often as the stage inside is wider,
+  mixed with the next one (AU-Net's two; lingua, apps/aunet/hierarchical.py).
   """
 
   OPTIONS = {'widen': 'learned'}
-  reads, flops = 'first', no_flops
+  reads = 'first'
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, widen: str):
-    del rngs
-    checks.one_of(widen, ('learned', 'zeros'), 'pool first: widen')
+    checks.one_of(widen, ('learned', 'zeros', 'linear', 'mixed'), 'pool first: widen')
     self.extra, self.widen = sizes.inner - sizes.width, widen
+    if widen == 'mixed' and sizes.inner % sizes.width:
+      raise ValueError(f'pool first: widen=mixed needs {sizes.inner} channels to be a multiple of {sizes.width}.')
     if self.extra and widen == 'learned':
       self.pad = nnx.Param(jnp.zeros(self.extra, jnp.float32))
+    elif widen == 'linear':
+      self.norm = RMSNorm(sizes.width)
+      self.map = Linear(sizes.width, sizes.inner, kernel_init=normal(sizes.width**-0.5), rngs=rngs)
 
   def __call__(self, e_BxCxD: Array, cut: Cut, segments: Segments) -> Array:
     """Compaction, and the channels."""
@@ -47,7 +53,20 @@ class First(nnx.Module):
     del active_B
     return self._widened(e_BxD), cut.emit, cache
 
+  @staticmethod
+  def flops(sizes: Sizes, slots: float, chunks: float, widen: str) -> float:
+    """Of the linear map, if there is one."""
+    del slots
+    return 2.0 * chunks * sizes.width * sizes.inner * (widen == 'linear')
+
   def _widened(self, x: Array) -> Array:
+    if self.widen == 'linear':
+      return self.map(self.norm(x, x.dtype))
+    if self.widen == 'mixed':
+      times = 1 + self.extra // x.shape[-1]
+      weight = jnp.tile(jnp.arange(1, times + 1, dtype=x.dtype) / times, x.shape[-1])
+      weight, x = jax.lax.broadcast_to_rank(weight, x.ndim), jnp.repeat(x, times, -1)
+      return x * weight + jnp.roll(x, times, -1) * (1 - weight)
     if not self.extra:
       return x
     shape = (*x.shape[:-1], self.extra)

@@ -26,7 +26,6 @@ class Sigmoid(nnx.Module):
 
   OPTIONS = {}
   lookahead, differentiable, learned, emits = 0, True, True, 'starts'
-  gives = ('active',)
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
     self.gate = Linear(sizes.width, 1, kernel_init=normal(sizes.width**-0.5), bias_init=_zero, rngs=rngs)
@@ -53,7 +52,7 @@ class Sigmoid(nnx.Module):
     """One slot."""
     del marks
     p_B = jnp.where(cache, self._probability(e_BxD), 1.0)
-    return Cut((p_B > 0.5) & active_B, p_B, p_B, {'active': active_B}), cache | active_B
+    return Cut((p_B > 0.5) & active_B, p_B, p_B), cache | active_B
 
   @staticmethod
   def chunk_size() -> None:
@@ -117,8 +116,6 @@ class SmoothedFirst(First):
 
 class SmoothedRepeat(Repeat):
   """What `repeat` gives, smoothed over slots: a new chunk's value comes in as far as the boundary was sure of it."""
-
-  needs = ('active',)  # its state changes at every slot, and a step's rows may wait
 
   def __call__(
     self, z_BxMxE: Array, cut: Cut, segments: Segments, scale: Array | None, residual: Array | None

@@ -46,10 +46,11 @@ class _Unpool(nnx.Module):
     return jnp.zeros((batch_size, self.width), jnp.float32)
 
   def after(self, z_BxMxE: Array, cut: Cut, segments: Segments) -> Array:
-    """The last chunk's value."""
+    """The last chunk's value, 0 without a chunk."""
     del cut
-    last_Bx1 = jnp.maximum(segments.inner.count_B - 1, 0)[:, None]
-    return pick(self._narrowed(z_BxMxE).astype(jnp.float32), last_Bx1)[:, 0]
+    count_Bx1 = segments.inner.count_B[:, None]
+    last_BxD = pick(self._narrowed(z_BxMxE).astype(jnp.float32), jnp.maximum(count_Bx1 - 1, 0))[:, 0]
+    return jnp.where(count_Bx1 > 0, last_BxD, 0.0)
 
   def step(self, z_BxE: Array, cut: Cut, cache: Array) -> tuple[Array, Array]:
     """The value of the last chunk."""

@@ -16,6 +16,9 @@ NAMES = sorted(
   path.stem for path in Path(configs.__file__).parent.glob('*.py') if path.stem not in ('__init__', 'common')
 )
 RELEASED = {
+  # lingua's with 258 symbols, 1,324,203,008, less two rows of embeddings and of the head
+  'aunet2_1b': (1_324_200_960, None),
+  'aunet3_2b': (2_503_622_016, None),
   'blt_1b': (4_533_879_808, None),
   'blt_7b': (10_553_570_560, None),
   'hnet_1stage_l': (679_405_312, 0.43e9),

@@ -81,6 +81,10 @@ def test_odd_layout_strings_are_refused_wherever_they_stand(string, place):
     ({'attn_cfg': {**attention(), 'window_size': -2}}, 'window_size -2'),
     ({'vocab_size': 257}, 'vocab_size 257'),
     ({'ratio_scope': 'row'}, "ratio_scope 'row' is not one of global, per_document"),
+    ({'post_norm': 'heads'}, "post_norm, if not 'head', 'heads' must be True or False"),
+    ({'num_kv_heads': 3}, 'num_kv_heads 3 does not divide num_heads 2'),
+    ({'rotary_base': 0}, 'rotary_base 0: must be above 0'),
+    ({'mlp_multiple': 0}, 'mlp_multiple 0 must be an integer of at least 1'),
     ({'dtype': 'float16'}, "dtype 'float16' is not one of float32, bfloat16"),
     ({'chunking': 'words'}, "chunking 'words' is not known: use one of .*hnet, .*hnet_pool, .*hnet_space, .*spacebyte"),
     ({'chunking': 'hnet_pool(step=5)'}, "chunking 'hnet_pool.step=5.' has no argument 'step': hnet_pool takes size"),
@@ -134,6 +138,22 @@ def test_the_ladder_says_what_to_do_without_it():
   'chunking, message',
   [
     ({'boundary': 'mark(words,by=tokens)'}, "mark 'words': 'tokens' is not known: use one of hat"),
+    (
+      {'boundary': 'levels(published=true)'},
+      r"'levels\(word1,published=true\)' of a byte depends on .* or write leaks=true",
+    ),
+    (
+      {'boundary': 'levels(2)'},
+      'boundary levels: at=2, but 1 rules give levels from 1 to 1: name a rule for each stage',
+    ),
+    ({'boundary': 'levels(1,words)'}, "level 'words' is not known: write wordG"),
+    (
+      {'boundary': r'regex(\s+)'},
+      'depends on later bytes, .*: the last byte of .* is not marked in .*, but not at its own',
+    ),
+    ({'boundary': 'regex([)'}, r"regex '\[': unterminated character set at position 0"),
+    ({'boundary': 'ended(fixed)'}, 'by is one of hat, whitespace, uax29'),
+    ({'pool': 'first(mixed)', 'unpool': 'indexed(narrow=half)'}, "narrow 'half' is not one of linear, mean"),
     ({'boundary': 'mark(by=hat)'}, r"the mark 'words' \(hat\) of a byte depends on later bytes, .*'fixed\(size=8\)'"),
     ({'pool': 'latent(heads=5)'}, 'pool latent: heads=5 does not divide the 64 channels into heads of an even size'),
     ({'pool': 'latent(heads=64)'}, 'pool latent: heads=64 does not divide the 64 channels into heads of an even size'),
@@ -145,10 +165,6 @@ def test_the_ladder_says_what_to_do_without_it():
     ({'unpool': 'cross(heads=5)'}, 'unpool cross: heads=5 does not divide the 32 channels'),
     ({'unpool': 'cross(layers=2)'}, 'unpool cross: layers=2, but the decoder has 1 blocks'),
     ({'unpool': 'cross', 'combine': 'ste'}, "unpool cross.* adds to the decoder's blocks, .* use combine through, or"),
-    (
-      {'boundary': 'space', 'unpool': 'smoothed_repeat'},
-      "unpool smoothed_repeat.* needs 'active' of its boundary, which space does not give: use boundary .*cosine or",
-    ),
     (
       {'losses': ['early']},
       "loss early needs 'early' of its boundary, which cosine .*: use boundary bernoulli, or ano",
@@ -290,13 +306,15 @@ def test_rules_have_no_target_and_repeat_their_chunk():
 
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_a_system_is_its_parts_and_one_for_all_stages_is_one_for_each(system):
-  layout, count = (ONE_STAGE, 1) if 'scratch' in SYSTEMS[system][1] else (TWO_STAGE, 2)
-  spelled = (system, f' {system}( ) ', [system] * count, (system,) * count)
-  same = [hnet.parse(branch(layout, chunking=chunking)) for chunking in spelled]
+  # aunet2 has a rule for one stage, and scratch rows need the main network inside
+  layout, cuts = (ONE_STAGE, 1) if system == 'aunet2' or 'scratch' in SYSTEMS[system][1] else (TWO_STAGE, 2)
+  same = [hnet.parse(branch(layout, chunking=c)) for c in (system, f' {system}( ) ', [system] * cuts, (system,) * cuts)]
   assert all(config == same[0] for config in same)
   options, parts = SYSTEMS[system]
-  filled = lambda spec: spec.format(**options) if isinstance(spec, str) else list(map(filled, spec))
-  in_full = {key: filled(value) for key, value in parts.items()}
+  filled = lambda spec, stage: (
+    spec.format(**options, stage=stage) if isinstance(spec, str) else [filled(part, stage) for part in spec]
+  )
+  in_full = [{key: filled(value, stage) for key, value in parts.items()} for stage in range(1, cuts + 1)]
   assert hnet.parse(branch(layout, chunking=in_full)) == same[0]
 
 
@@ -348,6 +366,17 @@ def test_bytes_of_a_chunk_are_given_or_what_targets_and_rules_promise():
 )
 def test_nothing_is_cut_with_a_single_stage(changes):
   refused(changes, rf"model\.{next(iter(changes))} .*: with the single stage \['T1'\] nothing is cut", ['T1'])
+
+
+def test_options_of_stacks_are_one_for_all_stages_or_one_for_each():
+  found = hnet.parse(branch(TWO_STAGE, num_kv_heads=(0, 1, 2), rotary_base=500000.0, mlp_multiple=16, post_norm='head'))
+  stacks = [stack for stage in found.stages for stack in (stage.encoder, stage.decoder, stage.main) if stack]
+  assert [stack.num_kv_heads for stack in stacks] == [0, 0, 1, 1, 2]
+  assert {stack.rotary_base for stack in stacks} == {500000.0} and {stack.mlp_width for stack in stacks} == {64}
+  assert [stack.final_norm for stack in stacks] == [False, True, False, False, False]
+  assert hnet.parse(branch(['T1'], post_norm='head')).stages[0].main.final_norm
+  leaks = hnet.parse(branch(ONE_STAGE, chunking={'boundary': 'levels(1,pretok,published=true,leaks=true)'}))
+  assert leaks.marks == (('levels(pretok,published=true,leaks=true)',) * 2,)
 
 
 def test_equal_branches_give_equal_configurations_that_can_be_keys():

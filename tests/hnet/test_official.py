@@ -167,6 +167,10 @@ def test_another_configuration_does_not_fit(weights):
     {'chunking': {'unpool': 'repeat'}},
     {'chunking': {'combine': 'sum'}},
     {'post_norm': False},
+    {'post_norm': 'head'},
+    {'rotary_base': 500.0},
+    {'num_kv_heads': 1},
+    {'mlp_multiple': 8},
   ],
 )
 def test_only_the_published_architecture_has_an_official_form(tmp_path, changes):

@@ -55,6 +55,11 @@ def test_a_batch_gets_the_marks_that_it_lacks():
     ({'units': 'char'}, "mark 'char': units are parts of words, so name a splitter as the mark 'words', too"),
     ({'words': 'script', 'units': 'char'}, 'name a splitter'),
     ({'script': 'script(size=3)'}, "mark 'script.*has no argument 'size'"),
+    ({'levels': 'levels(word0)'}, "level 'word0' is not known: write wordG, such as word1 or word2, pretok or punct"),
+    ({'levels': 'levels(word1,three=punct)'}, "levels 'word1', '', 'punct': name the first, and none behind one"),
+    ({'ended': 'ended(fixed)'}, "mark 'ended.fixed.': by is one of hat, whitespace, uax29"),
+    ({'r': 'regex(()'}, r"regex '\(': missing \), unterminated subpattern at position 0"),
+    ({'r': 'regex(pattern=a,at=middle)'}, 'at is one of end, start'),
   ],
 )
 def test_what_is_not_known_is_one_sentence(specs, sentence):
@@ -89,7 +94,7 @@ def test_the_pipeline_marks_in_processes_as_in_a_thread(tmp_path):
 
 
 def test_marks_that_follow_from_bytes_are_those_of_the_document_wherever_rows_cut_it(vowels):
-  specs = vowels | {'script': 'script'}
+  specs = vowels | {'script': 'script', 'levels': 'levels(word1,word2)', 'ended': 'ended(uax29)', 'r': 'regex(" ")'}
   whole = {
     name: [np.concatenate([[kind.EMPTY], kind.of(document), [kind.EMPTY]]) for document in CORPUS]
     for name, kind in marks.parse(specs).items()
@@ -114,6 +119,27 @@ def test_scripts_are_those_of_characters_that_have_ended():
   assert of(b'a\xff\xff\xff\xff') == ['LATIN'] * 4 + ['']
 
 
+RULES = {'one': 'levels(word1,word3)', 'two': 'levels(pretok,punct,word2@2-3)', 'hat': 'ended(hat)'}
+PIECES = st.lists(
+  st.sampled_from([' ', '  ', '\n', 'a', 'Bc.', "don't", '12345', ', ', '日本', 'é', ' \t\n', '(']),
+  min_size=1,
+  max_size=40,
+).map(lambda pieces: (''.join(pieces) * 30).encode()[:900])
+
+
+@pytest.mark.parametrize(
+  'spec', [*RULES.values(), 'levels', 'ended(whitespace)', 'ended(uax29)', 'regex(pattern=" a")']
+)
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(document=PIECES, start=st.integers(0, 901), size=st.integers(1, 40))
+def test_rules_that_begin_anew_somewhere_are_those_of_the_document_in_any_piece_of_it(spec, document, start, size):
+  kind = marks.parse({'mark': spec})['mark']
+  whole = np.concatenate([[kind.EMPTY], kind.of(document), [kind.EMPTY]])
+  start, stop = min(start, len(document)), min(start + size, len(document) + 2)
+  found = kind.of_piece(marks.Document(document), start, stop, start)
+  np.testing.assert_array_equal(found, whole[start:stop])
+
+
 def with_bos(content, has_bos):
   return bytes([BOS]) * has_bos + content.rstrip(bytes([EOS])) + b'.'
 
@@ -127,7 +153,11 @@ def with_bos(content, has_bos):
 def test_marks_that_look_ahead_of_nothing_are_the_same_byte_by_byte(texts, prompt, count):
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(marks.KINDS, 'vowels', Vowels)
-    specs = {'sounds': 'vowels', 'script': 'script'} | ({'patches': 'fixed(size=3)'} if count == 1 else {})
+    specs = (
+      {'sounds': 'vowels', 'script': 'script', 'r': 'regex(pattern=" ")', 'ended': 'ended(uax29)'}
+      | RULES
+      | ({'patches': 'fixed(size=3)'} if count == 1 else {})
+    )
     rows = [with_bos(*part) for part in texts]
     batch = marks.mark(Batch.of(rows, 64), specs)
     read = marks.Read.nothing(specs, 2, 64)

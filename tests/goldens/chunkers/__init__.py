@@ -8,14 +8,16 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.goldens.chunkers import blt, entropy, pooling
+from tests.goldens.chunkers import aunet, blt, entropy, pooling, spacebyte
 from tests.goldens.chunkers.difference import Difference, config
 
 # name -> (whether a config.json is of this kind, the comparison: tensor -> difference)
 CHECKS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[pathlib.Path], dict[str, Difference]]]] = {
+  'aunet': (aunet.knows, aunet.check),
   'blt': (blt.knows, blt.check),
   'entropy': (entropy.knows, entropy.check),
   'pooling': (pooling.knows, pooling.check),
+  'spacebyte': (spacebyte.knows, spacebyte.check),
 }
 
 

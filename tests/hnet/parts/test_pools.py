@@ -31,6 +31,42 @@ def test_first_is_the_state_where_a_chunk_starts(widen):
   np.testing.assert_array_equal(equal.step(e[:, 0], cut_of(), None, None)[0], e[:, 0])
 
 
+def test_first_is_widened_by_a_norm_and_a_map_or_by_channels_mixed_with_the_next():
+  e, emit = random(ROWS, LENGTH, SIZES.width), np.asarray(EMIT)
+  states = [np.float64(e[row, starts]) for row, (starts, _) in enumerate(chunks_of(EMIT, IDS))]
+  linear, mixed = (
+    build('pool', 'first(linear)'),
+    parts.parse('pool', 'first(mixed)').build(Sizes(8, 24), rngs=nnx.Rngs(0)),
+  )
+  for pool in (linear, mixed):
+    found = pool(e, cut_of(emit), level_of(IDS).cut(emit))
+    for row, x in enumerate(states):
+      if pool is linear:
+        normed = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + 1e-5) * np.float64(pool.norm.scale[...])
+        expected = normed @ np.float64(pool.map.kernel[...])
+      else:
+        weights = np.arange(1, 4) / 3
+        expected = (x[..., None] * weights + np.roll(x, 1, -1)[..., None] * (1 - weights)).reshape(len(x), -1)
+      np.testing.assert_allclose(found[row, : len(x)], expected, atol=1e-5)
+      np.testing.assert_array_equal(found[row, len(x) :], 0)
+  with pytest.raises(ValueError, match='pool first: widen=mixed needs 12 channels to be a multiple of 8'):
+    build('pool', 'first(mixed)')
+
+
+@pytest.mark.parametrize('size', [1, 2, 6])
+def test_concat_joins_the_slots_from_the_last_start_up_to_a_chunk(size):
+  pool, e, emit = build('pool', f'concat({size})'), random(ROWS, LENGTH, SIZES.width), EMIT & ~STARTS
+  found, kernel = pool(e, cut_of(emit), level_of(IDS).cut(emit, 7)), np.float64(pool.map.kernel[...])
+  for row in range(ROWS):
+    starts = np.flatnonzero(emit[row])
+    for slot, start in enumerate(starts):
+      begin = max(np.flatnonzero(IDS[row] == IDS[row, start])[0], start - size, *starts[:slot], 0)
+      slots = np.zeros((size, SIZES.width))
+      slots[size - (start - begin) :] = e[row, begin:start]
+      np.testing.assert_allclose(found[row, slot], slots.ravel() @ kernel, atol=1e-5)
+    np.testing.assert_array_equal(found[row, len(starts) :], 0)
+
+
 def softmax(scores):
   """Over the first axis, float64."""
   weights = np.exp(scores - scores.max(0))

@@ -54,6 +54,10 @@ MIXED = {
   'scratch_smoothed': {'boundary': 'sigmoid', 'scratch': 'every(1)', 'pool': 'smoothed_first', 'unpool': 'cross(1)'},
   'sombrero_behind': 'sombrero(pool=first,unpool=smoothed_repeat)',
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
+  'concat_long': {'boundary': 'space', 'pool': 'concat(2)', 'unpool': 'cross(heads=2)'},
+  'concat_stride': {'boundary': 'stride(4)', 'pool': 'concat(4)', 'unpool': 'repeat'},
+  'indexed_embedding': {'boundary': 'ended(hat)', 'unpool': 'indexed(embedding)', 'combine': 'sum'},
+  'indexed_start': {'boundary': 'regex(a)', 'pool': 'first(zeros)', 'unpool': 'indexed(start)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
 }
 
@@ -78,7 +82,8 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   rows, length = 4, 10
   rng = np.random.default_rng(0)
   e, data = random(rows, length, SIZES.width), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (rows, length))
-  marks = {'words': rng.random((rows, length)) < 0.4, 'script': rng.choice([0, 1, 3, 7], (rows, length))}
+  drawn = {'script': rng.choice([0, 1, 3, 7], (rows, length))}
+  marks = {name: drawn.get(name, rng.random((rows, length)) < 0.4) for name in chosen['boundary'].marks}
 
   @jax.jit
   def at_once(count_B):
@@ -100,7 +105,7 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   def step(e_BxD, marks_of_slot, active_B, caches):
     cut, of_boundary = boundary.step(e_BxD, marks_of_slot, active_B, caches[0])
     g, starts_B, of_pool = pool.step(e_BxD, cut, active_B, caches[1])
-    cut = dataclasses.replace(cut, emit=starts_B)
+    cut = dataclasses.replace(cut, emit=starts_B, more={**cut.more, 'active': active_B})
     scratch_B, of_scratch = scratch.step(cut, active_B, caches[3]) if scratch else (False, None)
     rows_B = starts_B | scratch_B
     u, of_unpool = unpool.step(jnp.tanh(g), dataclasses.replace(cut, emit=rows_B), caches[2])
