@@ -42,7 +42,7 @@ def inside_of(rows, boundary='cosine', window=-1):
 
   def run(model, batch):
     stage, level = model.backbone, model._level(batch)
-    e = stage.encoder(model._embed(batch.bytes, ()), level.segment_ids_BxC)
+    e = stage.encoder(model.embeddings[batch.bytes], level.segment_ids_BxC)
     cut, segments = stage._cut(e, level, EVAL)
     z = stage.inner(stage.pool(e, cut, segments), segments.inner, (), EVAL)[0]
     u = stage.unpool(z, cut, segments, None, None)
@@ -109,7 +109,7 @@ def test_a_scratch_row_is_the_last_chunk_of_a_text_that_ends_there(window):
   """The main network over the chunks up to the row, and a chunk more at its slot."""
   model, (scratch, z, slot, _, emit) = model_of(ALL, window=window), inside_of(ALL, window=window)
   level = model._level(BATCH)
-  e = jax.jit(model.backbone.encoder)(model._embed(BATCH.bytes, ()), level.segment_ids_BxC)
+  e = jax.jit(model.backbone.encoder)(model.embeddings[BATCH.bytes], level.segment_ids_BxC)
   main = jax.jit(model.backbone.inner.main)
   for row, t in ((0, 9), (0, 31), (1, 15), (1, 30)):
     first = np.flatnonzero(DOCUMENTS[row] == DOCUMENTS[row, t])[0]
