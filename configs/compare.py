@@ -15,6 +15,7 @@ from configs import (
   quickstart_aunet2,
   quickstart_aunet3,
   quickstart_blt,
+  quickstart_bolmo,
   quickstart_byteflow,
   quickstart_dynamic_pooling,
   quickstart_flexitokens,
@@ -58,6 +59,7 @@ MODELS = {
   'scratch': (quickstart_scratch, None),
   'sombrero': (quickstart_sombrero, None),
   'blt': (quickstart_blt, 6.1),
+  'bolmo_chunker': (quickstart_bolmo, None),
   'byteflow_threshold': (quickstart_byteflow, None),
 }
 

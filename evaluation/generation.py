@@ -108,6 +108,7 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
   batch = marks.mark(Batch.begun(prompts, _round_up(lengths.max())), model.marks)
   logits_BxV, cache = _prefill(model, batch, lengths, cache)
   table = model.symbols
+  ends = {symbol for symbol, spelled in enumerate(table) if spelled == bytes([EOS])}
   if logits_BxV.shape[-1] > len(table):
     raise ValueError(f'the model predicts {logits_BxV.shape[-1]} symbols and says of {len(table)} what they spell')
   limits = jnp.float32(min(temperature, float(float32.max))), jnp.float32(top_p)
@@ -129,8 +130,8 @@ def _stream(model, prompts, max_bytes, temperature, top_p, seed, stop_at_eos):
     pieces, known_B = [], np.where(is_finite_KxB.all(0), STEPS, is_finite_KxB.argmin(0))  # steps before nan or inf
     for row, (drawn, is_text, known) in enumerate(zip(drawn_KxB.T, is_text_KxB.T, known_B, strict=True)):
       symbols = [] if done[row] else drawn[:known][is_text[:known]].tolist()
-      if stop_at_eos and EOS in symbols:
-        symbols, done[row] = symbols[: symbols.index(EOS)], True
+      if stop_at_eos and not ends.isdisjoint(symbols):
+        symbols, done[row] = list(itertools.takewhile(lambda symbol: symbol not in ends, symbols)), True
       piece = b''.join(table[symbol] for symbol in symbols)
       piece = piece[: max_bytes - given[row]]
       given[row] += len(piece)

@@ -74,6 +74,17 @@ class Subject:
     places = [np.arange(n, n + self.num_steps) for n in prompts]
     return [(batch.bytes[r, at], at, output.logits[r, at[0] - 1 : at[-1] + 1]) for r, at in enumerate(places)]
 
+  def prompts(self, batch: Batch, output: ModelOutput) -> Batch:
+    """The rows that prompts are the beginnings of, with what the parallel form decided if they need it."""
+    del output
+    return batch
+
+  def nats_of(self, symbol: np.ndarray, at: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(places, nats of the bytes there) of steps that read these symbols, whose nats count to the bytes `at`."""
+    nats = np.zeros(self.length)
+    np.add.at(nats, at, -log_p[np.arange(len(symbol)), symbol])
+    return at, nats[at]
+
 
 def informative(model: Any, seed: int = 0) -> Any:
   """The model with noise on every parameter: a fresh one has routers and residuals that do nothing yet."""
@@ -131,18 +142,19 @@ def streaming(subject: Subject, bytes_BxL: np.ndarray, prompts: Sequence[int], r
   batch = subject.marked(Batch(bytes_BxL, np.ones_like(bytes_BxL, np.int32)))
   output = subject(batch)
   steps = subject.steps(batch, output, prompts)
-  symbols = np.zeros((len(steps), subject.num_steps), np.uint8)
+  dtype = np.uint8 if steps[0][-1].shape[-1] <= 256 else np.int32
+  symbols = np.zeros((len(steps), subject.num_steps), dtype)
   for r, (symbol, _, _) in enumerate(steps):
     symbols[r, : len(symbol)] = symbol
-  arguments = jax.tree.map(lambda rows: rows[:, : subject.prompt], batch), np.array(prompts), symbols
+  beginnings = jax.tree.map(lambda rows: rows[:, : subject.prompt], subject.prompts(batch, output))
+  arguments = beginnings, np.array(prompts), symbols
   streamed = np.asarray(subject.decode(subject.model, *arguments))
   found = Apart()
   for r, (symbol, at, expected) in enumerate(steps):
     logits = streamed[r, : len(expected)]
     log_p = np.asarray(jax.nn.log_softmax(logits))
-    nats = np.zeros(bytes_BxL.shape[1])
-    np.add.at(nats, at, -log_p[np.arange(len(symbol)), symbol])
-    found |= Apart(_largest(logits, expected), _largest(nats[at], output.nll[r, at]))
+    places, nats = subject.nats_of(symbol, at, log_p)
+    found |= Apart(_largest(logits, expected), _largest(nats, output.nll[r, places]))
   alone = np.asarray(subject.decode(subject.model, *jax.tree.map(lambda rows: rows[[row] * copies], arguments)))
   count = len(steps[row][-1])
   return found | Apart(_largest(alone[0, :count], streamed[row, :count]))

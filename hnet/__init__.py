@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 
 from hnet.config import HNetConfig, complete, resize
+from hnet.fused import FusedHNet
 from hnet.model import HNet
 from hnet.official import from_pretrained, save_pretrained
 from layers.stack import Backbone
@@ -22,7 +23,7 @@ def parse(branch: Mapping[str, Any]) -> HNetConfig:
 
 def build(config: HNetConfig, *, rngs: nnx.Rngs) -> HNet:
   """A freshly initialised model."""
-  return HNet(config, rngs=rngs)
+  return (FusedHNet if config.is_fused else HNet)(config, rngs=rngs)
 
 
 def backbone(config: HNetConfig) -> Backbone:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from hnet import parts, systems
 from hnet.parts import Part, Sizes
+from hnet.parts.base import ENDS
 from hnet.parts.losses import Ratio, TargetSchedule
 from layers import checks, objectives
 from layers.objectives import Objective
@@ -80,6 +81,16 @@ class HNetConfig:
   dtype: str = 'float32'
   family: str = 'hnet'
 
+  @property
+  def is_fused(self) -> bool:
+    """Whether the head predicts with each byte if a chunk ends there, since a boundary reads the next one for that."""
+    return any(stage.boundary.make.lookahead for stage in self.stages[:-1])
+
+  @property
+  def num_symbols(self) -> int:
+    """That the head predicts."""
+    return self.vocab_size * (1 + self.is_fused)
+
   @staticmethod
   def from_dict(branch: Mapping[str, Any]) -> 'HNetConfig':
     """Reads an official config.json or a `model` branch; ValueError with one sentence on what does not fit."""
@@ -143,7 +154,7 @@ _DEFAULTS = {
 _SSM, _ATTENTION = tuple(_DEFAULTS['ssm_cfg']), tuple(_DEFAULTS['attn_cfg'])
 _MOST_STAGES = 16
 _ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
-_OWN_MARKS = ('bytes', 'scratch')  # of levels, beside those that parts ask for
+_OWN_MARKS = ('bytes', 'scratch', ENDS)  # of levels, beside those that parts ask for
 _MOVED = ('boundary', 'unpool', 'combine', 'widen')
 
 
@@ -213,6 +224,7 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
   chosen = with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
   limits = limits_of(values['fixed_capacity'], cuts)
   _check_scratch([of_stage['scratch'] for of_stage in chosen], layouts[-1][0], limits)
+  _check_ahead([of_stage['boundary'] for of_stage in chosen], values['tie_embeddings'])
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
@@ -250,6 +262,22 @@ def _check_scratch(chosen: list[Part | None], main: str, limits: tuple[float | N
       raise ValueError(
         f'{name}: with fixed_capacity {limits[index]} scratch rows would take the room of chunks; write None there.'
       )
+
+
+def _check_ahead(chosen: list[Part], tie_embeddings: bool) -> None:
+  for boundary in chosen:
+    if not boundary.make.lookahead:
+      continue
+    reads = f'model.chunking: boundary {boundary.name} reads {boundary.make.lookahead} slots behind its own'
+    if boundary.make.lookahead != 1 or boundary.make.emits != 'ends':
+      raise ValueError(f'{reads}, and the head can tell with a byte if a chunk ends there: emit at ends and read 1.')
+    if len(chosen) > 1:
+      raise ValueError(
+        f'{reads}, so the head predicts with each byte if a chunk of one stage ends there: {len(chosen)} stages cut, '
+        'write an arch_layout with one, such as ["m4", ["T22"], "m4"].'
+      )
+    if tie_embeddings:
+      raise ValueError(f'tie_embeddings: {reads}, so the head has two rows for each byte: write False.')
 
 
 @functools.cache

@@ -19,8 +19,8 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
   sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
   if len(sizes) != len(config.stages) - 1 or any(size < 1 for size in sizes):
     raise ValueError(f'bytes_per_chunk {sizes}: one number, at least 1, for each of {len(config.stages) - 1} stages.')
-  width, vocabulary = config.d_model[0], config.vocab_size
-  result = {'embeddings': 2.0 * vocabulary * width}
+  width = config.d_model[0]
+  result = {'embeddings': 2.0 * config.vocab_size * width}
   if config.inputs:
     result['inputs'] = sum(part.flops(Sizes(width, width), 1.0, 1.0) for part in config.inputs)
   rate = size = 1.0  # slots a byte, bytes a slot
@@ -35,5 +35,5 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
       chunks = stage.rows(sizes[index] / size) / sizes[index]
       result[f'chunking_{index}'] = sum(part.flops(stage.sizes, rate, chunks) for part in parts)
       rate, size = chunks, sizes[index]
-  result['lm_head'] = 2.0 * vocabulary * width
+  result['lm_head'] = 2.0 * config.num_symbols * width
   return result

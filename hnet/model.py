@@ -49,7 +49,7 @@ class HNet(ByteModel):
     self.inputs = nnx.List([part.build(Sizes(width, width), rngs=rngs) for part in config.inputs])
     self.backbone = stage_lib.make(config, 0, rngs=rngs)
     if not config.tie_embeddings:
-      self.lm_head = Linear(width, config.vocab_size, kernel_init=normal(0.02), rngs=rngs)
+      self.lm_head = Linear(width, config.num_symbols, kernel_init=normal(0.02), rngs=rngs)
     self.objectives = objectives.build(config.objectives, width, config.vocab_size, rngs=rngs)
 
   def __call__(self, batch: Batch, *, context: Context = EVAL, capacities: Sequence[int] | None = None) -> ModelOutput:
@@ -68,7 +68,7 @@ class HNet(ByteModel):
       x_BxLxD = jnp.mean(self._embed(batch.bags, ()), 2)
     x_BxLxD, decisions = self.backbone(x_BxLxD, level, capacities, context)
     logits = self._head(x_BxLxD)
-    predicted = Predicted(logits, next_byte_nll(logits, batch), batch.scored, bytes_BxL)
+    predicted = Predicted(logits, self._nll(logits, batch, decisions), batch.scored, bytes_BxL)
     aux_losses, stage_metrics = self._losses(decisions, predicted, context)
     found = self._at_bytes(decisions, level.segment_ids_BxC)
     return ModelOutput(
@@ -136,6 +136,11 @@ class HNet(ByteModel):
     logits = logits if self.config.rows is None else logits[..., jnp.asarray(self.config.rows)]
     return logits.astype(jnp.float32)
 
+  def _nll(self, logits_BxLxV: Array, batch: Batch, decisions: Sequence[stage_lib.Decision]) -> Array:
+    """Nats of the scored bytes, [B, L]."""
+    del decisions
+    return next_byte_nll(logits_BxLxV, batch)
+
   def _at_bytes(self, decisions: Sequence[stage_lib.Decision], ids_BxL: Array) -> list[tuple[Array, Array]]:
     """Where the chunks of each stage start, and with what probability; a document's first byte begins one of every
     stage, with or without a vector inside for it. What emits at ends is said to start one byte behind, also where the
@@ -188,16 +193,25 @@ class HNet(ByteModel):
     level, length_B = self._level(batch.up_to(length_B)), jnp.asarray(length_B)
     bytes_BxP = level.marks['bytes']
     x = self._embed(bytes_BxP, (part(bytes_BxP, level.segment_ids_BxC) for part in self.inputs))
-    x, stages = self.backbone.prefill(x, level, cache.stages)
+    x, stages = self.backbone.prefill(x, self._prompts(x, level), cache.stages)
     inputs = tuple(part.after(bytes_BxP, length_B) for part in self.inputs)
     last = jnp.take_along_axis(x, (length_B - 1)[:, None, None], 1)[:, 0]
     return self._head(last), Cache(cache.text.prompts(bytes_BxP, length_B), inputs, stages)
 
+  def _prompts(self, x_BxPxD: Array, level: Level) -> Level:
+    """What `prefill` reads, from the vectors of its bytes and what is known of them."""
+    del x_BxPxD
+    return level
+
   def step(self, byte_B: Array, cache: Cache) -> tuple[Array, Cache]:
     """Reads one byte a row; logits [B, V] are for the next."""
+    return self._step(byte_B, {}, cache)
+
+  def _step(self, byte_B: Array, given: dict[str, Array], cache: Cache) -> tuple[Array, Cache]:
+    """given: further marks of the byte, [B] each."""
     active_B = jnp.ones(byte_B.shape, bool)
     marks, text = cache.text.then(self.marks, byte_B)
-    marks = {'bytes': byte_B} | {name: values_Bx1[:, 0] for name, values_Bx1 in marks.items()}
+    marks = {'bytes': byte_B} | given | {name: values_Bx1[:, 0] for name, values_Bx1 in marks.items()}
     steps = [part.step(byte_B, of_part) for part, of_part in zip(self.inputs, cache.inputs, strict=True)]
     x = self._embed(byte_B, (added for added, _ in steps))
     x, stages = self.backbone.step(x, marks, active_B, cache.stages)

@@ -28,6 +28,18 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       'combine': 'through',
     },
   ),
+  # Bolmo (arXiv 2512.15586): ends that a byte more shows than decoding has, learned from labels: those of a tokenizer's
+  # pieces, or of what tokenizers such as GPT-2's cut text into before they look for pieces
+  'bolmo_chunker': (
+    {'by': r'regex([ ]?\w+|[ ]?[^\w\s]+|\s+(?!\S)|\s+)'},
+    {
+      'boundary': 'cosine_ahead',
+      'pool': 'first(widen=linear)',
+      'unpool': 'repeat',
+      'combine': 'linear',
+      'losses': ('bce(pieces,by={by})',),
+    },
+  ),
   # ByteFlow (arXiv 2603.03583) with a threshold, which the published choice among a window's positions is not
   'byteflow_threshold': (
     {'size': 5.0, 'decay': 0.98},

@@ -25,6 +25,7 @@ import byte_models
 from evaluation import oracles
 from hnet import HNet
 from hnet.parts import KINDS
+from hnet.parts.base import ENDS
 from hnet.parts.boundaries import Cosine, SpaceLike, at_last, by_rule
 from hnet.parts.coding import CodingRate
 from layers import segments
@@ -32,7 +33,7 @@ from layers.contract import Model
 from layers.paths import flatten, rebuild
 from tests.byte_models import tiny_blt, tiny_tfree_hat, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
-from text import BOS, EOS
+from text import BOS, EOS, marks
 from text.batch import Batch
 
 # Entropies of what is not trained: of so many nats by its noise
@@ -56,6 +57,7 @@ FAMILIES = {
   'blt_windows': tiny_blt.branch(
     cross_attn_window_encoder=2, cross_attn_window_decoder=3, cross_attn_all_layers_decoder=False, patch_longest=5
   ),
+  'bolmo_chunker': branch(ONE_STAGE, chunking='bolmo_chunker'),
   'byteflow_threshold': branch(['t1', ['T1'], 't1'], chunking='byteflow_threshold(size=3,decay=0.9)'),
   'entropy': branch(TWO_STAGE, chunking=[ENTROPY, ENTROPY_TOO]),
   'hnet_one_stage': branch(ONE_STAGE),
@@ -140,7 +142,8 @@ class Subject(oracles.Subject):
     super().__init__(oracles.informative(self.make()), LENGTH, PROMPT)
     self.copies = 1 if is_decoded_alone else ROWS
     self.is_bytewise = jax.eval_shape(self.forward, self.model, self.marked(BEGINNING)).logits is not None
-    self.num_steps = LENGTH - PROMPT if self.is_bytewise else 2 * LENGTH  # every byte may end a word
+    if not self.is_bytewise and model_branch['family'] == 'word_ar':
+      self.num_steps = 2 * LENGTH  # every byte may end a word
     self.symbol_logits = jax.jit(lambda model, batch: model.symbol_logits(batch))
 
   @functools.cached_property
@@ -206,6 +209,47 @@ class Subject(oracles.Subject):
     return nats
 
 
+class FusedSubject(Subject):
+  """Symbols are a byte and whether a chunk ends with it, which the parallel form knows by the next byte; so the nats of
+  that count to the byte behind.
+  """
+
+  def marked(self, batch):
+    """With labels, without which nothing trains the boundary."""
+    return marks.mark(batch, self.model.marks | self.model.labels)
+
+  def ends(self, batch, output):
+    """In the parallel form; False of the last byte of a document."""
+    return np.pad((output.segmentations[0] & batch.scored)[:, 1:], ((0, 0), (0, 1)))
+
+  def prompts(self, batch, output):
+    return dataclasses.replace(batch, marks={**batch.marks, ENDS: self.ends(batch, output)})
+
+  def steps(self, batch, output, prompts):
+    symbols = batch.bytes + 256 * self.ends(batch, output)
+    logits = jax.device_get(self.symbol_logits(self.model, batch))
+    places = [np.arange(n, n + self.num_steps) for n in prompts]
+    return [(symbols[r, at], at, logits[r, at[0] - 1 : at[-1] + 1]) for r, at in enumerate(places)]
+
+  def nats_of(self, symbol, at, log_p):
+    """Those of the first byte need more: what the head says of the prompt's last."""
+    of_symbol = -log_p[np.arange(len(symbol)), symbol]
+    of_byte = -np.logaddexp(*(log_p[np.arange(len(symbol)), symbol % 256 + end] for end in (0, 256)))
+    return at[1:], of_byte[1:] + (of_symbol - of_byte)[:-1]
+
+  def nats(self, batch, output):
+    """What the code of a document's beginning with one more byte is longer, whose end is not told yet."""
+    log_p = log_softmax(jax.device_get(self.symbol_logits(self.model, batch))[:, :-1], -1)
+    symbols, nats = batch.bytes + 256 * self.ends(batch, output), np.zeros(batch.bytes.shape)
+    for row, ids in enumerate(batch.segment_ids):
+      for n in range(1, ids.max() + 1):
+        at = np.flatnonzero(ids == n)[1:]
+        known = np.cumsum([0.0, *-log_p[row, at - 1, symbols[row, at]]])[:-1]
+        last = -np.logaddexp(*(log_p[row, at - 1, symbols[row, at] % 256 + end] for end in (0, 256)))
+        nats[row, at] = np.diff(known + last, prepend=0)
+    return nats
+
+
 class ScriptChange(SpaceLike):
   """A chunk where the script of the text changes: a rule that reads a mark, at any depth."""
 
@@ -232,7 +276,8 @@ class ScriptChange(SpaceLike):
 def subject(request):
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(KINDS['boundary'], 'script_change', ScriptChange)
-    yield Subject(FAMILIES[request.param], request.param in ALONE)
+    made = FusedSubject if request.param == 'bolmo_chunker' else Subject
+    yield made(FAMILIES[request.param], request.param in ALONE)
 
 
 def assert_together(apart):

@@ -162,6 +162,11 @@ def _stages(values: dict[str, Any], mlp_widths: tuple[int, ...]) -> tuple[StageC
       'losses': values['losses'],
     }
   )
+  if chosen['boundary'].make.lookahead:
+    raise ValueError(
+      f'boundary {chosen["boundary"].name} reads the slot behind its own, so the head would have to tell with each '
+      'byte what it decides: use one that does not, or the family hnet.'
+    )
   (chosen,) = with_targets([chosen], None, 'global')
   for key in ('boundary', 'pool', 'unpool', 'combine'):
     check_part(chosen[key], sizes)

@@ -7,11 +7,12 @@ from typing import Any
 from flax import nnx
 from jax import Array
 
+from hnet.parts.ahead import CosineAhead
 from hnet.parts.attend import AttendPool, AttendUnpool
 from hnet.parts.base import AuxLoss, Boundary, Combine, Cut, Input, Pool, Scratch, Sizes, Spread, Unpool
 from hnet.parts.boundaries import Cosine, Mark, MarkEnd, SpaceEnd, SpaceLike, Stride, StrideEnd
 from hnet.parts.coding import CodingRate, Quantile
-from hnet.parts.combines import STE, Sum, Through
+from hnet.parts.combines import STE, LinearSum, Sum, Through
 from hnet.parts.concat import Concat
 from hnet.parts.entropy import Entropy, StoredEntropy
 from hnet.parts.indexed import Indexed
@@ -39,6 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'bernoulli': Bernoulli,
     'coding_rate': CodingRate,
     'cosine': Cosine,
+    'cosine_ahead': CosineAhead,
     'ended': Ended,
     'entropy': Entropy,
     'gumbel': Gumbel,
@@ -76,7 +78,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'scatter': Scatter,
     'smoothed_repeat': SmoothedRepeat,
   },
-  'combine': {'ste': STE, 'sum': Sum, 'through': Through},
+  'combine': {'linear': LinearSum, 'ste': STE, 'sum': Sum, 'through': Through},
   'scratch': {'entropy': HighEntropy, 'every': Every},
   'loss': {
     'bce': BCE,

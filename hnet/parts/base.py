@@ -33,6 +33,7 @@ from layers.contract import Context
 from layers.stack import Inject
 
 HIGHEST = jax.lax.Precision.HIGHEST  # of products whose rounding would move boundaries
+ENDS = 'ends'  # the mark that gives a boundary with a lookahead its decisions: not 0 where a chunk ends with a byte
 
 
 @staticmethod
@@ -67,7 +68,8 @@ class Cut:
 
 class Boundary(Protocol):
   """Decides where chunks start. lookahead: slots behind t that the decision at t reads. differentiable: whether `soft`
-  carries a gradient; with a lookahead it may not, since that would tell the loss the next byte. learned: whether its
+  carries a gradient; with a lookahead it may not, since that would tell the loss the next byte; then the head predicts
+  with each byte what is decided of it (hnet/fused.py), which steps find under ENDS. learned: whether its
   rate can be pulled to a target. emits: 'starts', at the first slot of what it finds, or 'ends', at the last. gives:
   what it puts in `Cut.more`, if anything; an unpool or loss that works with such boundaries alone has it in `needs`.
   """

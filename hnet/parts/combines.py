@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 
 from hnet.parts.base import HIGHEST, Cut, Sizes, Spread, no_flops
-from layers.linear import Linear, zeros
+from layers.linear import Linear, RMSNorm, normal, zeros
 from layers.stack import Inject
 
 
@@ -26,6 +26,28 @@ class STE(nnx.Module):
     """The residual in float32."""
     confidence = jnp.where(cut.emit, cut.soft, 1 - cut.soft)
     return spread(confidence, self.residual(e.astype(jnp.float32), HIGHEST)).astype(e.dtype), None
+
+  @staticmethod
+  def flops(sizes: Sizes, slots: float, chunks: float) -> float:
+    """One projection a slot."""
+    del chunks
+    return 2.0 * slots * sizes.width**2
+
+
+class LinearSum(nnx.Module):
+  """norm(u) + W e + b (Bolmo, arXiv 2512.15586)."""
+
+  OPTIONS = {}
+  injects = False
+
+  def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    self.norm = RMSNorm(sizes.width)
+    self.map = Linear(sizes.width, sizes.width, kernel_init=normal(sizes.width**-0.5), bias_init=zeros, rngs=rngs)
+
+  def __call__(self, e: Array, cut: Cut, spread: Spread) -> tuple[Array, None]:
+    """The sum in float32."""
+    del cut
+    return (self.norm(spread(None, None), jnp.float32) + self.map(e.astype(jnp.float32))).astype(e.dtype), None
 
   @staticmethod
   def flops(sizes: Sizes, slots: float, chunks: float) -> float:

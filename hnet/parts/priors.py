@@ -134,7 +134,8 @@ class Hinge(_Prior):
 
 
 class BCE:
-  """Cross entropy of predicted ends with labels, the mean over slots, of boundaries with a 'logit' (`supervised`).
+  """Cross entropy of predicted ends with labels, the mean over slots, of boundaries with a 'logit' (`supervised`), or
+  over those that were 'decided'.
 
   labels: 'spikes', a slot's label is 1 where the entropy of the model's own prediction there is above that of each of
   the `spikes_left` slots before it in its document; or the name of a mark, not 0 where a chunk ends, made `by` a rule
@@ -166,7 +167,7 @@ class BCE:
   def __call__(self, cut: Cut, level: Level, predicted: Predicted, context: Context) -> Array:
     """See the class; 0 where there are no slots."""
     del context
-    counted_BxC = level.valid & ~segments.starts(level.segment_ids_BxC)
+    counted_BxC = level.valid & ~segments.starts(level.segment_ids_BxC) & cut.more.get('decided', True)
     if self.labels == 'spikes':
       label_BxC = spikes(entropies(predicted.logits_BxLxV, level), level.segment_ids_BxC, self.spikes_left)
     else:

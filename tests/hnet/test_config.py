@@ -4,7 +4,7 @@ import pytest
 
 import hnet
 from hnet.parts import KINDS
-from hnet.parts.boundaries import Cosine, Stride
+from hnet.parts.boundaries import Cosine, Stride, StrideEnd
 from hnet.parts.pools import First
 from hnet.systems import SYSTEMS
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, attention, branch
@@ -169,7 +169,7 @@ def test_the_ladder_says_what_to_do_without_it():
       {'losses': ['early']},
       "loss early needs 'early' of its boundary, which cosine .*: use boundary bernoulli, or ano",
     ),
-    ({'combine': 'through'}, 'unpool ema.* gives every slot a vector, .* use combine ste or sum, or'),
+    ({'combine': 'through'}, 'unpool ema.* gives every slot a vector, .* use combine linear or ste or sum, or'),
   ],
 )
 def test_parts_that_do_not_fit_are_named(chunking, message):
@@ -190,7 +190,7 @@ def test_what_a_pool_reads_fits_where_a_boundary_emits(monkeypatch):
   )
 
 
-class Ahead(Stride):
+class Ahead(StrideEnd):
   """Reads the next slot."""
 
   lookahead = 1
@@ -306,8 +306,9 @@ def test_rules_have_no_target_and_repeat_their_chunk():
 
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_a_system_is_its_parts_and_one_for_all_stages_is_one_for_each(system):
-  # aunet2 has a rule for one stage, and scratch rows need the main network inside
-  layout, cuts = (ONE_STAGE, 1) if system == 'aunet2' or 'scratch' in SYSTEMS[system][1] else (TWO_STAGE, 2)
+  # these have a rule for one stage and a head for one, and scratch rows need the main network inside
+  is_one = system in ('aunet2', 'bolmo_chunker') or 'scratch' in SYSTEMS[system][1]
+  layout, cuts = (ONE_STAGE, 1) if is_one else (TWO_STAGE, 2)
   same = [hnet.parse(branch(layout, chunking=c)) for c in (system, f' {system}( ) ', [system] * cuts, (system,) * cuts)]
   assert all(config == same[0] for config in same)
   options, parts = SYSTEMS[system]

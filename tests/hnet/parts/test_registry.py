@@ -72,7 +72,7 @@ def test_every_part_says_what_its_kind_has_to_say():
         few, more = (made.flops(SIZES, 1.0, chunks, **options) for chunks in (0.25, 0.5))
         assert 0 <= few <= more
   for boundary in KINDS['boundary'].values():
-    assert boundary.lookahead == 0 and boundary.learned >= boundary.differentiable
+    assert boundary.differentiable <= (boundary.lookahead == 0) and boundary.learned >= boundary.differentiable
     assert boundary.emits in ('starts', 'ends')
     options = {key: value or key for key, value in boundary.OPTIONS.items()}
     assert boundary.chunk_size(**options) is None or not boundary.learned

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hnet import systems
+from hnet.parts.base import ENDS
 from hnet.parts.unpools import spread
 from layers.chunks import Level
 from layers.contract import EVAL
@@ -83,7 +84,8 @@ def test_steps_equal_all_slots_at_once_and_rows_wait_for_their_turn(system):
   rng = np.random.default_rng(0)
   e, data = random(rows, length, SIZES.width), rng.choice(np.frombuffer(b'ab ,\xc3\xa9', np.uint8), (rows, length))
   drawn = {'script': rng.choice([0, 1, 3, 7], (rows, length))}
-  marks = {name: drawn.get(name, rng.random((rows, length)) < 0.4) for name in chosen['boundary'].marks}
+  read = [*chosen['boundary'].marks, *([ENDS] if boundary.lookahead else [])]
+  marks = {name: drawn.get(name, rng.random((rows, length)) < 0.4) for name in read}
 
   @jax.jit
   def at_once(count_B):
