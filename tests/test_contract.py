@@ -41,36 +41,28 @@ _LM = 'layout=T1,width=32,mlp_width=64,heads=2,rotary=8,window=6'
 ENTROPY = {'boundary': f'entropy(threshold=3.1,{_LM},most=5)', 'pool': 'first', 'unpool': 'repeat'}
 ENTROPY_TOO = {'boundary': f'entropy(mode=both,threshold=2.5,add=0.1,{_LM})', 'pool': 'first', 'unpool': 'repeat'}
 FAMILIES = {
-  'aunet2': branch(['t1', ['T1'], 't1'], [4, -1], chunking='aunet2(pretok)', post_norm='head'),
   'aunet3': branch(TWO_STAGE, chunking='aunet3', num_kv_heads=1, rotary_base=500.0, post_norm='head'),
-  'concat_in_concat': branch(
+  'ended_in_stride': branch(
     TWO_STAGE,
     chunking=[
-      {'boundary': 'stride(3)', 'pool': 'concat(3)'},
+      {'boundary': 'stride(3)', 'pool': 'concat(3)', 'unpool': 'indexed(embedding)'},
       {'boundary': 'ended(hat)', 'pool': 'concat(2)', 'unpool': 'indexed'},
     ],
   ),
-  'ended_in_regex': branch(
-    TWO_STAGE, chunking=[{'boundary': 'regex([!-~])', 'unpool': 'indexed(embedding)'}, {'boundary': 'ended(hat)'}]
-  ),
   'blt': tiny_blt.branch(),
-  'blt_windows': tiny_blt.branch(
-    cross_attn_window_encoder=2, cross_attn_window_decoder=3, cross_attn_all_layers_decoder=False, patch_longest=5
-  ),
   'bolmo_chunker': branch(ONE_STAGE, chunking='bolmo_chunker'),
-  'byteflow_threshold': branch(['t1', ['T1'], 't1'], chunking='byteflow_threshold(size=3,decay=0.9)'),
   'entropy': branch(TWO_STAGE, chunking=[ENTROPY, ENTROPY_TOO]),
   'hnet_one_stage': branch(ONE_STAGE),
   'hnet_two_stage': branch(TWO_STAGE),
   'hnet_sliding_windows': branch(['t1', ['T1'], 't1m1'], window=[5, 2]),
   'hnet_isotropic_T': branch(['T2'], tie_embeddings=True),
   'hnet_isotropic_m': branch(['m2'], scan_layers=True),
-  'hnet_stride': branch(ONE_STAGE, chunking='hnet_pool(3)'),
-  'hnet_space': branch(ONE_STAGE, chunking='hnet_space'),
+  'hnet_space_in_weighted': branch(TWO_STAGE, chunking=['hnet_weighted', 'hnet_space']),
   'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
   'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
-  'hnet_weighted': branch(ONE_STAGE, chunking='hnet_weighted'),
-  'policy_router': branch(TWO_STAGE, post_norm=False, chunking=['policy_router(2)', 'policy_router(2,draw=true)']),
+  'byteflow_in_policy': branch(
+    TWO_STAGE, post_norm=False, chunking=['policy_router(2)', 'byteflow_threshold(size=3,decay=0.9)']
+  ),
   'scratchpad': branch(['m1', ['T2'], 't1'], [-1, 2], chunking='scratchpad(cosine,every(2))', ratio_targets=3),
   'sombrero': branch(TWO_STAGE, chunking=['sombrero', 'sombrero(pool=first,unpool=smoothed_repeat)']),
   'spacebyte': branch(['T1', ['T1'], 'T1'], [9, -1], chunking='spacebyte', post_norm=False),
