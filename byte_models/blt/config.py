@@ -147,6 +147,10 @@ def _stages(values: dict[str, Any], mlp_widths: tuple[int, ...]) -> tuple[StageC
   decoder = stack('local_decoder', 2, 'n_kv_heads', window, final_norm=True)
   sizes = Sizes(width, inner, values['n_layers_local_decoder'])
   heads = values['cross_attn_nheads'] or values['n_heads_local_encoder']
+  for key in ('cross_attn_k', 'cross_attn_nheads', 'cross_attn_window_encoder', 'cross_attn_window_decoder'):
+    checks.integer(values[key] or 1, key, 1)
+  checks.integer(values['patch_longest'], 'patch_longest', 1)
+  checks.number(values['norm_eps'], 'norm_eps')
   common = f'queries={values["cross_attn_k"]},heads={heads},norm_epsilon={values["norm_eps"]},window='
   layers = 0 if checks.boolean(values['cross_attn_all_layers_decoder'], 'cross_attn_all_layers_decoder') else 1
   chosen = systems.parse(
@@ -218,8 +222,10 @@ def _inputs(values: dict[str, Any]) -> tuple[str, ...]:
   across = str(checks.boolean(values['hash_across_documents'], 'hash_across_documents')).lower()
   options = {
     'sizes': '+'.join(str(checks.integer(size, 'encoder_hash_byte_group_size', 1)) for size in sizes),
-    'functions': values['encoder_hash_byte_group_nb_functions'],
-    'rows': values['encoder_hash_byte_group_vocab'],
+    'functions': checks.integer(
+      values['encoder_hash_byte_group_nb_functions'], 'encoder_hash_byte_group_nb_functions', 1
+    ),
+    'rows': checks.integer(values['encoder_hash_byte_group_vocab'], 'encoder_hash_byte_group_vocab', 1),
     'across': across,
   }
   return (f'hash_ngrams({",".join(f"{key}={value}" for key, value in options.items())})',)
