@@ -24,7 +24,9 @@ from text import BOS, EOS, Batch, MemoryCorpus, units, words
 from text.packing import training_plan
 from text.rows import training_batch
 
-BYTES = ('hnet_one_stage', 'hnet_two_stage', 'hnet_isotropic_T', 'hnet_isotropic_m', 'spacebyte', 'tfree_hat')
+BYTES = (
+  'bolmo_chunker', 'hnet_one_stage', 'hnet_two_stage', 'hnet_isotropic_T', 'hnet_isotropic_m', 'spacebyte', 'tfree_hat',
+)  # fmt: skip
 WORDS = ('hat', 'word_pooled', 'megabyte')
 UNITS = {
   'word_pooled_char': ('char(limit=0x3000)', {'num_vectors': 2, 'backbone': tiny_word_ar.NARROW}),

@@ -48,7 +48,7 @@ def test_specifications_are_names_with_options(kind, spec, name, options):
     ('boundary', 6, 'boundary 6 must be a specification'),
     ('pool', 'last', "pool 'last' is not known: use one of .*first"),
     ('unpool', 'sum', "unpool 'sum' is not known: use one of .*cross, .*ema, .*repeat, .*scatter"),
-    ('combine', 'ema', "combine 'ema' is not known: use one of ste, sum, through"),
+    ('combine', 'ema', "combine 'ema' is not known: use one of linear, ste, sum, through"),
     (
       'loss',
       'ratio(goal=3)',
