@@ -224,7 +224,9 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
   chosen = with_targets(systems.of_stages(values['chunking'], cuts), values['ratio_targets'], values['ratio_scope'])
   limits = limits_of(values['fixed_capacity'], cuts)
   _check_scratch([of_stage['scratch'] for of_stage in chosen], layouts[-1][0], limits)
-  _check_ahead([of_stage['boundary'] for of_stage in chosen], values['tie_embeddings'])
+  _check_ahead(
+    [of_stage['boundary'] for of_stage in chosen], checks.boolean(values['tie_embeddings'], 'tie_embeddings')
+  )
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)

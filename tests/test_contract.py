@@ -58,7 +58,6 @@ FAMILIES = {
   'hnet_isotropic_T': branch(['T2'], tie_embeddings=True),
   'hnet_isotropic_m': branch(['m2'], scan_layers=True),
   'hnet_space_in_weighted': branch(TWO_STAGE, chunking=['hnet_weighted', 'hnet_space']),
-  'hnet_stride_in_cosine': branch(['m1', ['t1', ['m1'], 't1'], 'm1'], chunking=['hnet', 'hnet_pool(2)']),
   'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
   'byteflow_in_policy': branch(
     TWO_STAGE, post_norm=False, chunking=['policy_router(2)', 'byteflow_threshold(size=3,decay=0.9)']
