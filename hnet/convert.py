@@ -9,6 +9,7 @@ is refused. Needs torch (pip install -r requirements-torch.txt), which nothing e
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +99,27 @@ def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
   weights.write(out, config.official(), state)
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  for name in ('config', 'checkpoint', 'out'):
-    parser.add_argument(f'--{name}', required=True)
+def command(
+  name: str, description: str, convert: Callable[[Path, Path, Path], None], arguments: list[str] | None
+) -> int:
+  """The command line of a conversion, (config, checkpoint, out) -> None; the exit code."""
+  parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+  for flag in ('config', 'checkpoint', 'out'):
+    parser.add_argument(f'--{flag}', required=True)
   options = parser.parse_args(arguments)
   try:
     out = paths.of(options.out, '--out')
     convert(paths.of(options.config, '--config'), paths.of(options.checkpoint, '--checkpoint'), out)
   except (ValueError, OSError) as error:
-    print(f'hnet.convert: {error}', file=sys.stderr)
+    print(f'{name}: {error}', file=sys.stderr)
     return 1
   print(f'wrote {out}/config.json and {out}/model.safetensors')
   return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """The command."""
+  return command('hnet.convert', __doc__, convert, arguments)
 
 
 if __name__ == '__main__':

@@ -7,16 +7,14 @@ than tensors. Needs torch (pip install -r requirements-torch.txt). The config th
 under 'args'; what cuts patches is not among them, so `from_pretrained` asks for boundary='…'.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from byte_models.blt import official
 from byte_models.blt.config import parse
-from hnet.convert import read_state_dict
+from hnet.convert import command, read_state_dict
 from layers import weights
-from text import paths
 
 
 def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
@@ -28,19 +26,8 @@ def convert(config_file: Path, checkpoint: Path, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  for name in ('config', 'checkpoint', 'out'):
-    parser.add_argument(f'--{name}', required=True)
-  options = parser.parse_args(arguments)
-  try:
-    out = paths.of(options.out, '--out')
-    convert(paths.of(options.config, '--config'), paths.of(options.checkpoint, '--checkpoint'), out)
-  except (ValueError, OSError) as error:
-    print(f'byte_models.blt.convert: {error}', file=sys.stderr)
-    return 1
-  print(f'wrote {out}/config.json and {out}/model.safetensors')
-  return 0
+  """The command."""
+  return command('byte_models.blt.convert', __doc__, convert, arguments)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from hnet.parts.base import ENDS, HIGHEST, Cut, Sizes
-from hnet.parts.boundaries import by_rule
+from hnet.parts.boundaries import Begins, by_rule
 from kernels.route.xla import cosine
 from layers import segments
 from layers.chunks import Level
@@ -20,7 +20,7 @@ MARGIN = 1e-3  # of a cosine to 1, and of a log probability to 0
 LEAST, MOST = 1 - 2 * math.exp(-MARGIN), 1 - MARGIN
 
 
-class CosineAhead(nnx.Module):
+class CosineAhead(Begins):
   """p_t = (1 - cos(W_q e_t, W_k e_{t+1})) / 2, a chunk ends where p > 1/2 (Bolmo, arXiv 2512.15586; bolmo-core,
   HNetBoundaryPredictor). Always float32.
 
@@ -54,15 +54,6 @@ class CosineAhead(nnx.Module):
     p_BxC = jnp.where(first_BxC, 1.0, jnp.where(decided_BxC, 0.5 * (1.0 - cosine_BxC), 0.0))
     emit_BxC = p_BxC > 0.5
     return Cut(emit_BxC, p_BxC, emit_BxC.astype(jnp.float32), more)
-
-  def init_cache(self, batch_size: int) -> Array:
-    """Nothing seen yet."""
-    return jnp.zeros(batch_size, bool)
-
-  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
-    """Whether a slot was seen."""
-    del e_BxCxD, cut
-    return level.count_B > 0
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot, with what the head said of it."""

@@ -66,6 +66,19 @@ class Cosine(nnx.Module):
     return 4.0 * slots * sizes.width**2
 
 
+class Begins(nnx.Module):
+  """A boundary of which a step knows nothing but whether its document has begun."""
+
+  def init_cache(self, batch_size: int) -> Array:
+    """Nothing seen yet."""
+    return jnp.zeros(batch_size, bool)
+
+  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
+    """Whether a slot was seen."""
+    del e_BxCxD, cut
+    return level.count_B > 0
+
+
 class _Rule(nnx.Module):
   """A boundary without parameters: p is 1 or 0."""
 
@@ -176,7 +189,7 @@ class SpaceEnd(SpaceLike):
   emits = 'ends'
 
 
-class Mark(_Rule):
+class Mark(Begins, _Rule):
   """A chunk at every slot whose byte has a mark that is not 0, such as where words begin.
 
   name: what the model calls the mark. by: its rule (text/marks.py), one that looks at no later byte, since the mark
@@ -201,15 +214,6 @@ class Mark(_Rule):
 
   def _is_at(self, values: Array) -> Array:
     return values.astype(bool)
-
-  def init_cache(self, batch_size: int) -> Array:
-    """Nothing seen yet."""
-    return jnp.zeros(batch_size, bool)
-
-  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
-    """Whether a slot was seen."""
-    del e_BxCxD, cut
-    return level.count_B > 0
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot."""

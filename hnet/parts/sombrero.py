@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from hnet.parts.base import HIGHEST, Cut, Predicted, Sizes
-from hnet.parts.boundaries import at_last
+from hnet.parts.boundaries import Begins, at_last
 from hnet.parts.losses import at_next_byte
 from hnet.parts.pools import First
 from hnet.parts.unpools import Repeat, spread
@@ -21,7 +21,7 @@ from layers.linear import Linear, normal
 LEAST = 1e-6  # probability of the next byte, in the loss
 
 
-class Sigmoid(nnx.Module):
+class Sigmoid(Begins):
   """p_t = sigmoid(w · e_t + b), a chunk where p > 1/2; always float32. It begins near 1/2, as the cosine's does not."""
 
   OPTIONS = {}
@@ -38,15 +38,6 @@ class Sigmoid(nnx.Module):
 
   def _probability(self, e: Array) -> Array:
     return jax.nn.sigmoid(self.gate(e.astype(jnp.float32), HIGHEST)[..., 0])
-
-  def init_cache(self, batch_size: int) -> Array:
-    """Nothing seen yet."""
-    return jnp.zeros(batch_size, bool)
-
-  def after(self, e_BxCxD: Array, cut: Cut, level: Level) -> Array:
-    """Whether a slot was seen."""
-    del e_BxCxD, cut
-    return level.count_B > 0
 
   def step(self, e_BxD: Array, marks: dict[str, Array], active_B: Array, cache: Array) -> tuple[Cut, Array]:
     """One slot."""
