@@ -6,6 +6,7 @@
 `python -m studies.compare --workdir=runs/compare` trains all of them and makes the table.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -70,8 +71,7 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
     raise ValueError(f"configs/compare.py has no model '{arg}': use one of {', '.join(MODELS)}")
   module, size = MODELS[arg]
   config = module.get_config()
-  matched = flops.match(config, quickstart.get_config(), None if size is None else [size])
-  config.model = _with_tuples(matched['model'])
+  config.model = matched(config, None if size is None else [size])
   config.data.source = 'corpus:english_wiki'
   config.data.validation = ''
   config.num_steps = 11_000
@@ -79,6 +79,13 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
   config.eval.every_steps = 1000
   config.log.every_steps = 50
   return config
+
+
+def matched(config: ml_collections.ConfigDict, sizes: Sequence[float] | None) -> dict[str, Any]:
+  """Its model with the backbone resized to the quickstart H-Net's forward FLOPs per byte, at bytes of chunks or words
+  of each stage, where a rule sets them.
+  """
+  return _with_tuples(flops.match(config, quickstart.get_config(), sizes)['model'])
 
 
 def _with_tuples(value: Any) -> Any:

@@ -7,8 +7,9 @@
 Each model is `train.py --config=CONFIG:ARGUMENT --workdir=WORKDIR/NAME`, in a process of its own; what stands behind
 `--` goes to each. The same command goes on where it was stopped: finished runs, scores and timings are kept. The end is
 WORKDIR/compare.md: bits per byte on all held-out text, word accuracy (evaluation/accuracy.py), bytes a second of
-training and decoding (studies/speed.py, measured when all are trained and nothing else runs), and bits per byte on the
-way there.
+training and decoding (studies/speed.py, measured when all are trained and nothing else runs), bits per byte on the
+way there, and of each model with chunks and each text its boundary metrics (docs/metrics.md). Of a mixture each text is
+scored apart, and the mean by bytes is the score.
 """
 
 import hashlib
@@ -18,15 +19,17 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import evaluation
 import text
 import training
 from evaluation import bits_per_byte, report
+from layers import checks
 from studies import kept
 from text import command_line, paths
+from text.corpus import Corpus, Joined
 from training import checkpoint, description
 from training import config as config_lib
 from training.workdir import CHECKPOINTS, read_config
@@ -65,20 +68,23 @@ def config_file(name: str) -> pathlib.Path:
   return config
 
 
-def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
+def score(workdir: pathlib.Path, words: str, max_bytes: int = 0) -> dict[str, Any]:
   """What a trained model reaches on the held-out text of its run, as JSON data, kept in scores.json for the next time.
 
+  max_bytes: of each text, from its beginning; 0 = all. 'sources' has what `evaluate` found on each text.
   Raises FileNotFoundError or ValueError for what is no work directory of a run with a checkpoint.
   """
   path, config = workdir / 'scores.json', read_config(workdir)
   settings = config_lib.parse(config)
   shape = settings.eval_rows
-  corpus, seen = _texts(settings.data)
+  held_out, seen = _texts(settings.data)
+  held_out = {source: bits_per_byte.first_bytes(corpus, max_bytes)[0] for source, corpus in held_out.items()}
+  joined = _joined(held_out.values())
   measured = {
     **_trained(workdir),
     **shape,
     'words': words,
-    'text': corpus.fingerprint,
+    'text': joined.fingerprint,
     'seen': seen.fingerprint,
     'scoring': bits_per_byte.SCORING,
     'code': kept.code(*kept.MODELS, 'evaluation', 'text'),
@@ -87,22 +93,43 @@ def score(workdir: pathlib.Path, words: str) -> dict[str, Any]:
     return known
   print(f'scoring {workdir}', flush=True)
   loaded = training.load(workdir)
-  result = evaluation.evaluate(loaded.model, corpus, **shape)
+  results = {source: evaluation.evaluate(loaded.model, corpus, **shape) for source, corpus in held_out.items()}
+  of_texts = {source: report.values(result) for source, result in results.items()}
+  for found in of_texts.values():
+    del found['seconds']  # those of all texts are kept
   accuracies = evaluation.word_accuracy(
-    loaded.model, corpus, splitter=words, seen=evaluation.word_counts(seen, words), **shape
+    loaded.model, joined, splitter=words, seen=evaluation.word_counts(seen, words), **shape
   )
-  sizes = [size for size in result.bytes_per_chunk if size is not None]
+  found = _together(list(results.values()))
+  sizes = [size for size in found['bytes_per_chunk'] if size is not None]
   flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
-  found = {
+  found |= {
     'step': loaded.step,
-    **report.values(result),
+    'fingerprint': joined.fingerprint,
+    'sources': of_texts,
     'parameters': description.describe(config)['parameters'],
     'flops_per_byte': sum(flops.values()),
     'trained_bytes': loaded.step * config['batch_size'] * config['seq_len'],
-    'text': corpus.title(),
+    'text': joined.title(),
     'accuracy': {accuracy.kind: report.values(accuracy) for accuracy in accuracies},
   }
   return kept.write(path, measured | {'step': loaded.step}, found)
+
+
+def _together(results: Sequence[bits_per_byte.Result]) -> dict[str, Any]:
+  """Of several texts: bits and sizes over all of their bytes."""
+  size = sum(result.text_bytes for result in results)
+  mean = lambda values: sum(value * result.text_bytes for value, result in zip(values, results, strict=True)) / size
+  stages = zip(*(result.bytes_per_chunk for result in results), strict=True)
+  chunks = [mean([1 / (of_one or float('inf')) for of_one in of_stage]) for of_stage in stages]
+  return {
+    'bits_per_byte': mean([result.bits_per_byte for result in results]),
+    'text_bytes': size,
+    'bytes_per_chunk': [1 / rate if rate else None for rate in chunks],
+    'seq_len': results[0].seq_len,
+    'context': results[0].context,
+    'seconds': sum(result.seconds for result in results),
+  }
 
 
 def _trained(workdir: pathlib.Path) -> dict[str, Any]:
@@ -205,18 +232,51 @@ def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
   return f'Validation while training, on {amounts} bytes{warning}:\n\n{report.markdown(rows)}'
 
 
-def _texts(data: config_lib.Data) -> tuple[text.Corpus, text.Corpus]:
-  """(held out, trained on); ValueError for a run with several of either, which a single number cannot compare."""
+def boundaries(scores: Mapping[str, Mapping[str, Any]]) -> str:
+  """Boundary metrics as Markdown, a row per model, stage and text; nothing where no model has chunks."""
+  rows = [
+    {
+      'model': name,
+      'stage': str(stage),
+      'text': source,
+      'bits per byte': of_text['bits_per_byte'],
+      **_of_stage(metrics),
+    }
+    for name, found in scores.items()
+    for source, of_text in found['sources'].items()
+    for stage, metrics in enumerate(of_text['boundary_metrics'])
+  ]
+  return report.markdown(rows) if rows else ''
+
+
+def _of_stage(metrics: Mapping[str, Any]) -> dict[str, str]:
+  show = lambda *values: ' / '.join('–' if value is None else f'{value:.2f}' for value in values)
+  on, behind = (metrics[name] or {} for name in ('whitespace_0', 'whitespace_1'))
+  return {
+    'bytes per chunk': show(metrics['bytes_per_chunk']),
+    'CV / at random': show(metrics['size_cv'], metrics['random_cv']),
+    'B / z': show(metrics['enrichment'], metrics['enrichment_z']),
+    'at the emission / z': show(metrics['enrichment_prev'], metrics['enrichment_prev_z']),
+    'F1 on white space / at random': show(on.get('f1'), on.get('random_f1')),
+    'behind it / at random': show(behind.get('f1'), behind.get('random_f1')),
+  }
+
+
+def _texts(data: config_lib.Data) -> tuple[dict[str, Corpus], Corpus]:
+  """(held out, by source; trained on)."""
   texts = text.Texts.of(data.source, data.validation)
-  if len(texts.training) > 1 or len(texts.validation) > 1:
-    raise ValueError(f'data.source {data.source!r}: models are compared on one text, this run has several')
-  return (*texts.open_validation().values(), *texts.open_training().corpora)
+  return texts.open_validation(), _joined(texts.open_training().corpora)
 
 
-def baselines(workdir: pathlib.Path) -> dict[str, float]:
+def _joined(corpora: Iterable[Corpus]) -> Corpus:
+  corpora = tuple(corpora)
+  return corpora[0] if len(corpora) == 1 else Joined(corpora, ', '.join(corpus.name for corpus in corpora))
+
+
+def baselines(workdir: pathlib.Path, max_bytes: int = 0) -> dict[str, float]:
   """Bits per byte of compressors and Markov models on the same held-out text."""
-  corpus, seen = _texts(config_lib.parse(read_config(workdir)).data)
-  scored = list(corpus)
+  held_out, seen = _texts(config_lib.parse(read_config(workdir)).data)
+  scored = list(_joined(bits_per_byte.first_bytes(corpus, max_bytes)[0] for corpus in held_out.values()))
   markov = evaluation.markov_bits_per_byte(seen, scored, tuple(range(1, 8)))
   best = min(markov, key=markov.get)
   return evaluation.compressed_bits_per_byte(scored) | {f'Markov model of order {best}': markov[best]}
@@ -232,9 +292,11 @@ def main(arguments: list[str]) -> None:
     '--models', nargs='+', default=MODELS, metavar='NAME[=ARGUMENT]', help='NAME is the argument unless given'
   )
   parser.add_argument('--words', default=WORDS, help='words of the word accuracy (%(default)s)')
+  parser.add_argument('--max_bytes', type=int, default=0, help='of each held-out text that are scored; 0: all')
   parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
   flags = parser.parse_args(own.split('\0') if own else [])
   text.words.parse(flags.words)
+  checks.integer(flags.max_bytes, '--max_bytes', 0)
   study, config = paths.of(flags.workdir, '--workdir', text=True), config_file(flags.config)
   models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
   if len(models) < len(flags.models) or any(not name or '/' in name for name in models):
@@ -243,18 +305,20 @@ def main(arguments: list[str]) -> None:
 
   for name, argument in models.items():
     train(str(config), argument, workdirs[name], forwarded.split('\0') if forwarded else [])
-  scores = {name: score(workdir, flags.words) for name, workdir in workdirs.items()}
+  scores = {name: score(workdir, flags.words, flags.max_bytes) for name, workdir in workdirs.items()}
   timings = {} if flags.no_speed else speeds(workdirs, scores, study / 'speed.json')
   same, differing = conditions(scores)
-  scale = ', '.join(f'{name} {bits:.3f}' for name, bits in baselines(next(iter(workdirs.values()))).items())
-  page = '\n\n'.join(
-    [
-      f'`{shlex.join(["python", "-m", "studies.compare", *arguments])}`',
-      f'{same[:1].upper()}{same[1:]} For scale, bits per byte: {scale}.',
-      table(scores, timings, differing),
-      curves(workdirs),
-    ]
+  scale = ', '.join(
+    f'{name} {bits:.3f}' for name, bits in baselines(next(iter(workdirs.values())), flags.max_bytes).items()
   )
+  parts = [
+    f'`{shlex.join(["python", "-m", "studies.compare", *arguments])}`',
+    f'{same[:1].upper()}{same[1:]} For scale, bits per byte: {scale}.',
+    table(scores, timings, differing),
+    boundaries(scores),
+    curves(workdirs),
+  ]
+  page = '\n\n'.join(part for part in parts if part)
   path = study / 'compare.md'
   kept.write_page(path, page)
   print(f'\n{page}\n\nwritten to {path}')

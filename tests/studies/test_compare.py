@@ -142,15 +142,37 @@ def test_bad_arguments_are_refused_before_anything_trains(tmp_path, monkeypatch,
     compare.main([f'--workdir={tmp_path}', *arguments])
 
 
+def test_a_mixture_is_scored_text_by_text_and_its_score_is_the_mean_by_bytes(trained, tmp_path):
+  (tmp_path / 'other').mkdir()
+  for index, document in enumerate((b'one two three four. ' * 9, bytes(range(256)) * 2)):
+    (tmp_path / 'other' / f'{index}.txt').write_bytes(document)
+  config = training.load(trained / 'tiny').config
+  named = [f'files:{directory}/*.txt@all' for directory in (trained, tmp_path / 'other')]
+  config['data'] = config['data'] | {'source': [(named[0], 1.0), (named[1], 2.0)], 'validation': named}
+  training.train(config, tmp_path / 'run')
+  found = compare.score(tmp_path / 'run', compare.WORDS, max_bytes=200)
+  assert [of_text['text_bytes'] for of_text in found['sources'].values()] == [200, 200] and found['text_bytes'] == 400
+  bits = [of_text['bits_per_byte'] for of_text in found['sources'].values()]
+  assert found['bits_per_byte'] == pytest.approx(sum(bits) / 2) and bits[0] != bits[1]
+  chunks = [200 / of_text['bytes_per_chunk'][0] for of_text in found['sources'].values()]
+  assert found['bytes_per_chunk'] == [pytest.approx(400 / sum(chunks))]
+  rows = compare.boundaries({'run': found}).splitlines()
+  assert len(rows) == 4 and all(name in row for name, row in zip(named, rows[2:], strict=True))
+  assert compare.score(tmp_path / 'run', compare.WORDS)['text_bytes'] > 400  # another amount of text
+
+
 def test_the_models_of_a_comparison_cost_the_same(monkeypatch):
+  from configs import chunkers, quickstart
   from configs import compare as config
-  from configs import quickstart
   from training import flops
 
   reference = flops.forward_flops(quickstart.get_config())
   assert {*compare.MODELS} <= config.MODELS.keys()
-  for name, (_, size) in config.MODELS.items():
-    resized = config.get_config(name)
-    found = flops.forward_flops(resized, None if size is None else [size])
+  sizes = {(config, name): None if size is None else [size] for name, (_, size) in config.MODELS.items()}
+  others = ('blt_entropy', 'dynamic_pooling_entropy', 'dynamic_pooling_pieces', 'magnet', *chunkers.SIZES)
+  sizes |= {(chunkers, name): chunkers.SIZES.get(name) for name in others}
+  for (module, name), size in sizes.items():
+    resized = module.get_config(name)
+    found = flops.forward_flops(resized, size)
     assert found == pytest.approx(reference, rel=flops.TOLERANCE)
     resolve(resized)
