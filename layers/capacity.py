@@ -9,6 +9,7 @@ process and in a run that was resumed.
 import bisect
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ GROWTH = 8 / 7  # of a rung over the one below it, at least
 MARGIN = 1.02  # of a prediction over the fullest rows of the last batches
 RARE, FEW = 2, 8  # batches of a window that may need more and are run again, one for so many that there are
 WINDOW = 32  # batches that a prediction looks back
-COMPILATION, CHANGE = 40, 4  # batches whose time the compilation of a program takes, about, and a change between two
+COMPILATION, CHANGE = 30, 4  # batches whose time the compilation of a program takes, about, and a change between two
 FRESH = 2.2  # slots of a chunk of a learned boundary at initialisation
 
 Capacities = tuple[int, ...]
@@ -68,8 +69,8 @@ class Predictor:
   length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
   of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise
   at once, to a program that was used before if one has the room. They fall to one that was used before when what it
-  would have saved since the last change (`wasted`) has paid for a change, and to a new one when what programs of their
-  own would have saved since the last was compiled (`missing`) has paid for a compilation.
+  would have saved since the last change (`wasted`) has paid for a change. A new program is compiled when what it alone
+  would have saved since the last was (`savings`, of all that some batch would have wanted) has paid for that.
   """
 
   length: int
@@ -78,14 +79,14 @@ class Predictor:
   used: set[Capacities] = dataclasses.field(default_factory=set)
   recent: collections.deque = dataclasses.field(default_factory=lambda: collections.deque(maxlen=WINDOW))
   wasted: float = 0.0
-  missing: float = 0.0
+  savings: dict[Capacities, float] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of(cls, model: Any, length: int, fresh: bool = False) -> 'Predictor':
     """Begins with the capacities of `stated`."""
     capacities = stated(model, length, fresh)
     cost = lambda capacities: sum(model.flops_per_byte(length, [length / c for c in capacities]).values())
-    return cls(length, cost, capacities, {capacities})
+    return cls(length, functools.cache(cost), capacities, {capacities})
 
   def observe(self, needed: Sequence[int]) -> None:
     """After a batch that fitted: chunks of the fullest row of each level, outermost first."""
@@ -95,12 +96,16 @@ class Predictor:
     wanted = self._wanted(MARGIN)
     if not fits(wanted, self.capacities):
       self._change(self._ready(_rising(self.length, map(max, wanted, self.capacities))))
-    elif len(self.recent) == WINDOW and wanted != self.capacities:
-      ready = self._ready(wanted)
-      self.wasted += 1 - self.cost(ready) / self.cost(self.capacities)
-      self.missing += (self.cost(ready) - self.cost(wanted)) / self.cost(self.capacities)
-      if self.missing > COMPILATION:
-        self._change(wanted)
+    elif len(self.recent) == WINDOW:
+      ready, now = self._ready(wanted), self.cost(self.capacities)
+      self.wasted += 1 - self.cost(ready) / now
+      self.savings.setdefault(wanted, 0.0)
+      for other in self.savings:
+        if fits(wanted, other):
+          self.savings[other] += max(0.0, self.cost(ready) - self.cost(other)) / now
+      best = self._best()
+      if self.savings[best] > COMPILATION and fits(wanted, best):
+        self._change(best)
       elif self.wasted > CHANGE:
         self._change(ready)
 
@@ -116,13 +121,13 @@ class Predictor:
       else:
         new.append(rung(self.length, capacity * growth))
     found = self._ready(_rising(self.length, map(max, new, self.capacities)))
-    self.used.add(found)
+    self._use(found)
     return found
 
   def coming(self) -> Capacities | None:
     """The capacities that a change would bring, where one is likely soon: worth compiling for in the meantime."""
-    if self.missing > COMPILATION / 2:
-      return self._wanted(MARGIN)
+    if self.savings and self.savings[best := self._best()] > COMPILATION / 2:
+      return best
     if not self.recent:
       return None
     near = self._ready(_rising(self.length, map(max, self._wanted(MARGIN**1.5), self.capacities)))
@@ -135,13 +140,13 @@ class Predictor:
       'used': sorted(map(list, self.used)),
       'recent': [list(needed) for needed in self.recent],
       'wasted': self.wasted,
-      'missing': self.missing,
+      'savings': sorted([*capacities, saved] for capacities, saved in self.savings.items()),
     }
 
   def restore(self, state: dict[str, Any]) -> None:
     """The inverse of `state`."""
     self.capacities, self.wasted = tuple(state['capacities']), state['wasted']
-    self.missing = state.get('missing', 0.0)  # which records of an earlier version lack
+    self.savings = {tuple(map(int, entry[:-1])): entry[-1] for entry in state.get('savings', ())}  # earlier: none
     self.used = set(map(tuple, state['used']))
     self.recent = collections.deque(map(tuple, state['recent']), WINDOW)
 
@@ -155,11 +160,18 @@ class Predictor:
     """The cheapest that were used and have so much room; these, for which a program is compiled, if none has."""
     return min((used for used in self.used if fits(capacities, used)), key=self.cost, default=capacities)
 
+  def _best(self) -> Capacities:
+    """Of those for which no program is, the ones that would have saved most."""
+    return max(self.savings, key=lambda capacities: (self.savings[capacities], capacities))
+
   def _change(self, capacities: Capacities) -> None:
     self.capacities, self.wasted = capacities, 0.0
+    self._use(capacities)
+
+  def _use(self, capacities: Capacities) -> None:
     if capacities not in self.used:
       self.used.add(capacities)
-      self.missing = 0.0
+      self.savings = {}
 
 
 def fits(needed: Sequence[int], capacities: Capacities) -> bool:

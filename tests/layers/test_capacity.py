@@ -99,11 +99,15 @@ def test_a_model_without_levels_has_nothing_to_predict():
 @given(needs())
 def test_predictions_have_a_margin_over_all_but_rare_ones_of_the_last_batches_and_fall_when_that_has_paid(case):
   levels, batches = case
-  predictor, seen, before = of(*[4.0, 8.0, 16.0][:levels]), [], []
-  saved = since_new = 0.0
-  for needed in batches:
+  predictor, seen, used = of(*[4.0, 8.0, 16.0][:levels]), [], set()
+  wanted_since, changed, compiled = (
+    [],
+    0,
+    0,
+  )  # (wanted, used then) of each batch; where the last change was, of which kind
+  for number, needed in enumerate(batches):
     old = predictor.capacities
-    before.append(old)
+    used.add(old)
     seen.append(needed)
     predictor.observe(np.array(needed, np.int32))
     new = predictor.capacities
@@ -112,13 +116,20 @@ def test_predictions_have_a_margin_over_all_but_rare_ones_of_the_last_batches_an
     assert all(n >= min(MARGIN * count, LENGTH) for n, count in zip(new, least, strict=True))  # it rises at once
     assert all(n in rungs(LENGTH) for n in new) and all(a >= b for a, b in itertools.pairwise((LENGTH, *new)))
     wanted = tuple(rung(LENGTH, MARGIN * count) for count in least)
-    could = max(0.0, 1 - cost(wanted) / cost(old)) * (len(seen) >= capacity.WINDOW)
-    saved, since_new = saved + could, since_new + could
-    if capacity.fits(new, old) and new != old:
-      assert (
-        saved > capacity.CHANGE - 1e-9 if new in before else new == wanted and since_new > capacity.COMPILATION - 1e-9
-      )
-    saved, since_new = saved * (new == old), since_new * (new in before)
+    full = len(seen) >= capacity.WINDOW and fits(wanted, old)
+    wanted_since.append((wanted, old) if full else None)
+    cheapest = lambda wanted: min(cost(other) for other in used if fits(wanted, other))
+    if fits(new, old) and new != old:
+      if new in used:
+        saved = sum(1 - cheapest(wanted) / cost(then) for wanted, then in filter(None, wanted_since[changed:]))
+        assert saved > capacity.CHANGE - 1e-9
+      else:  # what it alone would have saved, since it was first wanted
+        assert new in {wanted for wanted, _ in filter(None, wanted_since[compiled:])}
+        at = filter(None, wanted_since[compiled:])
+        saved = sum(max(0, cheapest(w) - cost(new)) / cost(then) for w, then in at if fits(w, new))
+        assert saved > capacity.COMPILATION - 1e-9
+    if new != old:
+      changed, compiled = number + 1, compiled if new in used else number + 1
 
 
 def until_it_changes(predictor, count):
@@ -151,6 +162,16 @@ def test_a_program_between_two_is_compiled_when_the_larger_has_cost_as_much():
     if len(predictor.used) > 2:
       break
   assert predictor.capacities == (128,) and predictor.used == {(424,), (128,), (112,)}
+
+
+def test_needs_that_scatter_do_not_have_a_program_each():
+  predictor, rng = of(2.0), np.random.default_rng(0)
+  for count in np.exp(rng.normal(np.log(150), 0.2, 3000)):
+    needed = (min(LENGTH, int(count)),)
+    if not fits(needed, predictor.capacities):
+      predictor.enough(needed, predictor.capacities)
+    predictor.observe(needed)
+  assert len(predictor.used) <= 4 and predictor.capacities[0] < 300
 
 
 def test_one_batch_beside_all_others_changes_nothing():
