@@ -73,7 +73,7 @@ class HNetConfig:
   stages: tuple[StageConfig, ...]
   bytes_per_chunk: tuple[float, ...] = ()  # reached by each stage; what FLOPs a byte are counted at
   marks: tuple[tuple[str, str], ...] = ()  # that the parts read, name and specification
-  labels: tuple[tuple[str, str], ...] = ()  # likewise, that losses alone read
+  labels: tuple[tuple[str, str], ...] = ()  # likewise, that losses and objectives alone read
   objectives: tuple[Objective, ...] = ()
   inputs: tuple[Part, ...] = ()  # what is added to a byte's vector
   rows: tuple[int, ...] | None = None  # of embeddings and head, that of each byte; None: 256 in order
@@ -193,6 +193,7 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
   attention = _attention(values['attn_cfg'], layouts)
   stack = functools.partial(_stack, values, ssm, attention, widths, mlp_widths)
   stages = _stages(values, layouts, widths, stack)
+  aims = objectives.parse(values['objectives'])
   return HNetConfig(
     arch_layout=_as_tuple(values['arch_layout']),
     d_model=widths,
@@ -204,8 +205,8 @@ def _parse(branch: dict[str, Any]) -> HNetConfig:
     stages=stages,
     bytes_per_chunk=sizes_of(values['bytes_per_chunk'], stages),
     marks=marks_of(stages),
-    labels=labels_of(stages),
-    objectives=objectives.parse(values['objectives']),
+    labels=labels_of(stages, aims),
+    objectives=aims,
     inputs=inputs_of(values['inputs'], widths[0]),
     mlp_multiple=mlp_multiple,
     dtype=values['dtype'],
@@ -457,13 +458,15 @@ def marks_of(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
   return tuple(read.items())
 
 
-def labels_of(stages: Sequence[StageConfig]) -> tuple[tuple[str, str], ...]:
-  """What losses alone read, which may depend on later bytes: nothing else sees it, and decoding does without.
+def labels_of(stages: Sequence[StageConfig], aims: Sequence[Objective] = ()) -> tuple[tuple[str, str], ...]:
+  """What losses and objectives alone read, which may depend on later bytes: nothing else sees it, and decoding does
+  without.
 
   So the files that labels are made with are not looked for here, but where text is marked.
   """
   read = dict(marks_of(stages))
-  return tuple((name, spec) for name, spec in _read(stages).items() if name not in read)
+  found = _read(stages) | objectives.labels(aims)
+  return tuple((name, spec) for name, spec in found.items() if name not in read)
 
 
 def _read(stages: Sequence[StageConfig]) -> dict[str, str]:

@@ -57,9 +57,7 @@ class HNet(ByteModel):
     bytes_BxL = jnp.asarray(batch.bytes)
     missing = self.labels.keys() - batch.marks.keys()
     if missing and context.rng is not None:
-      raise ValueError(
-        f"the batch lacks the label '{min(missing)}': in training mark it with model.marks | model.labels"
-      )
+      raise ValueError(objectives.missing_label(min(missing)))
     level = self._level(batch, self.labels.keys() - missing)
     capacities = contract.checked_capacities(capacities, self.num_stages - 1, level.length)
     if batch.bags is None:
@@ -77,7 +75,7 @@ class HNet(ByteModel):
       segmentations=tuple(starts_BxL for starts_BxL, _ in found),
       boundary_probabilities=tuple(p_BxL for _, p_BxL in found),
       needed=tuple(d.segments.needed for d in decisions),
-      aux_losses=aux_losses | objectives.losses(self.objectives, x_BxLxD, batch, context),
+      aux_losses=aux_losses | objectives.losses(self.objectives, x_BxLxD, batch, self._vectors, context),
       stage_metrics=stage_metrics,
     )
 
@@ -130,6 +128,10 @@ class HNet(ByteModel):
   def _embed(self, bytes_: Array, more: Iterable[Array]) -> Array:
     rows = bytes_.astype(jnp.int32) if self.config.rows is None else jnp.asarray(self.config.rows)[bytes_]
     return sum(more, self.embeddings[rows]).astype(self.config.dtype)
+
+  def _vectors(self, bytes_: Array) -> Array:
+    """[..., D], without what `inputs` add."""
+    return self._embed(bytes_, ())
 
   def _head(self, x: Array) -> Array:
     logits = x @ self.embeddings[...].T.astype(x.dtype) if self.config.tie_embeddings else self.lm_head(x)

@@ -4,7 +4,7 @@ They train the same model, whose bits per byte are those of its own head.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,11 @@ from jax import Array
 from layers import checks
 from layers.contract import Context
 from layers.linear import Linear, RMSNorm, normal
+from text import levels as levels_lib
 from text.batch import Batch
 from text.specification import arguments, canonical
+
+Embed = Callable[[Array], Array]  # bytes -> the vectors that the model reads them as
 
 
 class MultiByte(nnx.Module):
@@ -44,9 +47,9 @@ class MultiByte(nnx.Module):
     self.joins = nnx.List([linear(2 * width, width) for _ in range(more)])
     self.outs = nnx.List([linear(width, vocabulary) for _ in range(more)])
 
-  def __call__(self, states_BxLxD: Array, batch: Batch, context: Context) -> Array:
+  def __call__(self, states_BxLxD: Array, batch: Batch, embed: Embed, context: Context) -> Array:
     """A scalar."""
-    del context
+    del embed, context
     total = jnp.zeros(())
     for ahead, logits_BxLxV in enumerate(self.logits(states_BxLxD, batch), 2):
       target_BxL, has_BxL = shifted(batch, ahead)
@@ -86,9 +89,9 @@ class Order(nnx.Module):
       raise ValueError(f'order: temperature={temperature} must be above 0.')
     self.out = Linear(width, vocabulary, kernel_init=normal(0.02), rngs=rngs)
 
-  def __call__(self, states_BxLxD: Array, batch: Batch, context: Context) -> Array:
+  def __call__(self, states_BxLxD: Array, batch: Batch, embed: Embed, context: Context) -> Array:
     """A scalar: the mean over positions that a byte of their document follows."""
-    del context
+    del embed, context
     logits_BxLxV = self.out(states_BxLxD).astype(jnp.float32)
     distance_BxLxV = next_occurrence(batch, logits_BxLxV.shape[-1])
     soon_BxLxV = distance_BxLxV <= self.window
@@ -99,7 +102,45 @@ class Order(nnx.Module):
     return jnp.sum(jnp.where(has_BxL, nats_BxL, 0.0)) / jnp.maximum(jnp.sum(has_BxL), 1)
 
 
-KINDS: dict[str, Any] = {kind.name: kind for kind in (MultiByte, Order)}
+class Levels(nnx.Module):
+  """The level of the next byte, given that byte (AU-Net's lambda_level; lingua, apps/aunet/hierarchical.py).
+
+  W norm([x_t ; v(byte t + 1)]), v the vectors that the model itself reads, has a class for each level: 0 and those of
+  the rules one, two and three (text/levels.py); the loss is the cross entropy, a mean over positions that a byte of
+  their document follows. x_t is what the model's own head reads, which is behind a norm here. published: the levels of
+  the whole text, which the published code trains on; else those that the text up to the byte has.
+  """
+
+  OPTIONS = {'one': 'word1', 'two': '', 'three': '', 'published': False}
+  name = 'levels'
+
+  def __init__(self, width: int, vocabulary: int, *, rngs: nnx.Rngs, published: bool, **rules: str):
+    del vocabulary
+    (self.mark,), count = self.marks(published=published, **rules), len(levels_lib.check([*rules.values()]))
+    self.norm = RMSNorm(2 * width)
+    self.out = Linear(2 * width, 1 + count, kernel_init=normal(0.02), rngs=rngs)
+
+  @staticmethod
+  def marks(published: bool, **rules: str) -> dict[str, str]:
+    """The levels, by the name that a boundary of these rules has for them."""
+    spec = f'levels({",".join([*filter(None, rules.values()), *["published=true"] * published])})'
+    return {spec: spec}
+
+  def __call__(self, states_BxLxD: Array, batch: Batch, embed: Embed, context: Context) -> Array:
+    """A scalar."""
+    del context
+    level_BxL, has_BxL = shifted(batch, 1, batch.marks[self.mark])
+    log_p_BxLxV = jax.nn.log_softmax(self.logits(states_BxLxD, embed(shifted(batch, 1)[0])))
+    nats_BxL = -jnp.take_along_axis(log_p_BxLxV, level_BxL[..., None], -1)[..., 0]
+    return jnp.sum(jnp.where(has_BxL, nats_BxL, 0.0)) / jnp.maximum(jnp.sum(has_BxL), 1)
+
+  def logits(self, states_BxLxD: Array, next_BxLxD: Array) -> Array:
+    """[B, L, levels] float32 of the next byte's level; next: its vector."""
+    both_BxLx2D = jnp.concatenate([states_BxLxD, next_BxLxD.astype(states_BxLxD.dtype)], -1)
+    return self.out(self.norm(both_BxLx2D, states_BxLxD.dtype)).astype(jnp.float32)
+
+
+KINDS: dict[str, Any] = {kind.name: kind for kind in (Levels, MultiByte, Order)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +154,12 @@ class Objective:
   def spec(self) -> str:
     """With all its options."""
     return canonical(self.kind, dict(self.options))
+
+  @property
+  def marks(self) -> dict[str, str]:
+    """The labels that it is trained on, name -> specification (text.marks)."""
+    make = KINDS[self.kind]
+    return make.marks(**dict(self.options)) if hasattr(make, 'marks') else {}
 
 
 def parse(specs: Any) -> tuple[Objective, ...]:
@@ -133,16 +180,35 @@ def build(objectives: Sequence[Objective], width: int, vocabulary: int, *, rngs:
   return nnx.List([KINDS[one.kind](width, vocabulary, rngs=rngs, **dict(one.options)) for one in objectives])
 
 
-def losses(objectives: nnx.List, states_BxLxD: Array, batch: Batch, context: Context) -> dict[str, Array]:
-  """Name -> loss."""
-  return {one.name: one(states_BxLxD, batch, context) for one in objectives}
+def labels(objectives: Iterable[Objective]) -> dict[str, str]:
+  """What a batch must have for them in training, name -> specification."""
+  return {name: spec for one in objectives for name, spec in one.marks.items()}
 
 
-def shifted(batch: Batch, ahead: int) -> tuple[Array, Array]:
-  """(the byte so many places behind each position, int32; whether it is of the same document): [B, L] each."""
-  ids_BxL, bytes_BxL = jnp.asarray(batch.segment_ids), jnp.asarray(batch.bytes).astype(jnp.int32)
+def losses(objectives: nnx.List, states_BxLxD: Array, batch: Batch, embed: Embed, context: Context) -> dict[str, Array]:
+  """Name -> loss, but for those whose labels a batch lacks, which in training is a ValueError."""
+  found = {}
+  for one in objectives:
+    if not hasattr(one, 'mark') or one.mark in batch.marks:
+      found[one.name] = one(states_BxLxD, batch, embed, context)
+    elif context.rng is not None:
+      raise ValueError(missing_label(one.mark))
+  return found
+
+
+def missing_label(name: str) -> str:
+  """The sentence about a batch to be trained on."""
+  return f"the batch lacks the label '{name}': in training mark it with model.marks | model.labels"
+
+
+def shifted(batch: Batch, ahead: int, values_BxL: Array | None = None) -> tuple[Array, Array]:
+  """(the byte, or another value, so many places behind each position, int32; whether it is of the same document):
+  [B, L] each.
+  """
+  ids_BxL = jnp.asarray(batch.segment_ids)
+  values_BxL = jnp.asarray(batch.bytes if values_BxL is None else values_BxL).astype(jnp.int32)
   later = lambda values_BxL: jnp.pad(values_BxL[:, ahead:], ((0, 0), (0, min(ahead, values_BxL.shape[1]))))
-  return later(bytes_BxL), (later(ids_BxL) == ids_BxL) & (ids_BxL > 0)
+  return later(values_BxL), (later(ids_BxL) == ids_BxL) & (ids_BxL > 0)
 
 
 def next_occurrence(batch: Batch, vocabulary: int) -> Array:

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from hnet import systems
-from hnet.config import HNetConfig, StageConfig, check_part, inputs_of, limits_of, marks_of, sizes_of, with_targets
+from hnet.config import (
+  HNetConfig,
+  StageConfig,
+  check_part,
+  inputs_of,
+  labels_of,
+  limits_of,
+  marks_of,
+  sizes_of,
+  with_targets,
+)
 from hnet.parts import Sizes
 from hnet.parts.inputs import OFFSET
 from layers import checks, objectives
@@ -115,6 +125,7 @@ def parse(branch: Mapping[str, Any]) -> BLTConfig:
   if not isinstance(widths, list | tuple) or len(widths) != 3:
     raise ValueError(f'mlp_widths {widths!r}: three integers, of encoder, global model and decoder.')
   stages = _stages(values, tuple(checks.integer(size, 'mlp_widths', 1) for size in widths))
+  aims = objectives.parse(values['objectives'])
   return BLTConfig(
     arch_layout=(stages[0].encoder.layout, (stages[1].main.layout,), stages[0].decoder.layout),
     d_model=(width, inner),
@@ -126,7 +137,8 @@ def parse(branch: Mapping[str, Any]) -> BLTConfig:
     stages=stages,
     bytes_per_chunk=sizes_of(values['bytes_per_chunk'], stages),
     marks=marks_of(stages),
-    objectives=objectives.parse(values['objectives']),
+    labels=labels_of(stages, aims),
+    objectives=aims,
     inputs=inputs_of(_inputs(values), width),
     rows=ROWS,
     dtype=values['dtype'],

@@ -57,7 +57,7 @@ class TFreeHAT(ByteModel):
       segmentations=(words.starts_BxC,),
       boundary_probabilities=(words.starts_BxC.astype(jnp.float32),),
       needed=(words.needed,),
-      aux_losses=objectives.losses(self.objectives, self.norm(y_BxLxD, y_BxLxD.dtype), batch, context),
+      aux_losses=objectives.losses(self.objectives, self.norm(y_BxLxD, y_BxLxD.dtype), batch, self.embed, context),
       stage_metrics=(
         {
           'bytes_per_chunk': (jnp.sum(words.outer.count_B) / jnp.maximum(jnp.sum(count_B), 1)).astype(jnp.float32),
@@ -70,6 +70,11 @@ class TFreeHAT(ByteModel):
   def marks(self) -> dict[str, str]:
     """See `layers.contract.Model`."""
     return {'words': self.config.words}
+
+  @property
+  def labels(self) -> dict[str, str]:
+    """Those of the objectives."""
+    return objectives.labels(self.config.objectives)
 
   @property
   def alphabet(self) -> dict[str, int]:

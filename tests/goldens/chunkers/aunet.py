@@ -15,10 +15,9 @@ from flax import nnx
 import hnet
 from hnet.config import HNetConfig
 from hnet.stage import Stage
-from layers import weights
+from layers import objectives, weights
 from layers.chunks import Level
 from layers.contract import EVAL
-from layers.linear import RMSNorm
 from layers.paths import flatten, rebuild
 from layers.stack import Stack, StackConfig, parse_layout
 from layers.weights import Part, linear
@@ -92,9 +91,11 @@ def _model(folder: pathlib.Path, args: dict[str, Any]) -> dict[str, Difference]:
     tapped = {}
     last = _tapped(stage, embed(io['tokens']), level, tapped)
     if 'level_mask.weight' in outside:  # the level of what comes next, told its embedding
-      both = jnp.concatenate([last, embed(jnp.maximum(io['targets'], 0))], -1)
-      norm = rebuild(RMSNorm(both.shape[-1]), {'scale': outside['level_mask_norm.weight']})
-      of_levels = norm(both, both.dtype) @ outside['level_mask.weight'].T
+      given = {
+        'norm.scale': outside['level_mask_norm.weight'], 'out.kernel': outside['level_mask.weight'].T,
+      }  # fmt: skip
+      (head,) = objectives.build(parsed.objectives, last.shape[-1], 258, rngs=nnx.Rngs(0))
+      of_levels = rebuild(head, given).logits(last, embed(jnp.maximum(io['targets'], 0)))
       total += args['lambda_level'] * _cross_entropy(of_levels, io['target_level_mask'])
     return total, tapped | {'logits': logits, 'logits_f64': logits, 'loss': nll, 'loss_f64': nll}
 
@@ -150,6 +151,7 @@ def branch(args: dict[str, Any]) -> dict[str, Any]:
       }
       for stage in range(1, len(widths))
     ],
+    'objectives': [f'levels({rules})'] if args.get('lambda_level') else [],
     'fixed_capacity': [(most - 0.5) / args['max_seqlens'][0] for most in args['max_seqlens'][1:]],
   }
 
