@@ -39,7 +39,11 @@ from text.batch import Batch
 # Entropies of what is not trained: of so many nats by its noise
 _LM = 'layout=T1,width=32,mlp_width=64,heads=2,rotary=8,window=6'
 ENTROPY = {'boundary': f'entropy(threshold=3.1,{_LM},most=5)', 'pool': 'first', 'unpool': 'repeat'}
-ENTROPY_TOO = {'boundary': f'entropy(mode=both,threshold=2.5,add=0.1,{_LM})', 'pool': 'first', 'unpool': 'repeat'}
+ENTROPY_TOO = {
+  'boundary': f'entropy(mode=both,threshold=2.5,add=0.1,{_LM},kv_heads=1,ids=blt)',
+  'pool': 'first',
+  'unpool': 'repeat',
+}
 FAMILIES = {
   'aunet3': branch(TWO_STAGE, chunking='aunet3', num_kv_heads=1, rotary_base=500.0, post_norm='head'),
   'ended_in_stride': branch(

@@ -19,15 +19,9 @@ from hnet.config import (
   with_targets,
 )
 from hnet.parts import Sizes
-from hnet.parts.inputs import OFFSET
+from hnet.parts.inputs import ROWS, VOCABULARY
 from layers import checks, objectives
 from layers.stack import StackConfig
-from text.batch import BOS
-
-VOCABULARY = 260  # 256 bytes behind BOE 0, BOS 1, EOS 2, BPE 3
-# The row of each of our symbols. 254 and 255 stand for BOS and EOS, so the rows of the bytes 254 and 255, which no
-# UTF-8 text has, are of no use here, nor are those of BOE and BPE.
-ROWS = (*range(OFFSET, OFFSET + BOS), 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,25 +14,17 @@ import numpy as np
 from flax import nnx
 
 from byte_models import llama_weights
-from byte_models.blt.config import VOCABULARY, BLTConfig, complete, parse
+from byte_models.blt import entropy
+from byte_models.blt.config import BLTConfig, complete, parse
+from byte_models.blt.names import named, rope
 from hnet.model import HNet
+from hnet.parts.inputs import VOCABULARY
 from layers import checks, weights
 from layers.paths import flatten, rebuild
 from layers.weights import Part, linear
 
 CONFIG_KEYS = ('args', 'dim_global', 'global_config', 'entropy_model')
 HASHES, TABLES = 'encoder_hash_tok_embedding', 'inputs.0.tables_TxVxD'
-# A name of transformers -> that of the authors
-_THEIRS = {
-  'embed_tokens': 'tok_embeddings',
-  'input_layernorm': 'attention_norm',
-  'post_attention_layernorm': 'ffn_norm',
-  'self_attn.': 'attention.',
-  'q_proj': 'wq', 'k_proj': 'wk', 'v_proj': 'wv', 'o_proj': 'wo',
-  'mlp.gate_proj': 'feed_forward.w1', 'mlp.down_proj': 'feed_forward.w2', 'mlp.up_proj': 'feed_forward.w3',
-  'q_norm': 'cross_attn_norm_q', 'k_norm': 'cross_attn_norm_kv',
-  'lm_head': 'local_decoder.output',
-}  # fmt: skip
 # Options of the published code that this one has in one way only
 _FIXED = {
   'cross_attn_encoder': True,
@@ -54,8 +46,7 @@ def parts(config: BLTConfig, fused: bool = False) -> Iterator[Part]:
     if fused:
       name = name if name.startswith('lm_head') else f'model.{name}'
     else:
-      for ours, theirs in _THEIRS.items():
-        name = name.replace(ours, theirs)
+      name = named(name, head='local_decoder.output')
     yield Part(name, part.shape, part.path, part.layer, part.layout, part.pairs)
   if config.inputs:
     options = dict(config.inputs[0].options)
@@ -109,9 +100,12 @@ def from_pretrained(directory: str | os.PathLike, **overrides: Any) -> HNet:
   overrides: keys of the `model` branch, such as dtype='bfloat16', and boundary='…': what cuts patches is no part of
   these weights (the published models' is another model, see `boundary_of`). The file of the config may hold such keys,
   too. Parameters become float32; the dtypes of the file are remembered for `save_pretrained`. Raises FileNotFoundError
-  for a missing file and ValueError for a configuration or a tensor that does not fit.
+  for a missing file and ValueError for a configuration or a tensor that does not fit. What is BLT's entropy model
+  becomes a flat byte model (byte_models/blt/entropy.py).
   """
   place = weights.directory(directory)
+  if not overrides and entropy.args_of(weights.read_json(weights.config_file(directory))) is not None:
+    return entropy.from_pretrained(directory)
   config = weights.read_config(weights.config_file(directory), lambda values: parse(branch_of(values, **overrides)))
   tensors = {
     name: tensor
@@ -193,7 +187,7 @@ def _of_transformers(values: Mapping[str, Any]) -> dict[str, Any]:
       f'n_layers_{where}': sizes['num_hidden_layers'],
       f'n_heads_{where}': sizes['num_attention_heads'],
     }
-  bases = {json.dumps(_rope(name, sizes)) for name, sizes in of_part.items()}
+  bases = {json.dumps(rope(name, sizes, _ROPE)) for name, sizes in of_part.items()}
   if len(bases) > 1:
     raise ValueError(f'rope_theta {", ".join(sorted(bases))}: one for encoder, global model and decoder.')
   return found | {
@@ -206,14 +200,6 @@ def _of_transformers(values: Mapping[str, Any]) -> dict[str, Any]:
     'cross_attn_all_layers_encoder': encoder['cross_attn_all_layers'],
     'cross_attn_all_layers_decoder': decoder['cross_attn_all_layers'],
   }
-
-
-def _rope(name: str, sizes: Mapping[str, Any]) -> Any:
-  of_rope = sizes.get('rope_parameters') or {}
-  kind = of_rope.get('rope_type', 'default')
-  if kind != 'default':
-    raise ValueError(f'{name}.rope_parameters {kind!r} is not supported: rotary positions are not scaled.')
-  return of_rope.get('rope_theta', sizes.get('rope_theta', _ROPE))
 
 
 def _same(of_part: Mapping[str, Mapping[str, Any]], key: str) -> Any:

@@ -13,6 +13,7 @@ from jax import Array
 from hnet.parts import patchers
 from hnet.parts.base import Cut, Sizes, no_flops
 from hnet.parts.boundaries import at_last, by_rule
+from hnet.parts.inputs import ROWS, VOCABULARY
 from layers import checks, paths, segments, stack, weights
 from layers.chunks import Level
 from layers.contract import Context
@@ -21,12 +22,18 @@ from layers.stack import Stack, StackConfig
 from text.specification import canonical
 
 CALIBRATION = 'calibration.json'  # beside the checkpoints of an entropy model
+IDS = {'bytes': (256, None), 'blt': (VOCABULARY, ROWS)}  # name -> (how many symbols, the row of each byte)
 
 
 class ByteLM(nnx.Module):
-  """A flat byte model, with the parameters of an H-Net of one stage: embedding, stack, head."""
+  """A flat byte model, with the parameters of an H-Net of one stage: embedding, stack, head. rows: of the embeddings,
+  that of each byte; None: 256 in order.
+  """
 
-  def __init__(self, config: StackConfig, *, vocabulary: int = 256, rngs: nnx.Rngs):
+  def __init__(
+    self, config: StackConfig, *, vocabulary: int = 256, rows: tuple[int, ...] | None = None, rngs: nnx.Rngs
+  ):
+    self.rows = rows
     self.embeddings = nnx.Param(normal(1.0)(rngs.params(), (vocabulary, config.width)))
     self.main = Stack(config, output_deviation=0.02 * stack.height(config.layout) ** -0.5, rngs=rngs)
     self.lm_head = Linear(config.width, vocabulary, kernel_init=normal(0.02), rngs=rngs)
@@ -38,14 +45,16 @@ class ByteLM(nnx.Module):
 
   def embed(self, bytes_: Array) -> Array:
     """[..., D] float32."""
-    return self.embeddings[bytes_.astype(jnp.int32)]
+    bytes_ = bytes_.astype(jnp.int32)
+    return self.embeddings[bytes_ if self.rows is None else jnp.asarray(self.rows)[bytes_]]
 
 
 class Frozen(nnx.Module):
   """What the boundary takes of another run. threshold: only where it is the calibrated one."""
 
-  def __init__(self, config: StackConfig, calibrated: bool, *, rngs: nnx.Rngs):
-    self.lm = ByteLM(config, rngs=rngs)
+  def __init__(self, config: StackConfig, ids: str, calibrated: bool, *, rngs: nnx.Rngs):
+    vocabulary, rows = IDS[checks.one_of(ids, tuple(IDS), 'boundary entropy: ids')]
+    self.lm = ByteLM(config, vocabulary=vocabulary, rows=rows, rngs=rngs)
     if calibrated:
       self.threshold = nnx.Param(jnp.zeros((), jnp.float32))
 
@@ -136,8 +145,10 @@ class Entropy(_ByEntropy):
   checkpoints. size: slots a patch; FLOPs are counted at it, training says where it is not met. threshold: in nats; not
   given, it is what `python -m studies.calibrate` found for this size, mode, add and most, and is read with the
   parameters. mode: 'threshold', 'jump' or 'both', which needs add, in nats. most: the longest patch, 0 for none.
-  layout, width, mlp_width, heads, rotary, window, d_state: of the entropy model, the keys arch_layout, d_model,
-  d_intermediate, num_heads, rotary_emb_dim, window_size and ssm_cfg.d_state of its config.
+  layout, width, mlp_width, heads, rotary, window, d_state, kv_heads, rotary_base: of the entropy model, the keys
+  arch_layout, d_model, d_intermediate, num_heads, rotary_emb_dim, window_size, ssm_cfg.d_state, num_kv_heads and
+  rotary_base of its config. ids: what its embeddings and head have rows of, 'bytes', or 'blt', the 260 of the published
+  entropy model, which lm may be a directory of (byte_models/blt/entropy.py); all of them count in the entropy.
 
   The model reads the bytes at which the slots of its level start, each document and row for itself: meant for the
   outermost stage.
@@ -145,14 +156,14 @@ class Entropy(_ByEntropy):
 
   OPTIONS = {
     'lm': '', **_ByEntropy.OPTIONS, 'layout': 'T3', 'width': 128, 'mlp_width': 256, 'heads': 4, 'rotary': 32,
-    'window': 127, 'd_state': 128,
+    'window': 127, 'd_state': 128, 'kv_heads': 0, 'rotary_base': 10000.0, 'ids': 'bytes',
   }  # fmt: skip
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, **options: Any):
     del sizes
     self._set('entropy', **{name: options[name] for name in ('threshold', 'mode', 'add', 'most')})
     config = _lm_config(**options)
-    self.frozen = Frozen(config, self.threshold is None, rngs=rngs)
+    self.frozen = Frozen(config, options['ids'], self.threshold is None, rngs=rngs)
 
   def __call__(self, e_BxCxD: Array, level: Level, context: Context) -> Cut:
     """By the entropies of all slots at once."""
@@ -217,7 +228,7 @@ class Entropy(_ByEntropy):
     """A forward pass of the entropy model, which has no other."""
     del sizes, chunks
     config = _lm_config(**options)
-    return stack.flops(config, slots, float(config.window + 1)) + 4.0 * 256 * slots * config.width
+    return stack.flops(config, slots, float(config.window + 1)) + 4.0 * IDS[options['ids']][0] * slots * config.width
 
   @staticmethod
   def borrows(lm: str, **options: Any) -> str:
@@ -231,34 +242,36 @@ class Entropy(_ByEntropy):
     beside it. Raises ValueError, in a sentence, for another model than the options say, and without a calibration.
     """
     wanted = _lm_config(**options)
-    return taken(found, wanted, directory) | (
+    return taken(found, wanted, directory, options['ids']) | (
       {} if options['threshold'] is not None else {'frozen.threshold': calibrated(directory, step, options)}
     )
 
 
 def _lm_config(
-  layout: str, width: int, mlp_width: int, heads: int, rotary: int, window: int, d_state: int, **others: Any
-) -> StackConfig:
+  layout: str, width: int, mlp_width: int, heads: int, rotary: int, window: int, d_state: int, kv_heads: int,
+  rotary_base: float, **others: Any,
+) -> StackConfig:  # fmt: skip
   """Of the stack; ValueError, in a sentence, for sizes that do not fit together."""
   del others
   attends = any(kind in 'tT' for kind, _ in stack.parse_layout(layout))
   if attends and window < 0:
     raise ValueError(f'boundary entropy: window={window}: an entropy model with attention has a window, of 0 or more.')
   try:
-    return StackConfig(layout, width, mlp_width, heads, rotary, max(window, 0), d_state=d_state)
+    more = {'d_state': d_state, 'num_kv_heads': kv_heads, 'rotary_base': rotary_base}
+    return StackConfig(layout, width, mlp_width, heads, rotary, max(window, 0), **more)
   except ValueError as error:
     raise ValueError(f'boundary entropy: {error}') from None
 
 
 _OF_KINDS = {  # what the blocks of a layout have
   'mM': ('d_state', 'd_conv', 'expand'),
-  'tT': ('num_heads', 'rotary_dim', 'window'),
+  'tT': ('num_heads', 'rotary_dim', 'window', 'num_kv_heads', 'rotary_base', 'head_size'),
   'MT': ('mlp_width',),
 }
-_OPTIONS = {'num_heads': 'heads', 'rotary_dim': 'rotary'}  # where an option has another name
+_OPTIONS = {'num_heads': 'heads', 'num_kv_heads': 'kv_heads', 'rotary_dim': 'rotary'}  # of another name
 
 
-def taken(found: Any, wanted: StackConfig, directory: str | os.PathLike) -> dict[str, Array]:
+def taken(found: Any, wanted: StackConfig, directory: str | os.PathLike, ids: str) -> dict[str, Array]:
   """The parameters of an entropy model as those of `Entropy`; ValueError, in a sentence, for what is no such model."""
   if found.alphabet:
     raise ValueError(
@@ -272,14 +285,20 @@ def taken(found: Any, wanted: StackConfig, directory: str | os.PathLike) -> dict
     )
   of_lm = found.config.stages[0].main
   names = [name for kinds, names in _OF_KINDS.items() if {*kinds} & {*of_lm.layout} for name in names]
-  differ = [name for name in ('layout', 'width', *names) if getattr(of_lm, name) != getattr(wanted, name)]
-  if not of_lm.final_norm or {'d_conv', 'expand'} & {*differ}:
-    raise ValueError(f'the entropy model in {directory} must have post_norm, and d_conv 4 and expand 2 in ssm_cfg.')
-  if differ:
-    given = ','.join(f'{_OPTIONS.get(name, name)}={getattr(of_lm, name)}' for name in differ)
+  names = ('layout', 'width', *names, 'norm_epsilon')
+  differ = [name for name in names if getattr(of_lm, name) != getattr(wanted, name)]
+  if not of_lm.final_norm or {'d_conv', 'expand', 'head_size', 'norm_epsilon'} & {*differ}:
+    raise ValueError(
+      f'the entropy model in {directory} must have post_norm, heads that share its width, norms with an epsilon of '
+      '1e-5, and d_conv 4 and expand 2 in ssm_cfg.'
+    )
+  given = [f'{_OPTIONS.get(name, name)}={getattr(of_lm, name)}' for name in differ]
+  if found.config.rows != IDS[ids][1]:
+    given.append(f'ids={next(name for name, (_, rows) in IDS.items() if rows == found.config.rows)}')
+  if given:
     raise ValueError(
       f'the entropy model in {directory} has other sizes than the boundary that reads it: write entropy(lm={directory},'
-      f'{given}) and the rest as it is.'
+      f'{",".join(given)}) and the rest as it is.'
     )
   flat = {path.removeprefix('backbone.'): leaf for path, leaf in paths.flatten(found).items()}
   if 'lm_head.kernel' not in flat:  # tied
@@ -292,6 +311,8 @@ RULE = ('size', 'mode', 'add', 'most')  # what a threshold was found for
 
 def calibrated(directory: str | os.PathLike, step: int | None, options: Mapping[str, Any]) -> Array:
   """The threshold that studies.calibrate found for a size and mode, float32; ValueError, in a sentence, for none."""
+  if step is None:
+    raise ValueError(f'{directory} has published weights and no threshold: give it, such as threshold=1.3354.')
   rule = {name: options[name] for name in RULE}
   file = pathlib.Path(directory) / CALIBRATION
   entries = weights.read_json(file).get('thresholds', []) if file.is_file() else []

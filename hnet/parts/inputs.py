@@ -15,6 +15,10 @@ from layers.segments import positions
 from text.batch import BOS, EOS
 
 OFFSET = 4  # of byte ids in BLT; 0 stands before a text, 1 is BOS, 2 EOS
+VOCABULARY = 260  # of BLT: 256 bytes behind BOE 0, BOS 1, EOS 2, BPE 3
+# The row of each of our symbols in its tables. 254 and 255 stand for BOS and EOS, so the rows of the bytes 254 and 255,
+# which no UTF-8 text has, are of no use here, nor are those of BOE and BPE.
+ROWS = (*range(OFFSET, OFFSET + BOS), 1, 2)
 # Bases of the polynomials, one a function (bytelatent/model/blt.py, rolling_polynomial_hash)
 PRIMES = (
   1000000007, 5915587277, 1500450271, 3267000013, 5754853343, 4093082899, 9576890767, 3628273133, 2860486313,

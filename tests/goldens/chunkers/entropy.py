@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from byte_models.blt import entropy as blt_entropy
 from hnet.parts import patchers
 from hnet.parts.boundaries import space_like
 from hnet.parts.entropy import ByteLM
+from layers import weights as layer_weights
 from layers.paths import flatten, rebuild
-from layers.stack import StackConfig
 from tests.goldens.chunkers.difference import Difference, absolute, config, relative, tensors
 
 SPECIALS = 4  # BOE, BOS, EOS, BPE: byte b has the id b + 4
@@ -32,18 +33,12 @@ def check(folder: pathlib.Path) -> dict[str, Difference]:
 def _model(folder: pathlib.Path) -> dict[str, Difference]:
   found = config(folder)
   args, (weights, io, gradients) = found['args'], tensors(folder, 'model', 'io', 'grads')
-  heads, layers = args['n_heads'], args['n_layers']
-  kv_heads, head = args.get('n_kv_heads') or heads, args.get('head_dim') or args['dim'] // heads
-  hidden = len(weights['layers.0.feed_forward.w1.weight'])
-  sizes = {'num_kv_heads': kv_heads, 'head_size': head, 'rotary_base': args['rope_theta']}
-  bias = args.get('attn_bias_type', 'local_block_causal')
-  window = (args.get('sliding_window') or 0) - 1 if 'local' in bias else -1  # of theirs the own slot is one; -1: all
-  epsilon = args.get('norm_eps', 1e-5)
-  stack = StackConfig(f'T{layers}', args['dim'], hidden, heads, head, window, norm_epsilon=epsilon, **sizes)
-  abstract = jax.eval_shape(lambda: ByteLM(stack, vocabulary=args['vocab_size'], rngs=nnx.Rngs(0)))
-  ours = lambda tensors: {path: jnp.asarray(leaf) for path, leaf in _as_ours(tensors, layers, heads, kv_heads).items()}
+  parsed = blt_entropy.parse(found)
+  abstract = jax.eval_shape(lambda: ByteLM(parsed.stages[0].main, vocabulary=args['vocab_size'], rngs=nnx.Rngs(0)))
+  parts = list(blt_entropy.parts(parsed))
+  ours = lambda of: {path.removeprefix('backbone.'): leaf for path, leaf in layer_weights.gather(parts, of).items()}
   tokens, targets = io['tokens'], io['targets']
-  ends = (tokens == found['eos_id']) & ('block' in bias)  # of segments
+  ends = (tokens == found['eos_id']) & ('block' in args.get('attn_bias_type', 'block'))  # of segments
   ids = np.pad(np.cumsum(ends, 1)[:, :-1], ((0, 0), (1, 0))) + 1
 
   @jax.jit
@@ -65,36 +60,6 @@ def _model(folder: pathlib.Path) -> dict[str, Difference]:
   gradient, theirs = flatten(gradient), ours(gradients)
   assert gradient.keys() == theirs.keys()
   return result | {f'gradient of {path}': relative(gradient[path], theirs[path]) for path in sorted(theirs)}
-
-
-def _as_ours(theirs: dict[str, np.ndarray], layers: int, heads: int, kv_heads: int) -> dict[str, np.ndarray]:
-  """Parameters of an LMTransformer as those of `ByteLM`: channels 2i and 2i + 1 of a head turn there, i and i + half
-  here.
-  """
-
-  def halves(weight, count):
-    head = len(weight) // count
-    return weight.reshape(count, head // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
-
-  def layer(number):
-    of = lambda name: theirs[f'layers.{number}.{name}.weight']
-    q, k, v = (of(f'attention.w{name}') for name in 'qkv')
-    return {
-      'norm1.scale': of('attention_norm'),
-      'norm2.scale': of('ffn_norm'),
-      'mixer.qkv.kernel': np.concatenate([halves(q, heads), halves(k, kv_heads), v]).T,
-      'mixer.out.kernel': of('attention.wo').T,
-      'mlp.fc1.kernel': np.concatenate([of('feed_forward.w3'), of('feed_forward.w1')]).T,
-      'mlp.fc2.kernel': of('feed_forward.w2').T,
-    }
-
-  stacked = [layer(number) for number in range(layers)]
-  return {
-    'embeddings': theirs['tok_embeddings.weight'],
-    'lm_head.kernel': theirs['output.weight'].T,
-    'main.norm.scale': theirs['norm.weight'],
-    **{f'main.runs.0.{path}': np.stack([of_layer[path] for of_layer in stacked]) for path in stacked[0]},
-  }
 
 
 def _patchers(folder: pathlib.Path) -> dict[str, Difference]:
