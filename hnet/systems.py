@@ -28,6 +28,16 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       'combine': 'through',
     },
   ),
+  # BLT without cross attention: the largest, smallest and mean values of a chunk, and its vector at every slot
+  'blt_reduce': (
+    {'boundary': 'space_end', 'of': 'max'},
+    {
+      'boundary': '{boundary}',
+      'pool': 'reduce({of})',
+      'unpool': 'repeat(narrow=linear)',
+      'combine': 'sum',
+    },
+  ),
   # Bolmo (arXiv 2512.15586): ends that a byte more shows than decoding has, learned from labels: those of a tokenizer's
   # pieces, or of what tokenizers such as GPT-2's cut text into before they look for pieces
   'bolmo_chunker': (

@@ -55,6 +55,7 @@ FAMILIES = {
   ),
   'blt': tiny_blt.branch(),
   'bolmo_chunker': branch(ONE_STAGE, chunking='bolmo_chunker'),
+  'blt_reduce': tiny_blt.branch(cross_attn_encoder=False, cross_attn_decoder=False, downsampling_by_pooling='avg,max'),
   'entropy': branch(TWO_STAGE, chunking=[ENTROPY, ENTROPY_TOO]),
   'hnet_one_stage': branch(ONE_STAGE),
   'hnet_two_stage': branch(TWO_STAGE),

@@ -64,6 +64,9 @@ _MODEL = {
   'norm_eps': 1e-5,
   'rope_theta': 10000.0,
   'local_attention_window_len': None,  # keys, the own included; None: all
+  'cross_attn_encoder': True,
+  'cross_attn_decoder': True,
+  'downsampling_by_pooling': 'max',  # of 'avg', 'min', 'max', with commas between; one, 'max', with cross_attn_encoder
   'cross_attn_nheads': None,  # None: as many as the encoder has
   'cross_attn_k': 1,
   'cross_attn_window_encoder': None,  # patches, the own included; None: the own
@@ -159,12 +162,19 @@ def _stages(values: dict[str, Any], mlp_widths: tuple[int, ...]) -> tuple[StageC
   checks.number(values['norm_eps'], 'norm_eps')
   common = f'queries={values["cross_attn_k"]},heads={heads},norm_epsilon={values["norm_eps"]},window='
   layers = 0 if checks.boolean(values['cross_attn_all_layers_decoder'], 'cross_attn_all_layers_decoder') else 1
+  pool = f'attend({common}{values["cross_attn_window_encoder"] or 1},longest={values["patch_longest"]})'
+  pool = _pool(
+    values['downsampling_by_pooling'], pool, checks.boolean(values['cross_attn_encoder'], 'cross_attn_encoder')
+  )
+  unpool, combine = f'attend({common}{values["cross_attn_window_decoder"] or 1},layers={layers})', 'through'
+  if not checks.boolean(values['cross_attn_decoder'], 'cross_attn_decoder'):
+    unpool, combine = f'repeat(narrow={"first" if inner == width else "linear"})', 'sum'
   chosen = systems.parse(
     {
       'boundary': values['boundary'],
-      'pool': f'attend({common}{values["cross_attn_window_encoder"] or 1},longest={values["patch_longest"]})',
-      'unpool': f'attend({common}{values["cross_attn_window_decoder"] or 1},layers={layers})',
-      'combine': 'through',
+      'pool': pool,
+      'unpool': unpool,
+      'combine': combine,
       'losses': values['losses'],
     }
   )
@@ -183,6 +193,17 @@ def _stages(values: dict[str, Any], mlp_widths: tuple[int, ...]) -> tuple[StageC
     StageConfig(sizes, deviations[0], None, encoder, decoder, **chosen, limit=limit),
     StageConfig(Sizes(inner, inner, values['n_layers_global']), deviations[1], main=main),
   )
+
+
+def _pool(kinds: Any, attend: str, cross: bool) -> str:
+  """`attend`, or what BLT has without cross attention."""
+  if cross and kinds == 'max':
+    return attend
+  given = kinds.split(',') if isinstance(kinds, str) else [kinds]
+  if cross or not all(kind in ('avg', 'min', 'max') for kind in given) or len({*given}) < len(given):
+    among = "'max' with cross_attn_encoder" if cross else "one or several of avg, min, max, such as 'avg,max'"
+    raise ValueError(f'downsampling_by_pooling {kinds!r} must be {among}.')
+  return f'reduce({"+".join(given).replace("avg", "mean")})'
 
 
 def _stack(

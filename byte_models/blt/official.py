@@ -27,10 +27,7 @@ CONFIG_KEYS = ('args', 'dim_global', 'global_config', 'entropy_model')
 HASHES, TABLES = 'encoder_hash_tok_embedding', 'inputs.0.tables_TxVxD'
 # Options of the published code that this one has in one way only
 _FIXED = {
-  'cross_attn_encoder': True,
-  'cross_attn_decoder': True,
   'cross_attn_init_by_pooling': True,
-  'downsampling_by_pooling': 'max',
   'use_local_encoder_transformer': True,
   'use_rope': True,
   'tie_local_encoder_decoder': False,
@@ -61,21 +58,26 @@ def parts(config: BLTConfig, fused: bool = False) -> Iterator[Part]:
 def _parts(config: BLTConfig) -> Iterator[Part]:
   width, inner = config.d_model
   stage, main = config.stages[0], config.stages[1].main
-  queries = dict(stage.pool.options)['queries']
+  pool, unpool = dict(stage.pool.options), dict(stage.unpool.options)
   yield Part('local_encoder.embed_tokens.weight', (VOCABULARY, width), 'embeddings')
   yield from llama_weights.stack_parts(stage.encoder, 'local_encoder.', 'backbone.encoder.', pairs=True)
-  first = 'local_encoder.patch_embedding_projection.weight'
-  yield linear(first, 'backbone.pool.first.kernel', width, queries * width)
-  yield from _cross('local_encoder.cross_attn_layers.0.', 'backbone.pool.attention.', width)
-  if queries * width != inner:
+  if 'queries' in pool:
+    first = 'local_encoder.patch_embedding_projection.weight'
+    yield linear(first, 'backbone.pool.first.kernel', width, pool['queries'] * width)
+    yield from _cross('local_encoder.cross_attn_layers.0.', 'backbone.pool.attention.', width)
+  beside = width * (pool['queries'] if 'queries' in pool else len(pool['of'].split('+')))
+  if beside != inner:
     widen = 'global_transformer.token_embedding_projection.weight'
-    yield linear(widen, 'backbone.pool.widen.kernel', queries * width, inner)
+    yield linear(widen, 'backbone.pool.widen.kernel', beside, inner)
   yield from llama_weights.stack_parts(main, 'global_transformer.', 'backbone.inner.main.', pairs=True)
   vectors = 'local_decoder.patch_embedding_projection.weight'
-  yield linear(vectors, 'backbone.unpool.vectors.kernel', inner, queries * width)
-  for layer in range(dict(stage.unpool.options)['layers'] or stage.sizes.blocks):
-    theirs, ours = f'local_decoder.cross_attn_layers.{layer}.', f'backbone.unpool.attentions.{layer}.'
-    yield from _cross(theirs, ours, width)
+  if 'queries' in unpool:
+    yield linear(vectors, 'backbone.unpool.vectors.kernel', inner, unpool['queries'] * width)
+    for layer in range(unpool['layers'] or stage.sizes.blocks):
+      theirs, ours = f'local_decoder.cross_attn_layers.{layer}.', f'backbone.unpool.attentions.{layer}.'
+      yield from _cross(theirs, ours, width)
+  elif inner != width:
+    yield linear(vectors, 'backbone.unpool.map.kernel', inner, width)
   yield from llama_weights.stack_parts(stage.decoder, 'local_decoder.', 'backbone.decoder.', pairs=True)
   yield linear('lm_head.weight', 'lm_head.kernel', width, VOCABULARY)
 

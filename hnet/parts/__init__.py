@@ -24,6 +24,7 @@ from hnet.parts.policy import Bernoulli, Difference, Early, Rate, Reinforce
 from hnet.parts.pools import First, Latent
 from hnet.parts.predictors import Gumbel, Supervised
 from hnet.parts.priors import BCE, Binomial, Hinge
+from hnet.parts.reduce import Reduce
 from hnet.parts.scratch import Every, HighEntropy
 from hnet.parts.sombrero import ConfidenceAligned, Sigmoid, SmoothedFirst, SmoothedRepeat
 from hnet.parts.unpools import EMA, Cross, Repeat, Scatter
@@ -64,6 +65,7 @@ KINDS: dict[str, dict[str, Any]] = {
     'first': First,
     'latent': Latent,
     'mean': Mean,
+    'reduce': Reduce,
     'smoothed_first': SmoothedFirst,
     'weighted_first': WeightedFirst,
   },

@@ -1,6 +1,7 @@
 """How what comes from inside reaches the slots again: smoothed, repeated, only where chunks start, or by attention.
 
-All but the last take the `narrow` channels of the stage inside, the 'first' (H-Net) or the 'last' (SpaceByte) of them.
+All but the last take the `narrow` channels of the stage inside: the 'first' (H-Net), the 'last' (SpaceByte), or a
+'linear' map of all (BLT without cross attention).
 """
 
 import jax
@@ -8,12 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from hnet.parts.base import Cut, Sizes, no_flops
+from hnet.parts.base import Cut, Sizes
 from kernels.dechunk import CLAMP, dechunk
 from layers import checks
 from layers.chunks import Segments, pick
 from layers.cross import CrossConfig, Guide, guide_flops, guided, inject
-from layers.linear import normal
+from layers.linear import Linear, normal
 from layers.stack import Inject
 
 
@@ -31,14 +32,23 @@ class _Unpool(nnx.Module):
   """Keeps the value of the last chunk of every row."""
 
   OPTIONS = {'narrow': 'first'}
-  injects, flops = False, no_flops
+  injects = False
 
   def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs, narrow: str):
-    del rngs
-    checks.one_of(narrow, ('first', 'last'), 'unpool: narrow')
+    checks.one_of(narrow, ('first', 'last', 'linear'), 'unpool: narrow')
     self.width, self.narrow = sizes.width, narrow
+    if narrow == 'linear':
+      self.map = Linear(sizes.inner, sizes.width, kernel_init=normal(sizes.inner**-0.5), rngs=rngs)
+
+  @staticmethod
+  def flops(sizes: Sizes, slots: float, chunks: float, narrow: str) -> float:
+    """Of the linear map, if there is one."""
+    del slots
+    return 2.0 * chunks * sizes.inner * sizes.width * (narrow == 'linear')
 
   def _narrowed(self, z: Array) -> Array:
+    if self.narrow == 'linear':
+      return self.map(z)
     return z[..., : self.width] if self.narrow == 'first' else z[..., z.shape[-1] - self.width :]
 
   def init_cache(self, batch_size: int) -> Array:

@@ -56,6 +56,17 @@ def test_the_authors_layout_is_read_and_written(model, logits, tmp_path):
   assert_same(model, byte_models.from_pretrained(tmp_path))
 
 
+@pytest.mark.parametrize('kinds, inner, tensors', [('max', 24, 0), ('min', 40, 2), ('max,avg', 48, 1)])
+def test_the_layout_without_cross_attention_has_maps_where_widths_differ(kinds, inner, tensors, tmp_path):
+  without = {'cross_attn_encoder': False, 'cross_attn_decoder': False, 'downsampling_by_pooling': kinds}
+  config = byte_models.parse(tiny_blt.branch(dim_global=inner, **without))
+  model = informative(byte_models.build(config, rngs=nnx.Rngs(0)))
+  byte_models.blt.save_pretrained(model, tmp_path)
+  maps = [name for name in load_file(tmp_path / 'model.safetensors') if 'projection' in name]
+  assert len(maps) == tensors and not any('cross' in name for name in maps)
+  assert_same(model, byte_models.from_pretrained(tmp_path, boundary='space_end'))
+
+
 def of_transformers(model):
   """config.json and tensors as transformers has them."""
   local = {'hidden_size': 24, 'num_attention_heads': 2, 'num_key_value_heads': 1, 'intermediate_size': 64}
@@ -129,6 +140,12 @@ def test_bytes_have_the_rows_of_their_ids(model):
     ({'n_kv_heads_global': 3}, 'n_kv_heads_global 3 does not divide n_heads_global 4'),
     ({'cross_attn_nheads': 5}, 'heads=5 does not divide the 24 channels'),
     ({'cross_attn_all_layers_encoder': True}, 'cross_attn_all_layers_encoder True is not supported'),
+    ({'downsampling_by_pooling': 'avg'}, "downsampling_by_pooling 'avg' must be 'max' with cross_attn_encoder"),
+    (
+      {'cross_attn_encoder': False, 'downsampling_by_pooling': 'avg,sum'},
+      "'avg,sum' must be one or several of avg, min",
+    ),
+    ({'cross_attn_encoder': False, 'downsampling_by_pooling': None}, 'None must be one or several of avg, min, max'),
     ({'encoder_hash_byte_group_size': 3}, r'encoder_hash_byte_group_size 3 must be a list of lengths'),
     ({'mlp_widths': (8, 8)}, 'mlp_widths .* three integers'),
     ({'boundary': 'space'}, "pool attend.* reads 'until', and boundary space emits where what it finds start"),
@@ -147,8 +164,8 @@ def test_configurations_that_cannot_be_are_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
   ('args', 'sentence'),
   [
-    ({'downsampling_by_pooling': 'avg'}, "downsampling_by_pooling 'avg' is not supported: it must be 'max'"),
-    ({'cross_attn_encoder': False}, 'cross_attn_encoder False is not supported'),
+    ({'use_rope': False}, 'use_rope False is not supported: it must be True'),
+    ({'cross_attn_init_by_pooling': False}, 'cross_attn_init_by_pooling False is not supported'),
   ],
 )
 def test_published_options_that_are_not_here_are_named(args, sentence):

@@ -19,10 +19,11 @@ import byte_models
 from byte_models.blt import official
 from hnet.model import HNet
 from hnet.parts import Cut
-from hnet.parts.attend import largest
+from hnet.parts.attend import AttendPool, AttendUnpool, largest
 from hnet.parts.inputs import OFFSET
+from hnet.stage import Stage
 from layers import weights
-from layers.chunks import Level
+from layers.chunks import Level, Segments
 from layers.paths import flatten
 from tests.goldens.chunkers.difference import Difference, absolute, config, relative, tensors
 from text.batch import BOS, EOS, Batch
@@ -92,7 +93,7 @@ def forward(
   model: HNet, tokens_BxL: Array, ends_BxL: np.ndarray, documents_BxL: np.ndarray, documents_BxP: np.ndarray
 ) -> dict[str, Array]:
   """The parts in the order of a stage, and what the published code's hooks saw."""
-  stage, taps, rows = model.backbone, {}, len(tokens_BxL)
+  stage, taps = model.backbone, {}
   x = model.embeddings[tokens_BxL]
   for part in model.inputs:
     before_BxL = jnp.broadcast_to(jnp.arange(tokens_BxL.shape[1]), tokens_BxL.shape)
@@ -121,27 +122,38 @@ def forward(
   z = stage.inner.main(g, jnp.where(segments.inner.valid, ids_BxM, 0), watched('glob'))
   y, inject = stage.combine(e, cut, functools.partial(stage.unpool, z, cut, segments))
   y = stage.decoder(y, documents_BxL, watched('dec', inject))
-  pooled = largest(e, segments.closing_BxC, g.shape[1])
-  taps |= {
+  taps['global_in'] = g
+  if isinstance(stage.pool, AttendPool) and isinstance(stage.unpool, AttendUnpool):
+    taps |= _of_cross(stage, e, z, segments, g)
+  return taps | {
     'patch_ids': jnp.where(segments.closing_BxC < g.shape[1], segments.closing_BxC, segments.inner.count_B[:, None]),
     'decoder_patch_ids': segments.index_BxC,
     'encoder_bytes': e,
-    'enc.patch_proj.in': pooled,
-    'enc.patch_proj': stage.pool.first(pooled),
-    'enc.cross0.in': stage.pool.first(pooled).reshape(rows, -1, pooled.shape[-1]),
     f'enc.layer{len(stage.encoder.init_cache(1, 1)) - 1}': e,
     f'glob.layer{len(stage.inner.main.init_cache(1, 1)) - 1}': z,
     'global_out': z,
-    'dec.patch_proj': stage.unpool.vectors(z),
     'dec.norm': y,
     'logits': model.lm_head(y),
   }
+
+
+def _of_cross(stage: Stage, e: Array, z: Array, segments: Segments, g: Array) -> dict[str, Array]:
+  """What cross attention sees and makes of patches."""
+  pooled = largest(e, segments.closing_BxC, g.shape[1])
+  begin = stage.pool.first(pooled).reshape(len(e), -1, pooled.shape[-1])
   if hasattr(stage.pool, 'widen'):
     wide = copy.copy(stage.pool)
     del wide.widen
-    g = wide(e, cut, segments)
-  vectors = g.reshape(rows, -1, pooled.shape[-1])
-  return taps | {'global_in': g, 'patch_vectors': vectors, 'enc.cross0': vectors - taps['enc.cross0.in']}
+    g = wide(e, None, segments)
+  vectors = g.reshape(len(e), -1, pooled.shape[-1])
+  return {
+    'enc.patch_proj.in': pooled,
+    'enc.patch_proj': stage.pool.first(pooled),
+    'enc.cross0.in': begin,
+    'enc.cross0': vectors - begin,
+    'patch_vectors': vectors,
+    'dec.patch_proj': stage.unpool.vectors(z),
+  }
 
 
 def whole(

@@ -1,9 +1,12 @@
 """Pools, each against its definition."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hnet import parts
 from hnet.parts import Sizes
@@ -102,3 +105,55 @@ def test_latent_attends_to_the_slots_from_the_chunk_before_up_to_its_own():
       chunks += 1
     np.testing.assert_array_equal(found[row, len(starts) :], 0)
   assert chunks > ROWS
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(st.integers(0, 2**20), st.sets(st.sampled_from(['max', 'mean', 'min']), min_size=1))
+def test_reduce_is_what_each_chunk_says_slot_by_slot_with_its_gradient(seed, kinds):
+  """Values among few, so that several slots have the largest and share its gradient."""
+  rng = np.random.default_rng(seed)
+  emit = (STARTS | (rng.random(IDS.shape) < 0.4)) & (IDS > 0)
+  e = jnp.asarray(rng.integers(-2, 3, (ROWS, LENGTH, SIZES.width)), jnp.float32)
+  pool = build('pool', f'reduce({"+".join(kinds)})')
+  cotangent = random(ROWS, LENGTH, SIZES.inner)
+  found, slope = reduced(pool, e, emit, cotangent)
+  expected, slope_of = np.zeros((ROWS, LENGTH, SIZES.inner)), np.zeros(e.shape)
+  leaves = {path: np.float64(leaf) for path, leaf in flatten(pool).items()}
+  for row, chunk, slots in closed(emit):
+    x = np.float64(e[row, slots])
+    of = {'mean': x.mean(0), 'min': x.min(0), 'max': x.max(0)}
+    share = {
+      'mean': np.full(x.shape, 1 / len(x)),
+      'min': (x == x.min(0)) / (x == x.min(0)).sum(0),
+      'max': (x == x.max(0)) / (x == x.max(0)).sum(0),
+    }
+    chosen = [kind for kind in ('mean', 'min', 'max') if kind in kinds]
+    expected[row, chunk] = np.concatenate([of[kind] for kind in chosen]) @ leaves['widen.kernel']
+    back = np.split(leaves['widen.kernel'] @ np.float64(cotangent[row, chunk]), len(chosen))
+    slope_of[row, slots] = sum(share[kind] * part for kind, part in zip(chosen, back, strict=True))
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  np.testing.assert_allclose(slope, slope_of, atol=1e-5)
+
+
+@jax.jit
+def reduced(pool, e, emit, cotangent):
+  """(what the pool gives, the slope of its product with the cotangent)."""
+  run = lambda e: pool(e, cut_of(emit, emit), level_of(IDS).cut(emit))
+  return run(e), jax.grad(lambda e: jnp.sum(run(e) * cotangent))(e)
+
+
+def closed(emit):
+  """(row, number of the chunk in its row, its slots), of chunks that end where they emit."""
+  for row in range(ROWS):
+    first = count = 0
+    for t in range(LENGTH):
+      first = t if STARTS[row, t] else first
+      if emit[row, t]:
+        yield row, count, list(range(first, t + 1))
+        first, count = t + 1, count + 1
+
+
+@pytest.mark.parametrize('of', ['', 'sum', 'max+max'])
+def test_what_reduce_does_not_know_is_named(of):
+  with pytest.raises(ValueError, match='must be one or several of mean, min, max, with . between'):
+    build('pool', f'reduce(of={of})')

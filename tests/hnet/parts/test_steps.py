@@ -44,6 +44,12 @@ MIXED = {
     'unpool': 'repeat',
   },
   'cosine_before': {'boundary': 'cosine', 'pool': 'latent(heads=3,kv_heads=1,qk_norm=head)', 'unpool': 'ema'},
+  'reduce_all': {
+    'boundary': 'stride_end(3)',
+    'pool': 'reduce(max+mean+min)',
+    'unpool': 'ema(linear)',
+    'combine': 'sum',
+  },
   'policy_router_drawn': 'policy_router(2,draw=true)',
   'scratch_entropy': {
     'boundary': 'bernoulli(3)',
