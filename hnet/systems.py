@@ -50,14 +50,15 @@ SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
       'losses': ('bce(pieces,by={by})',),
     },
   ),
-  # ByteFlow (arXiv 2603.03583) with a threshold, which the published choice among a window's positions is not
+  # ByteFlow (arXiv 2603.03583) with a threshold, which the published choice among a window's positions is not. Its way
+  # back: unpool=indexed(bin),combine=sum
   'byteflow_threshold': (
-    {'size': 5.0, 'decay': 0.98},
+    {'size': 5.0, 'decay': 0.98, 'unpool': 'repeat', 'combine': 'ste'},
     {
       'boundary': 'coding_rate(decay={decay})',
       'pool': 'first',
-      'unpool': 'repeat',
-      'combine': 'ste',
+      'unpool': '{unpool}',
+      'combine': '{combine}',
       'losses': ('quantile({size})',),
     },
   ),

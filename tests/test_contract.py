@@ -65,7 +65,9 @@ FAMILIES = {
   'hnet_space_in_weighted': branch(TWO_STAGE, chunking=['hnet_weighted', 'hnet_space']),
   'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
   'byteflow_in_policy': branch(
-    TWO_STAGE, post_norm=False, chunking=['policy_router(2)', 'byteflow_threshold(size=3,decay=0.9)']
+    TWO_STAGE,
+    post_norm=False,
+    chunking=['policy_router(2)', 'byteflow_threshold(3,0.9,unpool=indexed(bin,size=2),combine=sum)'],
   ),
   'scratchpad': branch(['m1', ['T2'], 't1'], [-1, 2], chunking='scratchpad(cosine,every(2))', ratio_targets=3),
   'sombrero': branch(TWO_STAGE, chunking=['sombrero', 'sombrero(pool=first,unpool=smoothed_repeat)']),

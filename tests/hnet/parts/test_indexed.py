@@ -13,16 +13,17 @@ from tests.hnet.parts.common import chunks_of, cut_of, level_of
 from tests.layers.common import random, segment_ids
 
 SIZES = Sizes(4, 8)
+SIZE = 2  # slots of a bin
 IDS = segment_ids([40], [25, 14])
 EMIT = np.zeros(IDS.shape, bool)
 EMIT[0, [0, 3, 4]] = EMIT[1, [0, 9, 25, 30]] = True  # distances beyond the sixteen that are told apart
 
 
 @pytest.mark.parametrize('narrow', ['linear', 'mean'])
-@pytest.mark.parametrize('by', ['matrix', 'embedding', 'start'])
+@pytest.mark.parametrize('by', ['matrix', 'embedding', 'start', 'bin'])
 @pytest.mark.parametrize('limit', [None, 3])  # behind which the last document has no chunk
 def test_slots_get_what_the_definition_says(by, narrow, limit):
-  part = parts.parse('unpool', f'indexed({by},{narrow})').build(SIZES, rngs=nnx.Rngs(0))
+  part = parts.parse('unpool', f'indexed({by},{narrow},{SIZE if by == "bin" else 1})').build(SIZES, rngs=nnx.Rngs(0))
   part = rebuild(part, {path: leaf + 0.3 * random(*leaf.shape) for path, leaf in flatten(part).items()})
   z, residual = random(2, 6, SIZES.inner), random(*IDS.shape, SIZES.width, seed=1)
   run = jax.jit(lambda z: part(z, cut_of(EMIT), level_of(IDS).cut(EMIT, 6, limit), None, residual))
@@ -39,14 +40,21 @@ def test_slots_get_what_the_definition_says(by, narrow, limit):
     for t, chunk in enumerate(own):
       if chunk < 0 or (by == 'start' and t not in starts):
         continue
-      x, offset = np.float64(z[row, chunk]), (t - starts[chunk]) % OFFSETS
+      x, offset = np.float64(z[row, chunk]), t - starts[chunk]
+      offset = min(offset // SIZE, OFFSETS - 1) if by == 'bin' else offset % OFFSETS
       n = normed(x, 'norm') if narrow == 'linear' else x
-      if by == 'matrix':
+      if by in ('matrix', 'bin'):
         of_maps = n if narrow == 'linear' else normed(x, 'maps_norm')
-        expected[row, t] += narrowed(n) + of_maps @ weights['maps_OxExD'][offset]
+        rest = 0 if by == 'bin' and narrow == 'linear' else narrowed(n)
+        expected[row, t] += rest + of_maps @ weights['maps_OxExD'][offset]
       else:
         expected[row, t] += narrowed(n + weights['places_OxE'][offset] if by == 'embedding' else n)
   np.testing.assert_allclose(run(z), expected, atol=1e-5)
+
+
+def test_a_size_without_bins_is_named():
+  with pytest.raises(ValueError, match='unpool indexed: size=2 is of by=bin, and by is matrix: leave it out'):
+    parts.parse('unpool', 'indexed(size=2)').build(SIZES, rngs=nnx.Rngs(0))
 
 
 def test_channels_that_do_not_divide_are_named():

@@ -63,6 +63,7 @@ MIXED = {
   'stride_cross': {'boundary': 'stride(3)', 'pool': 'latent(heads=2,qk_norm=full)', 'unpool': 'cross(heads=1)'},
   'concat_long': {'boundary': 'space', 'pool': 'concat(2)', 'unpool': 'cross(heads=2)'},
   'concat_stride': {'boundary': 'stride(4)', 'pool': 'concat(4)', 'unpool': 'repeat'},
+  'indexed_bin': 'byteflow_threshold(2,unpool=indexed(bin,size=2),combine=sum)',
   'indexed_embedding': {'boundary': 'ended(hat)', 'unpool': 'indexed(embedding)', 'combine': 'sum'},
   'indexed_start': {'boundary': 'regex(a)', 'pool': 'first(zeros)', 'unpool': 'indexed(start)'},
   'space_cross': {'boundary': 'space', 'unpool': 'cross(heads=4,kv_heads=2,layers=1)'},
