@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 
 from hnet import systems
-from hnet.config import HNetConfig, StageConfig
+from hnet.config import HNetConfig
 from hnet.model import HNet
+from hnet.stage_config import StageConfig
 from layers import weights
 from layers.paths import flatten, rebuild
 from layers.stack import StackConfig, parse_layout

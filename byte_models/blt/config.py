@@ -7,19 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hnet import systems
-from hnet.config import (
-  HNetConfig,
-  StageConfig,
-  check_part,
-  inputs_of,
-  labels_of,
-  limits_of,
-  marks_of,
-  sizes_of,
-  with_targets,
-)
+from hnet.checks import check_part, inputs_of, labels_of, limits_of, marks_of, sizes_of, with_targets
+from hnet.config import HNetConfig
 from hnet.parts import Sizes
 from hnet.parts.inputs import ROWS, VOCABULARY
+from hnet.stage_config import StageConfig
 from layers import checks, objectives
 from layers.stack import StackConfig
 

@@ -20,10 +20,11 @@ from flax import nnx
 
 from byte_models import llama_weights
 from byte_models.blt.names import named, rope
-from hnet.config import HNetConfig, StageConfig
+from hnet.config import HNetConfig
 from hnet.model import HNet
 from hnet.parts import Sizes
 from hnet.parts.inputs import ROWS, VOCABULARY
+from hnet.stage_config import StageConfig
 from layers import checks, weights
 from layers.paths import rebuild
 from layers.stack import StackConfig
