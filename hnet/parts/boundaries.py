@@ -192,7 +192,7 @@ class SpaceEnd(SpaceLike):
 class Mark(Begins, _Rule):
   """A chunk at every slot whose byte has a mark that is not 0, such as where words begin.
 
-  name: what the model calls the mark. by: its rule (text/marks.py), one that looks at no later byte, since the mark
+  name: what the model calls the mark. by: its rule (text/marks), one that looks at no later byte, since the mark
   would tell it to the loss; T-Free-HAT's late decisions about words are in byte_models/tfree_hat.
   """
 

@@ -1,4 +1,4 @@
-"""Boundaries at what the host marks (text/marks.py): AU-Net's levels, regular expressions, words that have ended."""
+"""Boundaries at what the host marks (text/marks): AU-Net's levels, regular expressions, words that have ended."""
 
 from typing import Any
 

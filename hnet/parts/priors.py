@@ -139,7 +139,7 @@ class BCE:
 
   labels: 'spikes', a slot's label is 1 where the entropy of the model's own prediction there is above that of each of
   the `spikes_left` slots before it in its document; or the name of a mark, not 0 where a chunk ends, made `by` a rule
-  of text/marks.py such as pieces(file=FILE). A label may depend on later bytes: no boundary reads it.
+  of text/marks such as pieces(file=FILE). A label may depend on later bytes: no boundary reads it.
   of: 'logit', or 'probability' as published, where a second sigmoid is taken of it. That one has its least at p =
   ln(q / (1 - q)) for labels that are 1 with probability q, so that p > 1/2 needs q > 0.62 and p is 0 below 1/2, and
   hardly a gradient where p is close to 0 or 1; it is there to compare.

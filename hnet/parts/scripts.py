@@ -3,7 +3,7 @@
 There a text's script is told before it begins. Here a slot's is that of the last character up to it, in its document,
 that has one of the scripts: spaces, digits and marks go with the letters before them. A slot before all of those has
 the first script, or `others`, which stands for scripts that are not named; without it text in those is refused when its
-marks are made (text/marks.py, 'only_scripts').
+marks are made (text/marks, 'only_scripts').
 """
 
 import jax

@@ -19,7 +19,7 @@ from layers.chunks import Level
 from tests.docs import pages
 from tests.hnet.tiny import branch
 from tests.test_contract import BATCHES, LENGTH, PROMPT, ROWS, ROWS_OF_TEXT, assert_together, drawn
-from text import marks
+from text.marks import script
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_the_config_trains_and_its_loss_is_weighed(page, tmp_path):
 
 def test_the_lines_that_the_design_page_counts_are_there():
   counted = re.findall(r'^\| .* \| (\d+) \(`(\w+)`\) \|$', (pages.DOCS / 'design.md').read_text(), re.MULTILINE)
-  actual = pages.class_lines(pages.python('add_a_chunker.md')) | pages.class_lines(inspect.getsource(marks))
+  actual = pages.class_lines(pages.python('add_a_chunker.md')) | pages.class_lines(inspect.getsource(script))
   assert len(counted) == 4
   assert {name: int(lines) for lines, name in counted} == {name: actual[name] for _, name in counted}
 
