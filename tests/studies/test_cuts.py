@@ -43,14 +43,14 @@ def test_the_command_cuts_with_each_run(tmp_path, monkeypatch, capsys):
   from configs import quickstart_pool
 
   config = quickstart_pool.get_config()
-  config.model.update({'d_model': (16, 16), 'd_intermediate': (0, 32), 'arch_layout': ('m1', ('T1',), 'm1')})
+  config.model.update({'d_model': (16, 16), 'd_intermediate': (16, 32), 'arch_layout': ('T1', ('T1',), 'T1')})
   config.model.attn_cfg = {'num_heads': (2, 2), 'rotary_emb_dim': (4, 4), 'window_size': (-1, -1)}
   config.update({'num_steps': 1, 'batch_size': 1, 'seq_len': 32})
   (tmp_path / 'text.txt').write_bytes(b'one two three')
   config.data.source = config.data.validation = f'files:{tmp_path}/text.txt@all'
   training.train(config, tmp_path / 'pool')
   cuts.main([str(tmp_path / 'pool'), '--text=abcdefghijkl', f'--out={tmp_path}/cuts.svg'])
-  assert '|ijkl' in capsys.readouterr().out and '<rect' in (tmp_path / 'cuts.svg').read_text()
+  assert 'abcd|efghi|jkl' in capsys.readouterr().out and '<rect' in (tmp_path / 'cuts.svg').read_text()
 
 
 @pytest.mark.parametrize(
