@@ -41,13 +41,13 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
   """
   config = _model(arg)
   config.data = {**config.data, 'source': TEXT, 'validation': ''}
-  config.update({'num_steps': 1800, 'batch_size': 8, 'seq_len': 256})
+  config.update({'num_steps': 1000, 'batch_size': 8, 'seq_len': 256})
   if config.model.get('bytes_per_chunk') and arg in SIZES:
     config.model.bytes_per_chunk = SIZES[arg]
   if arg != 'entropy_lm':
     config.model = compare.matched(config, SIZES.get(arg))
-  config.checkpoint.every_steps = 300
-  config.eval.every_steps = 600
+  config.checkpoint.every_steps = 200
+  config.eval.every_steps = 500
   config.log.every_steps = 50
   return config
 

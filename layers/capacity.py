@@ -21,7 +21,8 @@ GROWTH = 8 / 7  # of a rung over the one below it, at least
 MARGIN = 1.02  # of a prediction over the fullest rows of the last batches
 RARE, FEW = 2, 8  # batches of a window that may need more and are run again, one for so many that there are
 WINDOW = 32  # batches that a prediction looks back
-COMPILATION, CHANGE = 30, 4  # batches whose time the compilation of a program takes, about, and a change between two
+COMPILATION, CHANGE = 20, 4  # batches whose time a new program must have saved, and a change between two
+PAYS = 120  # batches whose time a new program must still save; on two cores a compilation costs that of about 65
 FRESH = 2.2  # slots of a chunk of a learned boundary at initialisation
 
 Capacities = tuple[int, ...]
@@ -69,8 +70,9 @@ class Predictor:
   length: bytes of a row. cost: what a batch costs at some capacities, in any unit (FLOPs). They follow the fullest row
   of the last WINDOW batches but for RARE of them: to run these again costs less than room for them in all. They rise
   at once, to a program that was used before if one has the room. They fall to one that was used before when what it
-  would have saved since the last change (`wasted`) has paid for a change. A new program is compiled when what it alone
-  would have saved since the last was (`savings`, of all that some batch would have wanted) has paid for that.
+  would have saved since the last change (`wasted`) has paid for a change. A new program is compiled when it alone would
+  have saved enough since the last was (`savings`, of all that some batch would have wanted, in `batches`), and will pay
+  for that in the batches that are left.
   """
 
   length: int
@@ -80,6 +82,7 @@ class Predictor:
   recent: collections.deque = dataclasses.field(default_factory=lambda: collections.deque(maxlen=WINDOW))
   wasted: float = 0.0
   savings: dict[Capacities, float] = dataclasses.field(default_factory=dict)
+  batches: int = 0
 
   @classmethod
   def of(cls, model: Any, length: int, fresh: bool = False) -> 'Predictor':
@@ -88,8 +91,8 @@ class Predictor:
     cost = lambda capacities: sum(model.flops_per_byte(length, [length / c for c in capacities]).values())
     return cls(length, functools.cache(cost), capacities, {capacities})
 
-  def observe(self, needed: Sequence[int]) -> None:
-    """After a batch that fitted: chunks of the fullest row of each level, outermost first."""
+  def observe(self, needed: Sequence[int], left: float = math.inf) -> None:
+    """After a batch that fitted: chunks of the fullest row of each level, outermost first. left: batches to come."""
     if not self.capacities:
       return
     self.recent.append(tuple(map(int, needed)))
@@ -99,12 +102,13 @@ class Predictor:
     elif len(self.recent) == WINDOW:
       ready, now = self._ready(wanted), self.cost(self.capacities)
       self.wasted += 1 - self.cost(ready) / now
+      self.batches += 1
       self.savings.setdefault(wanted, 0.0)
       for other in self.savings:
         if fits(wanted, other):
           self.savings[other] += max(0.0, self.cost(ready) - self.cost(other)) / now
-      best = self._best()
-      if self.savings[best] > COMPILATION and fits(wanted, best):
+      best = self._best(left)
+      if best and self.savings[best] > COMPILATION and fits(wanted, best):
         self._change(best)
       elif self.wasted > CHANGE:
         self._change(ready)
@@ -124,9 +128,9 @@ class Predictor:
     self._use(found)
     return found
 
-  def coming(self) -> Capacities | None:
+  def coming(self, left: float = math.inf) -> Capacities | None:
     """The capacities that a change would bring, where one is likely soon: worth compiling for in the meantime."""
-    if self.savings and self.savings[best := self._best()] > COMPILATION / 2:
+    if (best := self._best(left)) and self.savings[best] > COMPILATION / 2:
       return best
     if not self.recent:
       return None
@@ -141,12 +145,14 @@ class Predictor:
       'recent': [list(needed) for needed in self.recent],
       'wasted': self.wasted,
       'savings': sorted([*capacities, saved] for capacities, saved in self.savings.items()),
+      'batches': self.batches,
     }
 
   def restore(self, state: dict[str, Any]) -> None:
     """The inverse of `state`."""
     self.capacities, self.wasted = tuple(state['capacities']), state['wasted']
-    self.savings = {tuple(map(int, entry[:-1])): entry[-1] for entry in state.get('savings', ())}  # earlier: none
+    self.savings = {tuple(map(int, entry[:-1])): entry[-1] for entry in state.get('savings', ())}
+    self.batches = state.get('batches', 0)  # which records of an earlier version lack, with savings
     self.used = set(map(tuple, state['used']))
     self.recent = collections.deque(map(tuple, state['recent']), WINDOW)
 
@@ -160,9 +166,10 @@ class Predictor:
     """The cheapest that were used and have so much room; these, for which a program is compiled, if none has."""
     return min((used for used in self.used if fits(capacities, used)), key=self.cost, default=capacities)
 
-  def _best(self) -> Capacities:
-    """Of those for which no program is, the ones that would have saved most."""
-    return max(self.savings, key=lambda capacities: (self.savings[capacities], capacities))
+  def _best(self, left: float) -> Capacities | None:
+    """Of those for which no program is, what would have saved most, if it pays in the batches that are left."""
+    best = max(self.savings, key=lambda capacities: (self.savings[capacities], capacities), default=None)
+    return best if best and self.savings[best] * left > PAYS * self.batches else None
 
   def _change(self, capacities: Capacities) -> None:
     self.capacities, self.wasted = capacities, 0.0
@@ -171,7 +178,7 @@ class Predictor:
   def _use(self, capacities: Capacities) -> None:
     if capacities not in self.used:
       self.used.add(capacities)
-      self.savings = {}
+      self.savings, self.batches = {}, 0
 
 
 def fits(needed: Sequence[int], capacities: Capacities) -> bool:

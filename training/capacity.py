@@ -74,9 +74,9 @@ class Programs:
 class Runner:
   """Runs one step after the other."""
 
-  def __init__(self, trainer: Trainer, programs: Programs, knowledge: Mapping[str, Any] | None = None):
-    """knowledge: `state` of an earlier runner of the run. The first program is compiled here."""
-    self._programs, self._refits = programs, 0
+  def __init__(self, trainer: Trainer, programs: Programs, done: int = 0, knowledge: Mapping[str, Any] | None = None):
+    """done: steps of the run so far. knowledge: `state` of a runner that did them. Compiles the first program."""
+    self._programs, self._refits, self._left = programs, 0, trainer.settings.num_steps - done
     self._predictor = Predictor.of(trainer.model, trainer.settings.seq_len, fresh=not trainer.settings.init_from)
     if knowledge is not None:
       self._predictor.restore(knowledge)
@@ -95,8 +95,9 @@ class Runner:
       self._refits += 1
       self._used = self._predictor.enough(needed, self._used)
       state, metrics, needed = self._run(state, self._batch)
-    self._predictor.observe(needed)
-    if coming := self._predictor.coming():
+    self._left -= 1
+    self._predictor.observe(needed, self._left)
+    if coming := self._predictor.coming(self._left):
       self._programs.prepare(coming)
     for level, capacity in enumerate(self._used):
       metrics[f'capacity_{level}'] = float(capacity)

@@ -85,7 +85,7 @@ def _train(config: Any, workdir: pathlib.Path) -> dict[str, float] | None:
       # --- Loop
       rows = trainer.batches(corpora, start_row)
       batch = trainer.put(next(rows))
-      runner = Runner(trainer, Programs(trainer, state, batch, display.line), position['capacity'])
+      runner = Runner(trainer, Programs(trainer, state, batch, display.line), done, position['capacity'])
       recorder = Recorder(settings, model, mesh, writer, display, rollbacks)
       display.start(settings.num_steps, done)
       for step in range(done + 1, settings.num_steps + 1):

@@ -152,6 +152,16 @@ def test_what_is_wasted_adds_up_to_a_compilation_before_it_falls_and_to_a_change
   assert until_it_changes(predictor, 100) is None
 
 
+def test_a_program_that_would_not_pay_in_the_batches_that_are_left_is_not_compiled():
+  saving = 1 - cost((112,)) / cost((424,))
+  for left, pays in ((1.2 * capacity.PAYS / saving, True), (0.8 * capacity.PAYS / saving, False)):
+    predictor = of(2.0)
+    for _ in range(200):
+      predictor.observe((100,), left)
+      assert predictor.coming(left) in ((None, (112,)) if pays else (None,))
+    assert predictor.capacities == ((112,) if pays else (424,))
+
+
 def test_a_program_between_two_is_compiled_when_the_larger_has_cost_as_much():
   predictor = of(2.0)
   until_it_changes(predictor, 100)
