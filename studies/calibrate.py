@@ -23,7 +23,8 @@ import numpy as np
 import text
 import training
 from hnet.parts import patchers
-from hnet.parts.entropy import CALIBRATION, RULE, Entropy
+from hnet.parts.entropy import Entropy
+from hnet.parts.entropy_lm import CALIBRATION, RULE
 from layers import checks, segments, weights
 from text import command_line, paths
 

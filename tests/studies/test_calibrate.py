@@ -12,7 +12,7 @@ import hnet
 import text
 import training
 from hnet.parts import patchers
-from hnet.parts.entropy import CALIBRATION
+from hnet.parts.entropy_lm import CALIBRATION
 from layers import segments
 from studies import calibrate, entropies
 from tests.hnet.tiny import branch

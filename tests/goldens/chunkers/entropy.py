@@ -11,7 +11,7 @@ from flax import nnx
 from byte_models.blt import entropy as blt_entropy
 from hnet.parts import patchers
 from hnet.parts.boundaries import space_like
-from hnet.parts.entropy import ByteLM
+from hnet.parts.entropy_lm import ByteLM
 from layers import weights as layer_weights
 from layers.paths import flatten, rebuild
 from tests.goldens.chunkers.difference import Difference, absolute, config, relative, tensors

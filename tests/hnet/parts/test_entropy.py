@@ -13,7 +13,8 @@ from flax import nnx
 import hnet
 from hnet import parts
 from hnet.parts import patchers
-from hnet.parts.entropy import CALIBRATION, Entropy
+from hnet.parts.entropy import Entropy
+from hnet.parts.entropy_lm import CALIBRATION
 from layers.contract import EVAL
 from layers.paths import rebuild
 from tests.goldens import GOLDENS
