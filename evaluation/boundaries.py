@@ -57,17 +57,24 @@ def boundary_scores(
     raise ValueError('there are no boundaries to score: the documents hold no byte')
   if [len(document) for document in documents] != [len(of_document) for of_document in starts]:
     raise ValueError('every document needs its unit starts, one truth value per byte')
-  first_N = np.cumsum([0, *map(len, documents)])[:-1][[len(document) > 0 for document in documents]]
+  lengths = list(map(len, documents))
   true_T = np.concatenate([np.asarray(of_document, bool) for of_document in starts])
-  true_T[first_N] = True
-  scores = [_score('every byte', np.ones_like(true_T), true_T, first_N)]
-  for stage, chunk_T in enumerate(_segmentations(model, documents, seq_len, batch_size)):
-    chunk_T[first_N] = True
-    scores.append(_score(f'stage {stage}', chunk_T, true_T, first_N))
-    scores.append(_random(f'random like stage {stage}', chunk_T, true_T, first_N))
+  scores = [compared('every byte', lengths, np.ones_like(true_T), true_T)[0]]
+  for stage, chunk_T in enumerate(chunk_starts(model, documents, seq_len=seq_len, batch_size=batch_size)):
+    scores += compared(f'stage {stage}', lengths, chunk_T, true_T)
   if len(scores) == 1:
     raise ValueError('the model has no stage that chunks: there are no boundaries to score')
   return scores
+
+
+def compared(name: str, lengths: Sequence[int], chunk_T: np.ndarray, true_T: np.ndarray) -> tuple[BoundaryScore, ...]:
+  """Scores of where chunks begin against where units do, in documents of these lengths laid end to end, [T] bool each,
+  and of random boundaries at the same rate; the first byte of a document begins one of both, whatever is given.
+  """
+  first_N = np.cumsum([0, *lengths])[:-1][np.asarray(lengths) > 0]
+  chunk_T, true_T = (np.array(starts_T, bool) for starts_T in (chunk_T, true_T))
+  chunk_T[first_N] = true_T[first_N] = True
+  return _score(name, chunk_T, true_T, first_N), _random(f'random like {name}', chunk_T, true_T, first_N)
 
 
 def unit_starts(units: Sequence[bytes]) -> np.ndarray:
@@ -131,8 +138,8 @@ def _from_counts(name, hits, predicted, true, exact, documents, size, at_1) -> B
   )
 
 
-def _segmentations(model, documents: Sequence[bytes], seq_len: int, batch_size: int) -> list[np.ndarray]:
-  """Where chunks begin in all documents laid end to end, one bool [T] per stage."""
+def chunk_starts(model, documents: Sequence[bytes], *, seq_len: int, batch_size: int) -> list[np.ndarray]:
+  """Where chunks begin in all documents laid end to end, one bool [T] per stage; arguments as of `boundary_scores`."""
   corpus, found = MemoryCorpus(documents), []
   batches = evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size)
   run = lambda rows, capacities: find_boundaries(model, rows.batch, capacities)
