@@ -106,7 +106,7 @@ def training_batch(
   marks: Mapping[str, str] | None = None,
   keys: Sequence[tuple[int, ...]] = (),
 ) -> Batch:
-  """What `text.packing.materialise` makes, with marks, name -> specification; keys: of each row, for what these draw."""
+  """What `text.packing.materialise` makes, with marks, name -> specification; keys: of each row, for what they draw."""
   batch = materialise(corpus, pieces, rows, seq_len)
   document = lambda number, row: _Anywhere(corpus, number, (*(keys[row] if keys else ()), number))
   return _marked(batch, pieces, marks_lib.parse(marks or {}), document)

@@ -35,8 +35,8 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   """The model that a work directory holds, or a directory with official weights.
 
   The latter, or a .gguf file of a Llama, as `byte_models.from_pretrained` reads it, with `model` keys that its
-  config.json may have beside the published ones. A T-Free-HAT then has delivery 'causal', so that its bits are a code length; "delivery": "published"
-  in config.json makes it the published model.
+  config.json may have beside the published ones. A T-Free-HAT then has delivery 'causal', so that its bits are a code
+  length; "delivery": "published" in config.json makes it the published model.
 
   step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
   = the lowest validation bits per byte, or a number. A run may train in the directory meanwhile: where it removes a

@@ -24,7 +24,7 @@ def overrides(config: TokenLMConfig) -> dict[str, Any]:
 
 
 def from_pretrained(path: str | os.PathLike, **overrides: Any) -> TokenLM:
-  """The model in a directory or .gguf file, read as `llama.from_pretrained` and `llama.from_gguf` do, over its tokenizer.
+  """The model in a directory or .gguf file, over its tokenizer; see `llama.from_pretrained` and `llama.from_gguf`.
 
   overrides: keys of the `model` branch, such as dtype='bfloat16' or stochastok=0.1. A document begins with the token
   that the weights name for it, or the one that ends it, and ends with the first that they name for that. Raises
