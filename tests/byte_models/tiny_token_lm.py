@@ -46,7 +46,7 @@ def branch(**changes):
   return {'family': 'token_lm', 'units': units, **SIZES, 'num_key_value_heads': 2, 'bytes_per_chunk': (2.0,), **changes}
 
 
-_logits = jax.jit(lambda llama, tokens_L: llama(tokens_L[None], jnp.ones((1, len(tokens_L)), jnp.int32))[0])
+logits = jax.jit(lambda llama, tokens_L: llama(tokens_L[None], jnp.ones((1, len(tokens_L)), jnp.int32))[0])
 
 
 def naive_nats(model, batch):
@@ -59,7 +59,7 @@ def naive_nats(model, batch):
       tokens = batch.marks['units'][row, at]
       padded = np.zeros(len(ids), np.int32)  # one program for all
       padded[: len(tokens)] = tokens
-      log_p = log_softmax(np.asarray(_logits(model.llama, padded), np.float64)[: len(tokens) - 1], -1)
+      log_p = log_softmax(np.asarray(logits(model.llama, padded), np.float64)[: len(tokens) - 1], -1)
       nats[row, at] = np.append(np.log(size), -log_p[np.arange(len(tokens) - 1), tokens[1:]])
       nats[row, first] = 0.0
   return nats
