@@ -188,7 +188,10 @@ def read_tokenizer(content: bytes) -> tuple[dict[str, Any], Any]:
   from tokenizers import Tokenizer  # here, so that models of bytes do without it
 
   try:
-    return json.loads(content), Tokenizer.from_str(content.decode())
+    settings = json.loads(content)
+    if isinstance(settings, dict) and 'rules_version' in settings:
+      raise ValueError(f'they are rules of {settings.get("kind")}, which only text.tokenizers.load opens')
+    return settings, Tokenizer.from_str(content.decode())
   except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
     if isinstance(error, KeyboardInterrupt | SystemExit):
       raise
