@@ -20,7 +20,7 @@ from layers.stack import Backbone
 
 __all__ = [
   'EVAL', 'Context', 'Family', 'Model', 'ModelOutput', 'Official', 'backbone', 'build', 'complete', 'families',
-  'from_pretrained', 'graft', 'official', 'official_family', 'parse', 'resize',
+  'from_pretrained', 'graft', 'official', 'official_family', 'official_in', 'parse', 'resize',
 ]  # fmt: skip
 
 
@@ -61,12 +61,14 @@ families: dict[str, str | Family] = {
   'blt': 'byte_models.blt',
   'hnet': 'hnet',
   'tfree_hat': 'byte_models.tfree_hat',
+  'token_lm': 'byte_models.token_lm',
   'word_ar': 'byte_models.word_ar',
 }
 official: dict[str, str | Official] = {
   'blt': 'byte_models.blt.official',  # before those that have some of its keys
   'hnet': 'hnet.official',
   'tfree_hat': 'byte_models.tfree_hat.official',
+  'token_lm': 'byte_models.token_lm.official',
 }
 
 
@@ -127,16 +129,16 @@ def graft(config: Any, source: str | os.PathLike, seed: int) -> dict[str, Array]
 
 
 def from_pretrained(directory: str | os.PathLike, *, like: Any = None, **overrides: Any) -> Model:
-  """The model in a directory with official weights, whose config.json tells the family.
+  """The model in a directory with official weights, whose config.json tells the family, or in a .gguf file of a Llama.
 
   overrides: keys of the `model` branch, such as dtype='bfloat16'. like: the config of a model of the same family, whose
   parameters it is to have, if it can. Raises FileNotFoundError for a missing file,
   ValueError for one that is damaged or of no family that is known here, and for weights that do not fit.
   """
-  file = weights.config_file(directory)
-  values = weights.read_json(file)
-  family = official_family(values)
+  family = official_in(directory)
   if family is None:
+    file = weights.config_file(directory)
+    values = weights.read_json(file)
     keys = '; '.join(f'{name} has {", ".join(_module(entry).CONFIG_KEYS)}' for name, entry in official.items())
     kind = f'model_type {values["model_type"]!r}' if 'model_type' in values else 'no model_type'
     raise ValueError(f'{file} ({kind}) is of no family with official weights: {keys}.')
@@ -145,6 +147,13 @@ def from_pretrained(directory: str | os.PathLike, *, like: Any = None, **overrid
       raise ValueError(f'init_from {directory!r} holds another model: its family is {family!r} and not {like.family!r}')
     overrides = _module(official[family]).overrides(like) | overrides
   return _module(official[family]).from_pretrained(directory, **overrides)
+
+
+def official_in(source: str | os.PathLike) -> str | None:
+  """The family of a .gguf file, which has Llamas only, or of a directory, by its config.json."""
+  if os.fspath(source).endswith('.gguf'):
+    return 'token_lm'
+  return official_family(weights.read_json(weights.config_file(source)))
 
 
 def official_family(values: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,13 @@
   python -m text.corpora fetch english_wiki --out=data/corpora
   python train.py --config=configs/compare.py:hat --workdir=runs/compare/hat
 
-`python -m studies.compare --workdir=runs/compare` trains all of them and makes the table.
+`python -m studies.compare --workdir=runs/compare` trains all of them and makes the table. Token models need a tokenizer
+of the same text, `bpe` for `bpe` and `stochastok`, `superbpe`, `unigram`:
+
+  python -m text.tokenizers train bpe --source=corpus:english_wiki --vocab_size=2048 --out=runs/tokenizers/bpe
+  python train.py --config=configs/compare.py:bpe --workdir=runs/compare/bpe
+
+or another one by name, --config=configs/compare.py:bpe=DIR.
 """
 
 from collections.abc import Sequence
@@ -17,6 +23,7 @@ from configs import (
   quickstart_aunet3,
   quickstart_blt,
   quickstart_bolmo,
+  quickstart_bpe,
   quickstart_byteflow,
   quickstart_dynamic_pooling,
   quickstart_flexitokens,
@@ -62,15 +69,25 @@ MODELS = {
   'blt': (quickstart_blt, 6.1),
   'bolmo_chunker': (quickstart_bolmo, None),
   'byteflow_threshold': (quickstart_byteflow, None),
+  'bpe': (quickstart_bpe, None),
+  'superbpe': (quickstart_bpe, None),
+  'unigram': (quickstart_bpe, None),
+  'stochastok': (quickstart_bpe, None),
 }
+TOKENIZERS = {'bpe': 'bpe', 'superbpe': 'superbpe', 'unigram': 'unigram', 'stochastok': 'bpe'}
 
 
 def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
-  """arg: one of MODELS; its backbone is resized to the quickstart H-Net's forward FLOPs per byte (within 5 %)."""
-  if arg not in MODELS:
+  """arg: one of MODELS, its backbone resized to the quickstart H-Net's forward FLOPs per byte (within 5 %); behind a
+  '=', where the tokenizer of a token model is.
+  """
+  name, _, directory = arg.partition('=')
+  if name not in MODELS or (directory and name not in TOKENIZERS):
     raise ValueError(f"configs/compare.py has no model '{arg}': use one of {', '.join(MODELS)}")
-  module, size = MODELS[arg]
-  config = module.get_config()
+  module, size = MODELS[name]
+  config = module.get_config(*([directory or f'runs/tokenizers/{TOKENIZERS[name]}'] if name in TOKENIZERS else []))
+  if name == 'stochastok':
+    config.model.stochastok = 0.1
   config.model = matched(config, None if size is None else [size])
   config.data.source = 'corpus:english_wiki'
   config.data.validation = ''

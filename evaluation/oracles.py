@@ -131,8 +131,9 @@ def causality(subject: Subject, batch: Batch, other_BxL: np.ndarray, last: int) 
   changed = np.where(np.arange(length) <= last, batch.bytes, other_BxL)
   ours, theirs = subject(batch), subject(Batch(changed, batch.segment_ids))
   before = np.broadcast_to(np.arange(length) <= last, batch.bytes.shape)
-  if not subject.is_bytewise:  # bits are those of a text's symbols, which later bytes may cut into other words
-    before = before & np.logical_and.accumulate(ours.segmentations[0] == theirs.segmentations[0], 1)
+  if not subject.is_bytewise:  # bits are those of a text's symbols, which later bytes may cut into others
+    same = np.logical_and.accumulate(ours.segmentations[0] == theirs.segmentations[0], 1)
+    before = before & same & np.pad(same[:, 1:], ((0, 0), (0, 1)))  # whether one ends shows where the next begins
   known = last - max((kind.lookahead for kind in marks.parse(subject.model.marks).values()), default=0)
   return apart(ours, theirs, before, cut=np.s_[:, : max(known + 1, 0)])
 

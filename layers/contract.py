@@ -58,7 +58,8 @@ class Model(Protocol):
 
   config: frozen, as the `parse` of its family made it, whose name is `config.family`.
   marks: what it reads of a batch beside bytes, name -> specification (text.marks).
-  labels: likewise, what only its losses read, which may depend on later bytes: batches to be trained on have them.
+  labels: likewise, what only its losses read, which may depend on later bytes, and marks that training has in another
+  form than evaluation: batches to be trained on have them.
   symbols: the bytes of each symbol that `step` reads as text; [V] of them, EOS and BOS among the single bytes.
   word_end: the symbol that ends a word and is no text, or None.
   alphabet: what ids mean that do not mean themselves; parameters are of use to models with the same only.

@@ -3,10 +3,10 @@
 A family joins by adding a `model` branch to FAMILIES. Shapes are fixed, so each model compiles once for each form, and
 hypothesis draws bytes, documents and prompt lengths.
 
-Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words:
-they have no `logits`, but `symbol_logits`. Their bits are those of a text's symbols, so later bytes may not change them
-as long as the words are the same; what a step predicts is compared symbol by symbol, and the nats of the steps byte by
-byte.
+Most models predict bytes: `logits` are one set a byte. Word models predict symbols, the bytes and the ends of words,
+and token models tokens: they have no `logits`, but `symbol_logits`. Their bits are those of a text's symbols, so later
+bytes may not change them as long as the symbols are the same; what a step predicts is compared symbol by symbol, and
+the nats of the steps byte by byte.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from hnet.parts.coding import CodingRate
 from layers import segments
 from layers.contract import Model
 from layers.paths import flatten, rebuild
-from tests.byte_models import tiny_blt, tiny_tfree_hat, tiny_word_ar
+from tests.byte_models import tiny_blt, tiny_tfree_hat, tiny_token_lm, tiny_word_ar
 from tests.hnet.tiny import ONE_STAGE, TWO_STAGE, branch
 from text import BOS, EOS, marks
 from text.batch import Batch
@@ -91,10 +91,17 @@ FAMILIES = {
     TWO_STAGE, chunking=['magnet(scripts=latin+digit,target=3+4,others=latin)', 'dynamic_pooling_entropy']
   ),
   'tfree_hat': tiny_tfree_hat.branch(window=5, kv_heads=1, qk_norm='head'),
+  'token_lm': tiny_token_lm.branch(),
   **tiny_word_ar.KINDS,
 }
 
-ALONE = ('hnet_two_stage', 'tfree_hat', 'hat', 'megabyte')  # also decoded one row at a time: a program of its own
+ALONE = (
+  'hnet_two_stage',
+  'tfree_hat',
+  'token_lm',
+  'hat',
+  'megabyte',
+)  # also decoded one row at a time: a program of its own
 ROWS, LENGTH, PROMPT, SHORT = 4, 48, 24, 16
 LOGITS, PROBABILITIES = 1e-4, 1e-5  # tolerances of float32 sums in another order
 drawn = functools.partial(settings, deadline=None, derandomize=True)
@@ -248,6 +255,20 @@ class FusedSubject(Subject):
     return nats
 
 
+class TokenSubject(Subject):
+  """Symbols are the tokens of the text, each at its last byte; a prompt that ends inside one does not have it."""
+
+  def steps(self, batch, output, prompts):
+    of_token, result = jax.device_get(self.symbol_logits(self.model, batch)[0]), []
+    for r, prompt in enumerate(prompts):
+      at = prompt + np.flatnonzero(batch.marks['units'][r, prompt:] >= 0)[: self.num_steps]
+      result.append((batch.marks['units'][r, at], at, of_token[r, at]))
+    return result
+
+  def nats(self, batch, output):
+    return tiny_token_lm.naive_nats(self.model, self.marked(batch))
+
+
 class ScriptChange(SpaceLike):
   """A chunk where the script of the text changes: a rule that reads a mark, at any depth."""
 
@@ -274,7 +295,7 @@ class ScriptChange(SpaceLike):
 def subject(request):
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(KINDS['boundary'], 'script_change', ScriptChange)
-    made = FusedSubject if request.param == 'bolmo_chunker' else Subject
+    made = {'bolmo_chunker': FusedSubject, 'token_lm': TokenSubject}.get(request.param, Subject)
     yield made(FAMILIES[request.param], request.param in ALONE)
 
 

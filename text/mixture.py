@@ -58,7 +58,8 @@ class MixedRows:
       places.append(np.flatnonzero(owners_B == owner))
       pieces = self._streams[owner].pieces(own_rows_B[places[-1]])
       corpus = self._mixture.corpora[owner]
-      parts.append(training_batch(corpus, pieces, len(places[-1]), self._seq_len, marks))
+      keys = [(self._seed, first + place) for place in places[-1].tolist()]
+      parts.append(training_batch(corpus, pieces, len(places[-1]), self._seq_len, marks, keys))
     order_B = np.argsort(np.concatenate(places))
     return jax.tree.map(lambda *of_parts: np.concatenate(of_parts)[order_B], *parts)
 

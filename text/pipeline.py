@@ -57,7 +57,8 @@ def pipeline(
   if batch_size % hosts:
     raise ValueError(f'batch_size={batch_size} must be a multiple of hosts={hosts}: every host has an equal share')
   marks = dict(marks or {})
-  marks_lib.parse(marks)  # what is wrong with them is an error here, not in a worker
+  for kind in marks_lib.parse(marks).values():  # what is wrong with them is an error here, not in a worker
+    kind.check_rows(seq_len)
   mixture = source if isinstance(source, Mixture) else Mixture([source])
   # What each worker reads; deleted with the iterator.
   notes = tempfile.NamedTemporaryFile(prefix='reading-') if workers else None  # noqa: SIM115

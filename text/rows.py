@@ -11,12 +11,15 @@ training are asked for in any order, and have the words of their own bytes. Wher
 is found from a place up to 2 * LOOKBACK bytes before it, for the row that ends there as for the one that begins there,
 so that both know the same unit. In nearly all text that is the word of the document; in a longer stretch without an end
 of a word but for the cap, the cap may fall elsewhere.
+
+Tokens (the mark 'tokens') are those of the whole document in rows for evaluation. In rows for training they are those
+of its stretches of STRETCH bytes: a document that is longer has one cut more in so many bytes.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +30,7 @@ from text.corpus import Corpus
 from text.packing import Pieces, evaluation_rows, materialise, scored
 
 CHUNK = 2**16  # bytes of a document that are split at a time
+STRETCH = 2**16  # bytes of a document that a tokenizer reads at a time for rows of training
 LOOKBACK = 256  # bytes; words that may be longer raise it
 LOOKAHEAD = 16  # bytes behind a word: that it ends may show in the next characters only
 
@@ -82,7 +86,8 @@ def evaluation_batches(
   """
   kinds = marks_lib.parse(marks or {})
   plan, unfinished = evaluation_rows(corpus.lengths, seq_len, context), len(corpus) - 1 if last_is_cut else -1
-  document = functools.lru_cache(1)(functools.partial(_Whole, corpus))
+  whole = functools.lru_cache(1)(functools.partial(_Whole, corpus))
+  document = lambda number, row: whole(number)
   for first in range(0, len(plan), batch_size):
     pieces = plan.pieces(np.arange(first, min(first + batch_size, len(plan))))
     last = np.where(pieces.document == unfinished, corpus.lengths[unfinished] + 1, pieces.stop)
@@ -94,37 +99,47 @@ def evaluation_batches(
 
 
 def training_batch(
-  corpus: Corpus, pieces: Pieces, rows: int, seq_len: int, marks: Mapping[str, str] | None = None
+  corpus: Corpus,
+  pieces: Pieces,
+  rows: int,
+  seq_len: int,
+  marks: Mapping[str, str] | None = None,
+  keys: Sequence[tuple[int, ...]] = (),
 ) -> Batch:
-  """What `text.packing.materialise` makes, with marks, name -> specification."""
+  """What `text.packing.materialise` makes, with marks, name -> specification; keys: of each row, for what they draw."""
   batch = materialise(corpus, pieces, rows, seq_len)
-  return _marked(batch, pieces, marks_lib.parse(marks or {}), functools.partial(_Anywhere, corpus))
+  document = lambda number, row: _Anywhere(corpus, number, (*(keys[row] if keys else ()), number))
+  return _marked(batch, pieces, marks_lib.parse(marks or {}), document)
 
 
 def _marked(
-  batch: Batch, pieces: Pieces, kinds: Mapping[str, marks_lib.Kind], document: Callable[[int], marks_lib.Document]
+  batch: Batch, pieces: Pieces, kinds: Mapping[str, marks_lib.Kind], document: Callable[[int, int], marks_lib.Document]
 ) -> Batch:
   if not kinds:
     return batch
   sizes, length = pieces.stop - pieces.start, batch.bytes.shape[1]
   before = np.append(0, np.cumsum(sizes))[np.searchsorted(pieces.row, pieces.row)]
   places = np.cumsum(sizes) - sizes - before + pieces.row * length
-  placed = zip(*map(np.ndarray.tolist, (places, *pieces[1:])), strict=True)
-  of_documents = ((place, document(number), *piece) for place, number, *piece in placed)
+  placed = zip(*map(np.ndarray.tolist, (places, *pieces)), strict=True)
+  of_documents = ((place, document(number, row), *piece) for place, row, number, *piece in placed)
   return dataclasses.replace(batch, marks=marks_lib.of_pieces(kinds, of_documents, batch.bytes.shape))
 
 
 class _Anywhere(marks_lib.Document):
   """A document of which pieces are asked for in any order."""
 
-  def __init__(self, corpus: Corpus, number: int):
-    self.length, self._corpus, self._number = int(corpus.lengths[number]), corpus, number
+  def __init__(self, corpus: Corpus, number: int, key: tuple[int, ...] = ()):
+    self.length, self._corpus, self._number, self.key = int(corpus.lengths[number]), corpus, number, key
 
   def read(self, begin: int, end: int) -> bytes:
     return self._corpus.read(self._number, begin, end)
 
   def words(self, splitter: words_lib.Splitter, begin: int, end: int, exact: bool) -> tuple[int, list[bytes]]:
     return _words_between(self, begin, end, splitter) if exact else super().words(splitter, begin, end, exact)
+
+  def stretches(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+    for at in range(begin - begin % STRETCH, end, STRETCH):
+      yield at, self.read(at, min(at + STRETCH, self.length))
 
 
 class _Whole(_Anywhere):
@@ -137,6 +152,14 @@ class _Whole(_Anywhere):
   def words(self, splitter: words_lib.Splitter, begin: int, end: int, exact: bool) -> tuple[int, list[bytes]]:
     del exact  # they are, always
     return self._found.setdefault(splitter, _Found(self, splitter)).between(begin, end)
+
+  def stretches(self, begin: int, end: int) -> list[tuple[int, bytes]]:
+    del begin, end
+    return [(0, self._content)]
+
+  @functools.cached_property
+  def _content(self) -> bytes:
+    return self.read(0, self.length)
 
 
 class _Found:

@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import json
 import os
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ import numpy as np
 from text import paths, regular_file
 from text.specification import arguments, quoted
 
+COPY = 'units.json'  # of a run's subwords, in its work directory
 ARGUMENTS = {'byte': {}, 'char': {'limit': '0x3000'}, 'subword': {'file': '', 'digest': ''}}
 _BYTES = tuple(bytes([value]) for value in range(256))
 _NEVER = re.compile(rb'([\xc0\xc1\xf5-\xff])')  # in UTF-8
@@ -85,6 +87,21 @@ def in_file(file: str | os.PathLike, digest: str) -> str:
 def digest_of(content: bytes) -> str:
   """What a specification calls the digest of a tokenizer file."""
   return hashlib.sha256(content).hexdigest()[:16]
+
+
+def digest_in(file: str | os.PathLike, digest: str = '') -> str:
+  """That of the file; raises as `read`, also where it is another than the one given."""
+  return digest_of(read(in_file(file, digest)))
+
+
+def copy(file: str | os.PathLike, target: pathlib.Path) -> None:
+  """Puts the file there, whole or not at all."""
+  content, partial = read(in_file(file, '')), target.with_name(f'{target.name}.part{os.getpid()}')
+  try:
+    partial.write_bytes(content)
+    os.replace(partial, target)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 def read(spec: str) -> bytes:
@@ -171,7 +188,10 @@ def read_tokenizer(content: bytes) -> tuple[dict[str, Any], Any]:
   from tokenizers import Tokenizer  # here, so that models of bytes do without it
 
   try:
-    return json.loads(content), Tokenizer.from_str(content.decode())
+    settings = json.loads(content)
+    if isinstance(settings, dict) and 'rules_version' in settings:
+      raise ValueError(f'they are rules of {settings.get("kind")}, which only text.tokenizers.load opens')
+    return settings, Tokenizer.from_str(content.decode())
   except BaseException as error:  # `tokenizers` raises nothing more special, and a panic in Rust is no Exception
     if isinstance(error, KeyboardInterrupt | SystemExit):
       raise

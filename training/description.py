@@ -10,6 +10,7 @@ import byte_models
 from training import config as config_lib
 from training.state import flatten
 
+TABLES = ('embeddings', 'lm_head')  # attributes, and components of FLOPs, that papers count or leave out
 BACKWARD = 2.0  # the backward pass costs twice the forward one: each product has two gradients
 
 
@@ -20,7 +21,7 @@ def abstract_model(model: Mapping[str, Any]) -> Any:
 
 
 def describe(config: Any, model: Any = None) -> dict[str, Any]:
-  """JSON data about a config: parameters, flops_per_byte, each also by component.
+  """JSON data about a config: parameters, flops_per_byte, each also by component and without embeddings and head.
 
   flops_per_byte: forward pass, documents of seq_len bytes, at the bytes per chunk that the config states (by default
   those that the model is trained towards); a training step takes (1 + backward_over_forward) times as many. model: its
@@ -28,14 +29,17 @@ def describe(config: Any, model: Any = None) -> dict[str, Any]:
   """
   settings = config_lib.parse(config)
   model = abstract_model(settings.model) if model is None else model
-  parameters = parameters_by_component(flatten(model))
+  flat = flatten(model)
+  parameters = parameters_by_component(flat)
   flops = model.flops_per_byte(settings.seq_len, None)
   return {
     'family': settings.model.get('family'),
     'parameters': sum(parameters.values()),
     'parameters_by_component': parameters,
+    'parameters_without_tables': sum(leaf.size for path, leaf in flat.items() if not {*path.split('.')} & {*TABLES}),
     'flops_per_byte': sum(flops.values()),
     'flops_per_byte_by_component': dict(flops),
+    'flops_per_byte_without_tables': sum(value for name, value in flops.items() if name not in TABLES),
     'backward_over_forward': BACKWARD,
     'seq_len': settings.seq_len,
     'batch_size': settings.batch_size,
@@ -45,11 +49,12 @@ def describe(config: Any, model: Any = None) -> dict[str, Any]:
 
 def table(description: Mapping[str, Any]) -> str:
   """The description as text; where it has a `config`, a line for each key of that comes first."""
-  parameters, flops = description['parameters_by_component'], description['flops_per_byte_by_component']
-  rows = [('component', 'parameters')]
-  rows += [(name, f'{count:,}') for name, count in (*parameters.items(), ('all', description['parameters']))]
-  rows += [('', ''), ('component', 'FLOPs per byte')]
-  rows += [(name, f'{value:,.0f}') for name, value in (*flops.items(), ('all', description['flops_per_byte']))]
+  parameters, flops = (dict(description[f'{name}_by_component']) for name in ('parameters', 'flops_per_byte'))
+  without = 'all but embeddings and head'
+  parameters |= {'all': description['parameters'], without: description['parameters_without_tables']}
+  flops |= {'all': description['flops_per_byte'], without: description['flops_per_byte_without_tables']}
+  rows = [('component', 'parameters'), *((name, f'{count:,}') for name, count in parameters.items()), ('', '')]
+  rows += [('component', 'FLOPs per byte'), *((name, f'{value:,.0f}') for name, value in flops.items())]
   left, right = (max(len(row[side]) for row in rows) for side in (0, 1))
   lines = [f'{key} = {value!r}' for key, value in leaves(description.get('config', {}))]
   lines += [''] if lines else []

@@ -1,23 +1,23 @@
 """What stands in a work directory, and a trained model from it alone."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 import byte_models
 from layers import weights
-from text import paths, units
+from text import paths, tokens, units
 from training import checkpoint, description, earlier
 from training import config as config_lib
 from training.state import Flat, flatten, rebuild
 
 CHECKPOINTS = 'checkpoints'
 MOST_REMOVED = 100  # steps that a run may remove under a reader, before this gives up
-UNITS = 'units.json'  # the tokenizer.json of a model of subwords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Loaded:
 def load(workdir: str | os.PathLike, step: int | str | None = None, report: Callable[[str], None] = print) -> Loaded:
   """The model that a work directory holds, or a directory with official weights.
 
-  The latter as `byte_models.from_pretrained` reads it, with `model` keys that its config.json may have beside the
-  published ones. A T-Free-HAT then has delivery 'causal', so that its bits are a code length; "delivery": "published"
-  in config.json makes it the published model.
+  The latter, or a .gguf file of a Llama, as `byte_models.from_pretrained` reads it, with `model` keys that its
+  config.json may have beside the published ones. A T-Free-HAT then has delivery 'causal', so that its bits are a code
+  length; "delivery": "published" in config.json makes it the published model.
 
   step: None = the newest whole checkpoint (one sentence goes to `report` for each newer one that is damaged), 'best'
   = the lowest validation bits per byte, or a number. A run may train in the directory meanwhile: where it removes a
@@ -44,7 +44,7 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   FileNotFoundError if the directory, its config, or the step is not there, ValueError if what is there is damaged.
   """
   workdir = paths.of(workdir, 'workdir')
-  if _published(workdir) is not None:
+  if workdir.suffix == '.gguf' or _published(workdir) is not None:
     if step is not None:
       raise ValueError(f'step {step} does not apply: {workdir} holds official weights, not checkpoints of a run')
     return Loaded(byte_models.from_pretrained(workdir), {}, None)
@@ -68,10 +68,10 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   the keys that it did not have at their defaults; FileNotFoundError or ValueError if there is none or it is not one.
   """
   config = config_lib.resolve(_saved_config(workdir))
-  found = _subwords(config)
-  own = (workdir / UNITS).absolute()
-  if found and found[0] == UNITS and (own.is_file() or not pathlib.Path(UNITS).is_file()):
-    return _with_units(config, own, found[1])
+  found = _spelled(config)
+  own = found and (workdir / found.kind.COPY).absolute()
+  if found and found.file == found.kind.COPY and (own.exists() or not pathlib.Path(found.file).exists()):
+    return _with_units(config, found.at(own))
   return config  # of subwords: a run of an earlier version, whose file is where it was
 
 
@@ -88,13 +88,13 @@ def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Makes the work directory if need be and writes its config.json, and before it the file that a model's units come
-  from: each whole or not at all. Raises as `text.units.read` for such a file.
+  """Makes the work directory if need be and writes its config.json, and before it the file that a model's units or
+  tokens come from: each whole or not at all. Raises as `text.units.read` and `text.tokens.parse` for such a file.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  if found := _subwords(config):
-    content = units.read(units.in_file(*found))
-    weights.replace(workdir / UNITS, lambda partial: partial.write_bytes(content))
+  if found := _spelled(config):
+    found.kind.digest_in(found.file, found.digest)
+    found.kind.copy(found.file, workdir / found.kind.COPY)
   weights.write_json(workdir / weights.CONFIG, portable(config))
 
 
@@ -104,45 +104,57 @@ def with_own_files(workdir: pathlib.Path, config: Mapping[str, Any]) -> tuple[di
   Where the work directory has checkpoints, they are its own copies, also if the files are no longer where the config
   says; not if these are others now, which `config_changes` refuses.
   """
-  found, own, copied = _subwords(config), (workdir / UNITS).absolute(), None
+  found, notes = _spelled(config), []
   if not found:
     return dict(config), []
-  (file, digest), notes = found, []
-  if own.is_file() and checkpoint.all_steps(workdir / CHECKPOINTS):
-    copied = units.digest_of(own.read_bytes())
+  own, copied, digest = (workdir / found.kind.COPY).absolute(), None, found.digest
+  if own.exists() and checkpoint.all_steps(workdir / CHECKPOINTS):
+    copied = found.kind.digest_in(own)
   try:
-    digest = units.digest_of(units.read(units.in_file(file, digest)))
+    digest = found.kind.digest_in(found.file, digest)
   except (OSError, ValueError) as error:
     if copied is None or ((digest or isinstance(error, ValueError)) and digest != copied):
       return dict(config), []  # who builds the model says what is wrong
-    digest, notes = copied, [f"model.units: '{file}' is no longer what it was: its copy {own} is used"]
-  return _with_units(config, own if digest == copied else file, digest), notes
+    digest, notes = copied, [f"model.units: '{found.file}' is no longer what it was: its copy {own} is used"]
+  return _with_units(config, found.at(own if digest == copied else found.file, digest)), notes
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
   """A resolved config as a work directory keeps it: equal wherever its files lie, if they are the same."""
-  found = _subwords(config)
+  found = _spelled(config)
   if not found:
     return dict(config)
   try:
-    digest = units.digest_of(units.read(units.in_file(*found)))
+    digest = found.kind.digest_in(found.file, found.digest)
   except (OSError, ValueError):
-    digest = found[1]
-  return _with_units(config, UNITS, digest) if digest else dict(config)
+    digest = found.digest
+  return _with_units(config, found.at(found.kind.COPY, digest)) if digest else dict(config)
 
 
-def _subwords(config: Mapping[str, Any]) -> tuple[str, str] | None:
-  """(file, digest or '') of the subwords that a model's units are; None for another model, or one that is not valid."""
+class _Spelled(NamedTuple):
+  """What spells a model's text, in a file. kind: the module that knows such files, text.units or text.tokens."""
+
+  kind: Any
+  file: str
+  digest: str
+
+  def at(self, file: str | os.PathLike, digest: str | None = None) -> str:
+    """The specification with another file."""
+    return self.kind.in_file(file, self.digest if digest is None else digest)
+
+
+def _spelled(config: Mapping[str, Any]) -> _Spelled | None:
+  """None for a model that needs no file for that, or one that is not valid."""
   model = config.get('model')
   spec = model.get('units') if isinstance(model, Mapping) else None
-  try:
-    return units.file_of(spec) if isinstance(spec, str) else None
-  except ValueError:
-    return None
+  for kind in (units, tokens) if isinstance(spec, str) else ():
+    with contextlib.suppress(ValueError):
+      return (found := kind.file_of(spec)) and _Spelled(kind, *found)
+  return None
 
 
-def _with_units(config: Mapping[str, Any], file: str | os.PathLike, digest: str) -> dict[str, Any]:
-  return {**config, 'model': {**config['model'], 'units': units.in_file(file, digest)}}
+def _with_units(config: Mapping[str, Any], spec: str) -> dict[str, Any]:
+  return {**config, 'model': {**config['model'], 'units': spec}}
 
 
 def config_changes(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
@@ -163,9 +175,11 @@ def initial_params(source: str, model: Any, seed: int = 0) -> Flat:
   directory = paths.of(source, 'init_from')
   source = str(directory)
   published = _published(directory)
-  if directory.suffix == '.gguf' or (published or {}).get('model_type') == 'llama':
+  is_llama = directory.suffix == '.gguf' or (published or {}).get('model_type') == 'llama'
+  if is_llama and byte_models.official_in(source) != model.config.family:
     return byte_models.graft(model.config, source, seed)
-  found = load(directory).model if published is None else byte_models.from_pretrained(source, like=model.config)
+  has_run = published is None and not is_llama
+  found = load(directory).model if has_run else byte_models.from_pretrained(source, like=model.config)
   for name in found.alphabet | model.alphabet:
     theirs, ours = (side.alphabet.get(name) for side in (found, model))
     if theirs != ours:

@@ -7,7 +7,10 @@ import zipfile
 
 import pytest
 
+import training
 from byte_models import gguf_file, llama, token_bits
+from evaluation import evaluate
+from text import MemoryCorpus
 from text.corpora import packages
 from text.corpora.registry import CORPORA
 
@@ -45,6 +48,10 @@ def test_real_weights_give_the_bits_that_transformers_gives(tmp_path, monkeypatc
   (tmp_path / 'leads.txt').write_text(text)
   token_bits.main([f'--weights={path}', str(tmp_path / 'leads.txt')])
   assert 'leads.txt: 1417 bytes, 340 tokens, 0.9966 bits per byte' in capsys.readouterr().out
+  # the same as a model of bytes, which knows where tokens end
+  found = evaluate(training.load(path).model, MemoryCorpus([text.encode()]), seq_len=1536, batch_size=1)
+  assert found.bits_per_byte == pytest.approx(0.99657, abs=1e-4) and found.text_bytes == size
+  assert found.bytes_per_chunk == (size / 340,)
   # the rows of queries and keys left as llama.cpp orders them
   monkeypatch.setattr(gguf_file, '_half_split', lambda weight, heads: weight)
   assert bits(llama.from_gguf(path, scan=True), tokens) == pytest.approx(1.8155, abs=1e-3)

@@ -64,7 +64,11 @@ def test_weights_in_parts_are_recognised_by_their_configuration(copied):
 @pytest.mark.parametrize(
   ('source', 'changes', 'sentence'),
   [
-    (LLAMA, {}, r"model_type 'llama'\) is of no family with official weights: blt has .*; hnet has arch_layout; tfree"),
+    (
+      LLAMA,
+      {'num_hidden_layers': None},
+      r"model_type 'llama'\) is of no family with official weights: blt has .*; hnet has arch_layout; tfree",
+    ),
     (HNET, {'arch_layout': None}, r'config\.json \(no model_type\) is of no family with official weights'),
     (HNET, {'colour': 1}, r'config\.json: unknown config key model\.colour'),
     (TFREE_HAT, {'colour': 1}, r'config\.json: unknown config key model\.colour'),

@@ -1,6 +1,8 @@
 """Every configuration can be described, and every small one has a training step."""
 
 import importlib
+import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,7 +10,10 @@ import pytest
 
 import configs
 import training
+from configs import compare
 from layers import capacity
+from tests.byte_models import tiny_token_lm
+from training import flops
 from training.step import make_step
 from training.trainer import Trainer
 
@@ -37,7 +42,8 @@ RELEASED = {
 
 
 def config_of(name):
-  return importlib.import_module(f'configs.{name}').get_config()
+  needs = [str(tiny_token_lm.tokenizer())] if name == 'quickstart_bpe' else []
+  return importlib.import_module(f'configs.{name}').get_config(*needs)
 
 
 @pytest.mark.parametrize('name', RELEASED)
@@ -73,6 +79,17 @@ def lists(value):
 @pytest.mark.parametrize('name', NAMES)
 def test_sequences_are_tuples(name):
   assert not lists(config_of(name).to_dict())
+
+
+@pytest.mark.parametrize('name', compare.TOKENIZERS)
+def test_token_models_are_resized_to_the_work_of_the_others(name, tmp_path):
+  directory = shutil.copytree(tiny_token_lm.tokenizer(), tmp_path / 'bpe')
+  (directory / 'card.json').write_text(json.dumps({'held_out': {'bytes_per_token': 3.5}}))
+  config = compare.get_config(f'{name}={directory}')
+  assert flops.forward_flops(config) == pytest.approx(flops.forward_flops(config_of('quickstart')), rel=flops.TOLERANCE)
+  assert config.model.bytes_per_chunk == (3.5,) and config.model.stochastok == (0.1 if name == 'stochastok' else 0)
+  with pytest.raises(FileNotFoundError, match='python -m text.tokenizers train'):
+    compare.get_config(f'{name}={tmp_path}/nowhere')
 
 
 # What two steps of each are compiled and run for elsewhere: tests/test_contract.py has every kind of model.

@@ -20,14 +20,15 @@ from tests.byte_models import tiny_word_ar
 from tests.hnet.tiny import informative
 from tests.test_contract import FAMILIES
 from tests.text import tiny_subwords
-from text import BOS, EOS, Batch, MemoryCorpus, units, words
+from text import BOS, EOS, Batch, MemoryCorpus, tokens, units, words
+from text.marks import PAID
 from text.packing import training_plan
 from text.rows import training_batch
 
 BYTES = (
   'bolmo_chunker', 'hnet_one_stage', 'hnet_two_stage', 'hnet_isotropic_T', 'hnet_isotropic_m', 'spacebyte', 'tfree_hat',
 )  # fmt: skip
-WORDS = ('hat', 'word_pooled', 'megabyte')
+WORDS = ('hat', 'word_pooled', 'megabyte', 'token_lm')
 UNITS = {
   'word_pooled_char': ('char(limit=0x3000)', {'num_vectors': 2, 'backbone': tiny_word_ar.NARROW}),
   'hat_subword': (None, {}),
@@ -48,7 +49,7 @@ class Subject:
     self.model = model
     self.words, self.units = (
       parse(spec) if (spec := model.marks.get(name)) else None
-      for name, parse in (('words', words.parse), ('units', units.parse))
+      for name, parse in (('words', words.parse), ('units', spelling))
     )
 
   def marks(self, document):
@@ -78,6 +79,8 @@ class Subject:
         mine = [(symbol, place) for place, (owner, symbol, _) in enumerate(row) if owner == number]
         scored_from = min((symbol for symbol, place in mine if row[place][2]), default=math.inf)
         for index, of_unit in marks[number][1]:
+          paid = [place for symbol, place in mine if symbol in of_unit and of_unit[0] < scored_from <= symbol]
+          units_L[paid] = PAID
           here = [
             place for symbol, place in mine if symbol in of_unit and (of_unit[0] >= scored_from or symbol < scored_from)
           ]
@@ -99,6 +102,16 @@ class Subject:
       name: of_name for name, of_name in zip(('words', 'units'), rows[2:4], strict=True) if name in self.model.marks
     }
     return Batch(*rows[:2], marks, rows[4])
+
+
+def spelling(spec):
+  """text -> ids, with the `table` of their bytes."""
+  if not spec.startswith('tokens'):
+    return units.parse(spec)
+  found = tokens.parse(spec.partition(',bos=')[0] + ')')
+  spell = lambda text: found.tokenizer.encode(text).tolist()
+  spell.table = found.table
+  return spell
 
 
 def naive_rows(documents, seq_len, context):

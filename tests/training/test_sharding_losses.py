@@ -8,7 +8,9 @@ from tests import devices
 EQUAL = """
 import jax
 from studies import equal_losses
+from tests.byte_models import tiny_token_lm
 
+models = {**equal_losses.MODELS, 'token_lm': tiny_token_lm.branch()}
 jax.config.update('jax_debug_nans', True)  # no step of a healthy run makes one
 jax.config.update('jax_debug_infs', True)
 
@@ -19,8 +21,9 @@ for name, steps, accumulate, place, meshes in (
   # Rounding grows while training goes on: on the text of Python 3.12 it came to 1.02e-5 in step 19, and to 1e-6 before
   # step 17.
   ('tfree_hat', 16, 1, 0, [(8, 1, 1)]),
+  ('token_lm', 8, 1, 0, [(2, 2, 2)]),
 ):
-  found = equal_losses.study(equal_losses.MODELS[name], steps, meshes, place, accumulate)
+  found = equal_losses.study(models[name], steps, meshes, place, accumulate)
   reference = found['losses'][1, 1, 1]
   assert reference[-1] < reference[0] and found['closest'] >= equal_losses.MARGIN, name
   assert name != 'hnet' or found['disagreements'] > 0

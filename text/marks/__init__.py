@@ -8,6 +8,8 @@ kind                              what stands at a byte
 hat, whitespace, uax29, fixed     bool: a word begins here, by a splitter of `text.words`
 byte, char, subword               int32: the unit of `text.units` whose last byte this is, -1 at the others of it; the
                                   units are parts of the words that the mark 'words' of the same model shows
+tokens                            int32: the token of a tokenizer whose last byte this is, -1 at the others of it, see
+                                  `Tokens`
 script, only_scripts              int8: the script of the character here, see `Script`
 ended                             bool: with this byte it is known that a word has ended before it, see `Ended`
 levels                            int8: the level of what ends here by AU-Net's rules, see `Levels`
@@ -35,11 +37,13 @@ from text.marks.kind import KINDS, Document, Kind, Specs, check_kinds, parse
 from text.marks.reading import Read
 from text.marks.rules import Ended, Levels, Regex
 from text.marks.script import SCRIPTS, OnlyScripts, Script, characters, scripts
+from text.marks.tokens import PAID, Tokens
 from text.marks.words import Pieces, Units, Words
 
 __all__ = [
-  'KINDS', 'SCRIPTS', 'Document', 'Ended', 'Entropy', 'Kind', 'Levels', 'OnlyScripts', 'Pieces', 'Read', 'Regex',
-  'Script', 'Specs', 'Units', 'Words', 'characters', 'check_kinds', 'mark', 'of_pieces', 'parse', 'scripts',
+  'KINDS', 'PAID', 'SCRIPTS', 'Document', 'Ended', 'Entropy', 'Kind', 'Levels', 'OnlyScripts', 'Pieces', 'Read',
+  'Regex', 'Script', 'Specs', 'Tokens', 'Units', 'Words', 'characters', 'check_kinds', 'mark', 'of_pieces', 'parse',
+  'scripts',
 ]  # fmt: skip
 
 KINDS |= {
@@ -52,6 +56,7 @@ KINDS |= {
   'only_scripts': OnlyScripts,
   'pieces': Pieces,
   'script': Script,
+  'tokens': Tokens,
 }
 
 

@@ -1,7 +1,7 @@
 """What a kind of marks is, and the kinds by name; see `text.marks`."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ class Document:
   """A text of which pieces are marked: its bytes are symbols 1 to `length`, between BOS and EOS. This one is in memory.
 
   A piece is a run of its symbols, [start, stop). Those before first_scored are context: what they show was paid for.
+  key: what is drawn for a piece is drawn from this.
   """
+
+  key: tuple[int, ...] = ()
 
   def __init__(self, content: bytes):
     self.length, self._content = len(content), content
@@ -31,6 +34,13 @@ class Document:
     """
     del exact
     return begin, splitter.words(self.read(begin, end))
+
+  def stretches(self, begin: int, end: int) -> Iterable[tuple[int, bytes]]:
+    """(where it begins, a stretch of the text) for all that have one of the bytes [begin, end): what a tokenizer reads
+    at a time, the same for all pieces.
+    """
+    del begin, end
+    return [(0, self._content)]
 
 
 class Kind:
@@ -56,6 +66,9 @@ class Kind:
     del others
     arguments(spec, 'mark', {name: {} for name, kind in KINDS.items() if kind is cls})
     return cls()
+
+  def check_rows(self, seq_len: int) -> None:
+    """ValueError where rows to be trained on are too short for it."""
 
   def of(self, content: bytes) -> np.ndarray:
     """[bytes] of a text."""

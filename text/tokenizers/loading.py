@@ -5,10 +5,16 @@ import os
 from pathlib import Path
 
 from text import paths, regular_file
+from text.tokenizers import rules
+from text.tokenizers.boundless import Boundless
+from text.tokenizers.less_is_better import LessIsBetter
+from text.tokenizers.pathpiece import PathPiece
+from text.tokenizers.picky import Picky
 from text.tokenizers.stock import Stock
 from text.tokenizers.tokenizer import Tokenizer
 
 STOCK, RULES, CARD = 'tokenizer.json', 'rules.json', 'card.json'
+KINDS = {'boundlessbpe': Boundless, 'lib': LessIsBetter, 'pathpiece': PathPiece, 'picky': Picky}  # of rules
 
 
 def load(path: str | os.PathLike, digest: str = '') -> Tokenizer:
@@ -43,7 +49,12 @@ def load(path: str | os.PathLike, digest: str = '') -> Tokenizer:
 
 def _open(content: bytes, file: Path) -> Tokenizer:
   try:
-    return Stock(content, str(file), _kind(file))
+    if not rules.is_rules(content):
+      return Stock(content, str(file), _kind(file))
+    settings = json.loads(content)
+    if settings['kind'] not in KINDS:
+      raise ValueError(f"holds rules of kind '{settings['kind']}', which is not known: use {', '.join(KINDS)}")
+    return KINDS[settings['kind']](settings, str(file))
   except ValueError as error:
     message = str(error)
     raise ValueError(message if message.startswith('tokenizer ') else f"tokenizer '{file}' {message}") from None

@@ -12,13 +12,14 @@ from absl import flags
 
 import byte_models
 import hnet
+import text
 import training
 from layers import weights
 from tests.fuzz import mutation
 from tests.fuzz.running import Target
 from tests.fuzz.sandbox import Refused
 from text import command_line as text_command_line
-from text import mixture, noise, sources, subwords, synthetic, units, words
+from text import marks, mixture, noise, sources, subwords, synthetic, units, words
 from training import command_line, config_flag
 from training import config as config_lib
 
@@ -138,6 +139,7 @@ _SPECS = {
   'chunking': ('hnet', 'hnet_pool(size=6)', 'spacebyte'),
   'noise': ('antspeak', 'drop(rate=0.1,seed=2)', 'repeat(rate=0.2,most=4)', 'misspell(rate=0.1)'),
   'units': ('byte', 'char(limit=0x3000)', 'subword(file={}/tokenizer.json,digest=0123)'),
+  'tokens': ('tokens(file={}/tokenizer.json)', 'tokens(file={}/tokenizer.json,digest=0123)', 'tokens(file="{}")'),
   'synthetic': (
     'markov(order=2,states=2,p=0.1,q=0.2)',
     'words(vocabulary=50,zipf=1.0,documents=2,length=30)',
@@ -192,6 +194,8 @@ def _run_spec(case: pathlib.Path) -> None:
     words.parse(spec)(b'some text \xff here')
   elif kind == 'units':
     units.parse(spec)(b'word')
+  elif kind == 'tokens':
+    marks.mark(text.Batch.of([b'word']), {'units': spec})
   elif kind == 'noise':
     noise.parse(spec)(b'some text \xff here', 3)
   elif kind == 'synthetic':
