@@ -1,0 +1,132 @@
+// The page: what it shows is in its address, and every change of it goes through `page.state`.
+
+import { cutShort, fromCodes, toBytes } from './text.js';
+import { described, isStatic } from './data.js';
+import { OPTIONS, WAIT, byId, known, page, say } from './page.js';
+import { columnOf, update } from './column.js';
+import { json, png, save, svg } from './save.js';
+
+let waiting;
+
+function wholeText() {
+  return isStatic ? fromCodes(page.about.samples[page.state.sample].bytes) : toBytes(byId('text').value);
+}
+
+// --- the address: t text or s its number, c columns "step[<from][+]:name", at the byte, and options
+
+function address() {
+  const query = new URLSearchParams();
+  if (isStatic) query.set('s', page.state.sample);
+  else query.set('t', new TextDecoder().decode(cutShort(wholeText(), page.about.most)));
+  for (const { name, step, from, continued } of page.state.columns) {
+    query.append('c', `${step ?? ''}${from === null ? '' : `<${from}`}${continued ? '+' : ''}:${name}`);
+  }
+  if (page.state.at !== null) query.set('at', page.state.at);
+  for (const id of OPTIONS) if (byId(id).value !== byId(id).defaultValue) query.set(id, byId(id).value);
+  return `#${query}`;
+}
+
+function read(hash) {
+  const query = new URLSearchParams(hash.slice(1));
+  const number = (value) => (/^\d{1,15}$/.test(value ?? '') ? Number(value) : null);
+  const columns = [];
+  for (const given of query.getAll('c').slice(0, 32)) {
+    const [, step, from, continued, name] = /^(\d*)(?:<(\d+))?(\+?):(.*)$/s.exec(given) ?? [];
+    if (name === undefined || !known(name)) say(`The link asks for ${name ?? given}, which is not shown here.`, true);
+    else columns.push({ name, step: number(step), from: number(from), continued: !!continued && !isStatic });
+  }
+  if (!columns.length) {
+    const models = page.about.columns.filter((column) => column.kind === 'model');
+    for (const { name } of [...models.slice(0, 3), ...page.about.columns.filter((c) => c.kind !== 'model').slice(0, 1)]) {
+      columns.push({ name, step: null, from: null, continued: false });
+    }
+  }
+  for (const id of OPTIONS) if (query.has(id)) byId(id).value = query.get(id);
+  const sample = Math.min(number(query.get('s')) ?? 0, page.about.samples.length - 1);
+  byId('text').value = query.get('t') ?? new TextDecoder().decode(fromCodes(page.about.samples[sample].bytes));
+  byId('samples').value = sample;
+  page.state = { sample, at: number(query.get('at')), columns };
+}
+
+let remembering;
+page.remember = () => {
+  clearTimeout(remembering);
+  remembering = setTimeout(() => history.replaceState(null, '', address()), 250);
+};
+
+// --- columns
+
+function build() {
+  for (const column of page.shown) column.stop?.abort();
+  page.shown = page.state.columns.map(columnOf);
+  byId('columns').replaceChildren(...page.shown.map((column) => column.element));
+  refresh();
+}
+
+page.remove = (spec) => {
+  page.state.columns = page.state.columns.filter((other) => other !== spec);
+  build();
+};
+
+page.later = () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(refresh, WAIT);
+};
+
+function refresh() {
+  const whole = wholeText();
+  const text = isStatic ? whole : cutShort(whole, page.about.most);
+  if (text.length < whole.length) {
+    say(`The text has ${whole.length.toLocaleString('en')} bytes; the first ${text.length.toLocaleString('en')} are shown.`);
+  } else if (!byId('message').classList.contains('error')) say('');
+  for (const column of page.shown) update(column, text);
+  page.remember();
+}
+
+// --- start
+
+async function start() {
+  try {
+    page.about = await described();
+  } catch (error) {
+    say(error.message, true);
+    return;
+  }
+  page.about.samples.forEach(({ name }, index) => byId('samples').add(new Option(name, index)));
+  byId('more').append(new Option('choose …', ''), ...page.about.columns.map(({ name }) => new Option(name, name)));
+  byId('text').readOnly = isStatic;
+  byId('writing').hidden = isStatic;
+  byId('max_bytes').max = page.about.most_written;
+  byId('text').oninput = page.later;
+  byId('samples').onchange = () => {
+    page.state.sample = Number(byId('samples').value);
+    byId('text').value = new TextDecoder().decode(fromCodes(page.about.samples[page.state.sample].bytes));
+    refresh();
+  };
+  byId('more').onchange = async () => {
+    const name = byId('more').value;
+    byId('more').value = '';
+    if (!name) return;
+    page.about.columns = (await described().catch(() => page.about)).columns; // with the checkpoints that there are now
+    page.state.columns.push({ name, step: null, from: null, continued: false });
+    build();
+  };
+  byId('link').onclick = async () => {
+    history.replaceState(null, '', address());
+    await navigator.clipboard?.writeText(location.href).then(() => say('The link is copied.'), () => say(location.href));
+  };
+  byId('svg').onclick = () => save('cuts.svg', new Blob([svg().source], { type: 'image/svg+xml' }));
+  byId('png').onclick = async () => save('cuts.png', await png());
+  byId('json').onclick = () => save('cuts.json', new Blob([json()], { type: 'application/json' }));
+  window.onhashchange = () => {
+    read(location.hash);
+    build();
+  };
+  let width = innerWidth;
+  window.onresize = () => innerWidth !== width && ((width = innerWidth), page.shown.forEach(({ picture }) => picture.draw()));
+  document.fonts.ready.then(() => page.shown.forEach(({ picture }) => picture.draw()));
+  read(location.hash);
+  build();
+}
+
+start();
