@@ -4,10 +4,10 @@
 
 --weights is a .gguf file, or a Hugging Face directory with tokenizer.json beside its weights. Each file is a document
 of its own behind the token that begins texts (--begin=ID, by default the one that the weights name), so that every byte
-counts. What the tokens spell must be the text, byte for byte (byte_models/spelling.py). A document that is longer than
-the longest context of the model (max_position_embeddings, or --seq_len) is scored in rows of that many tokens: each row
-but the first repeats half a row (--context) of what came before, and every token is scored once. Needs the libraries of
-requirements-gguf.txt.
+counts. What the tokens spell must be the text, byte for byte (text/tokenizers/spelling.py). A document that is longer
+than the longest context of the model (max_position_embeddings, or --seq_len) is scored in rows of that many tokens:
+each row but the first repeats half a row (--context) of what came before, and every token is scored once. Needs the
+libraries of requirements-gguf.txt.
 """
 
 import argparse
@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byte_models import gguf_file, llama, spelling
+from byte_models import gguf_file, llama
 from text import paths, regular_file
+from text.tokenizers import spelling
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer

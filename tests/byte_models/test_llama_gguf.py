@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from byte_models import gguf_file, llama, spelling, token_bits
+from byte_models import gguf_file, llama, token_bits
 from layers.paths import flatten
+from text.tokenizers import spelling
 
 gguf = pytest.importorskip('gguf', reason='reads GGUF: pip install -r requirements-gguf.txt')
 

@@ -29,8 +29,9 @@ from tokenizers import (
   trainers,
 )
 
-from byte_models import llama, spelling, token_bits
+from byte_models import llama, token_bits
 from tests.goldens import GOLDENS
+from text.tokenizers import spelling
 
 CHARACTERS = 'abcdefghijklmnopqrstuvwxyzÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏ日本語の文章を書くのだ、。🙂🙃'
 CHARACTERS = ''.join(dict.fromkeys(CHARACTERS + '0123456789 \n.,-+*/'))[:61]

@@ -21,13 +21,18 @@ from text import units
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
 
-_BYTE = re.compile('<0x([0-9A-F]{2})>')
+BYTE = re.compile('<0x([0-9A-F]{2})>')
 
 
-def read(content: bytes) -> 'Tokenizer':
-  """A tokenizer.json without the settings above. Raises ValueError for one that is damaged."""
+def read(content: bytes, as_it_is: bool = False) -> 'Tokenizer':
+  """A tokenizer.json without the settings above. Raises ValueError for one that is damaged.
+
+  as_it_is: also without a space before the text and without NFC.
+  """
   settings, _ = units.read_tokenizer(content)
   settings |= {'truncation': None, 'padding': None}
+  if as_it_is:
+    settings |= {key: _as_it_is(settings.get(key)) for key in ('normalizer', 'pre_tokenizer')}
   if settings['model'].get('dropout'):
     settings['model']['dropout'] = None
   _, tokenizer = units.read_tokenizer(json.dumps(settings).encode())
@@ -42,10 +47,10 @@ class Speller:
     self._tokenizer = tokenizer
     settings = json.loads(tokenizer.to_str())
     self._model = {key: value for key, value in settings['model'].items() if key not in ('vocab', 'merges')}
-    self._steps = {key: list(_steps(settings[key])) for key in ('normalizer', 'pre_tokenizer', 'decoder')}
+    self._steps = {key: list(steps(settings[key])) for key in ('normalizer', 'pre_tokenizer', 'decoder')}
     everything = [(key, step) for key, steps in self._steps.items() for step in steps]
     self._is_bytes = any(step['type'] == 'ByteLevel' for _, step in everything)
-    self._space = next(filter(None, itertools.starmap(_space, everything)), None)
+    self.space = next(filter(None, itertools.starmap(_space, everything)), None)
     self._added = {token['id']: token for token in settings['added_tokens']}
     unknown = self._model.get('unk_token')
     self._unknown = self._model.get('unk_id') if unknown is None else tokenizer.token_to_id(unknown)
@@ -76,12 +81,12 @@ class Speller:
     name, added = self._tokenizer.id_to_token(index), self._added.get(index)
     if index == self._unknown:
       return []
-    if self._model.get('byte_fallback') and (byte := _BYTE.fullmatch(name)):
+    if self._model.get('byte_fallback') and (byte := BYTE.fullmatch(name)):
       return [bytes([int(byte[1], 16)])]
     if added and added['special']:
       return []
     as_text = [name.encode()] if added else []
-    return [*as_text, units.unwritten(name) if self._is_bytes else name.replace(self._space or ' ', ' ').encode()]
+    return [*as_text, units.unwritten(name) if self._is_bytes else name.replace(self.space or ' ', ' ').encode()]
 
   def _match(self, ids: list[int], bytes_: bytes) -> tuple[int, int]:
     """(how many of the first tokens spell the beginning of a text, how many bytes of it)."""
@@ -101,12 +106,12 @@ class Speller:
     if rest and not self.spellings(rest[0]):
       kind = 'unknown' if rest[0] == self._unknown else 'special'
       return f'reads a part of the text as its {kind} token {self._tokenizer.id_to_token(rest[0])!r} ({where})'
-    if self._space and behind.startswith(self._space):
-      return f'writes {self._space!r} for a space, and the text has {self._space!r} itself ({where})'
+    if self.space and behind.startswith(self.space):
+      return f'writes {self.space!r} for a space, and the text has {self.space!r} itself ({where})'
     normalizer, splitter = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
     if normalizer and 'ByteLevel' not in names['normalizer']:
       written = normalizer.normalize_str(text)
-      plain = written.replace(self._space, ' ') if self._space else written
+      plain = written.replace(self.space, ' ') if self.space else written
       if plain not in (text, f' {text}'):
         return f'has a normalizer ({names["normalizer"]}) that changes the text ({where})'
     for index in [*before[-1:], *rest[:1]]:
@@ -129,15 +134,33 @@ class Speller:
     return f'spells {spelled!r:.50} where the text goes on differently ({where})'
 
 
-def _steps(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+def steps(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
   """A normalizer, pre-tokenizer or decoder, or those in a sequence of them."""
   if part is None:
     return
   inner = [step for key in ('normalizers', 'pretokenizers', 'decoders') for step in part.get(key, [])]
   for step in inner:
-    yield from _steps(step)
+    yield from steps(step)
   if not inner:
     yield part
+
+
+def _as_it_is(part: dict[str, Any] | None) -> dict[str, Any] | None:
+  """A normalizer or pre-tokenizer that adds no space before the text and keeps characters in the form they have."""
+  if part is None or part['type'] in ('Prepend', 'NFC'):
+    return None
+  for key in ('normalizers', 'pretokenizers'):
+    if key in part:
+      inner = [step for step in map(_as_it_is, part[key]) if step]
+      return {**part, key: inner} if inner else None
+  if part['type'] == 'Metaspace':
+    return {
+      'type': 'Metaspace',
+      'replacement': part['replacement'],
+      'prepend_scheme': 'never',
+      'split': part.get('split', True),
+    }
+  return {**part, 'add_prefix_space': False} if 'add_prefix_space' in part else part
 
 
 def _space(key: str, step: Mapping[str, Any]) -> str | None:
