@@ -13,7 +13,7 @@ import socket
 
 from text import command_line, paths, regular_file
 from training import compilation_cache
-from viewer import columns, export, server
+from viewer import LOCAL, columns, export
 
 WORDS = ('hat(max_bytes=64)', 'uax29(max_bytes=64)')
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     '--text', action='append', default=[], metavar='FILE', help='to begin with, and to export; may be repeated'
   )
   parser.add_argument('--max_bytes', type=int, default=4096, help='most bytes of a text that are read (%(default)s)')
-  parser.add_argument('--host', default=server.LOCAL[0], help='address to listen at (%(default)s: this machine only)')
+  parser.add_argument('--host', default=LOCAL[0], help='address to listen at (%(default)s: this machine only)')
   parser.add_argument('--port', type=int, default=8765, help='0: any that is free (%(default)s)')
   parser.add_argument('--export', metavar='DIR', help='write the page with these texts as files there, and end')
   flags = parser.parse_args(arguments)
@@ -48,12 +48,23 @@ def main(arguments: list[str]) -> None:
     export.write(out, shelf, samples)
     print(f'written: {out / "index.html"} (a page that any browser opens) and {out / "data.json"} (what it shows)')
     return
-  _serve(server.app(shelf, samples, flags.max_bytes, flags.host), flags.host, flags.port)
+  try:
+    import uvicorn
+
+    from viewer import server
+  except ImportError as error:
+    raise ValueError(f'the viewer needs {error.name}: pip install -r requirements-viewer.txt') from None
+  listening = _listen(flags.host, flags.port)
+  app = server.app(shelf, samples, flags.max_bytes, flags.host)
+  settings = {'log_level': 'warning', 'limit_concurrency': 200, 'timeout_graceful_shutdown': 1, 'lifespan': 'off'}
+  try:
+    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
+  except KeyboardInterrupt:
+    print()
 
 
-def _serve(app, host: str, port: int) -> None:
-  import uvicorn
-
+def _listen(host: str, port: int) -> socket.socket:
+  """A socket there, and where it is on stdout."""
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
     listening = socket.create_server((host, port), family=family)
@@ -66,18 +77,14 @@ def _serve(app, host: str, port: int) -> None:
     command_line.tell(f'--host={host}: whoever reaches this machine can read these models and use its device')
   shown = f'[{host}]' if ':' in host else host
   print(f'http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)', flush=True)
-  settings = {'log_level': 'warning', 'limit_concurrency': 200, 'timeout_graceful_shutdown': 1, 'lifespan': 'off'}
-  try:
-    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
-  except KeyboardInterrupt:
-    print()
+  return listening
 
 
 def _is_local(host: str) -> bool:
   try:
     return ipaddress.ip_address(host).is_loopback
   except ValueError:
-    return host in server.LOCAL
+    return host in LOCAL
 
 
 def _sample(file: str, most: int) -> dict[str, str]:

@@ -81,7 +81,7 @@ def find_runs(patterns: Sequence[str], report: Callable[[str], None]) -> list[Ru
         _check(directory)
         good.append(directory)
       except (ValueError, OSError) as error:
-        report(f'{error}: it is left out')
+        report(f'{error}; it is left out')
     if not good:
       raise FileNotFoundError(
         f"RUNS '{pattern}' names no run (directories with a config.json and checkpoints): name a work directory of "
@@ -116,8 +116,7 @@ def find_cutters(splitters: Iterable[str], tokenizers: Iterable[str]) -> list[Cu
     from text import tokenizers as library  # which needs the tokenizers package
 
     tokenizer = library.load(paths.of(path, '--tokenizer'))
-    sizes = np.array([len(token) for token in tokenizer.vocabulary], np.int64)
-    ends = lambda document, encode=tokenizer.encode, sizes=sizes: np.cumsum(sizes[encode(document)])
+    ends = lambda document, cutter=tokenizer: np.cumsum(cutter.sizes[cutter.encode(document)])
     found.append(Cutter(f'{tokenizer.name} {path}', 'tokenizer', ends))
   return list({cutter.name: cutter for cutter in found}.values())
 
@@ -144,8 +143,8 @@ class Shelf:
 
     stages: outermost first, of each 'starts', the bytes where a chunk begins, and 'p', of a boundary before each byte
     (None where there is none). bits: surprisal of each byte (None for rules). likeliest: of each byte and of what
-    follows the last one, [[bytes, p], …], bytes as code points 0 to 255, p None where a model tells only what greedy
-    decoding would write. alphabet: of the model. Raises as `training.load`, and NotFiniteError.
+    follows the last one, [[bytes, p], …], bytes as code points 0 to 255, '' for the end of a word, p None where a model
+    tells only what greedy decoding would write. alphabet: of the model. Raises as `training.load`, and NotFiniteError.
     """
     column = self.column(name)
     if isinstance(column, Cutter):
@@ -187,7 +186,7 @@ def look(model: Any, document: bytes) -> dict[str, Any]:
   for starts_L, p_L in itertools.zip_longest(found['starts'], found['p']):
     p = None if p_L is None else _rounded(np.broadcast_to(p_L, length)[1:stop])
     stages.append({'starts': np.flatnonzero(starts_L[1:stop]).tolist(), 'p': p})
-  spell = lambda index: model.symbols[index].decode('latin-1') if 0 <= index < len(model.symbols) else ''
+  spell = lambda index: '' if index == model.word_end else model.symbols[index].decode('latin-1')
   spelled_LxK = [[spell(index) for index in row] for row in found['symbols'].tolist()]
   p_LxK = [[None]] * length if found['likely'] is None else map(_rounded, found['likely'])
   likeliest = [list(zip(*pair, strict=True)) for pair in zip(spelled_LxK, p_LxK, strict=True)]
@@ -210,7 +209,7 @@ def _look(model: Any, batch: Batch, most: int = LIKELIEST) -> tuple[dict[str, An
   else:
     p_LxV = jax.nn.softmax(output.logits[0].astype(jnp.float32), -1)
     likely, symbols_LxK = jax.lax.top_k(p_LxV, min(most, p_LxV.shape[-1]))
-    is_finite_1xL &= jnp.isfinite(likely[:, 0])
+    is_finite_1xL &= jnp.isfinite(likely[None, :, 0])
   found = {
     'starts': [jnp.broadcast_to(stage, output.nll.shape)[0] for stage in output.segmentations],
     'p': [jnp.broadcast_to(p, output.nll.shape)[0] for p in output.boundary_probabilities],

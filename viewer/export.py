@@ -9,8 +9,8 @@ from typing import Any
 
 from layers import weights
 from text import paths
+from viewer import STATIC
 from viewer.columns import Shelf
-from viewer.server import STATIC
 
 MODULES = (  # each imports only those before it
   'text.js', 'data.js', 'picture.js', 'page.js', 'details.js', 'column.js', 'save.js', 'main.js',
@@ -57,9 +57,8 @@ def page(data: dict[str, Any]) -> str:
   style = (STATIC / 'style.css').read_text(encoding='utf-8')
   html = (STATIC / 'index.html').read_text(encoding='utf-8')
   values = json.dumps(data).replace('<', '\\u003c')  # so that no text ends the element
-  policy = (
-    f"default-src 'none'; img-src blob: data:; script-src 'sha256-{_digest(source)}'; style-src 'sha256-{_digest(style)}'"
-  )
+  own = f"script-src 'sha256-{_digest(source)}'; style-src 'sha256-{_digest(style)}'"
+  policy = f"default-src 'none'; img-src blob: data:; {own}"
   for tag, inside in {
     '<link rel="stylesheet" href="style.css">': (
       f'<meta http-equiv="content-security-policy" content="{policy}">\n<style>{style}</style>'
@@ -81,5 +80,3 @@ def _without_imports(source: str) -> str:
 
 def _digest(text: str) -> str:
   return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-

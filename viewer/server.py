@@ -2,7 +2,6 @@
 
 import collections
 import json
-import pathlib
 import traceback
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,13 +17,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from text.command_line import is_sentence, sentence
+from viewer import LOCAL, STATIC
 from viewer.columns import Cutter, Shelf
 
-STATIC = pathlib.Path(__file__).parent / 'static'
 MOST_WRITTEN = 1024  # bytes of a continuation
 VIEWS_KEPT = 1000  # whose newest request is known
-LOCAL = ('127.0.0.1', 'localhost')
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src blob: data:"
+POLICY = (
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src blob: data:; base-uri 'none'; "
+  "form-action 'none'; frame-ancestors 'none'"
+)
 HEADERS = {'content-security-policy': POLICY, 'x-content-type-options': 'nosniff', 'cache-control': 'no-cache'}
 
 
@@ -54,7 +55,7 @@ def app(shelf: Shelf, samples: list[dict[str, str]], most: int, host: str = LOCA
     newest[view] = max(number, newest.pop(view, 0))
     if len(newest) > VIEWS_KEPT:
       newest.popitem(last=False)
-    document = await _body(request, most)
+    document = await _body(request, most + MOST_WRITTEN)  # a text and what continues it
     if isinstance(shelf.column(name), Cutter):
       return JSONResponse(await run_in_threadpool(shelf.cut, name, step, document))
     async with device:

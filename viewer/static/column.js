@@ -2,12 +2,12 @@
 
 import { toCodes } from './text.js';
 import { cut, goOn, isStatic } from './data.js';
-import { Picture } from './picture.js';
+import { MOST_BITS, Picture } from './picture.js';
 import { OPTIONS, byId, element, known, page, stepOf } from './page.js';
 import { point } from './details.js';
 
 export function columnOf(spec, index) {
-  const { kind, steps } = known(spec.name);
+  const { kind } = known(spec.name);
   const column = { spec, kind, view: `/${index}`, tail: new Uint8Array(), result: null };
   column.heading = element('h2', { textContent: spec.name });
   column.legend = element('div', { className: 'legend bar' });
@@ -29,9 +29,13 @@ export function columnOf(spec, index) {
   remove.onclick = () => page.remove(spec);
   buttons.append(remove);
   const head = element('div', { className: 'bar' }, column.heading, buttons);
-  column.element = element('article', {}, head, ...(steps.length > 1 ? [slider(column, steps)] : []), column.legend);
-  column.element.append(column.message, column.text);
-  column.text.onpointermove = column.text.onpointerdown = (event) => point(column.picture.byteAt(event.clientX, event.clientY));
+  column.steps = element('div', {});
+  column.element = element('article', {}, head, column.steps, column.legend, column.message, column.text);
+  relist(column);
+  column.text.onpointermove = column.text.onpointerdown = (event) => {
+    const byte = column.picture.byteAt(event.clientX, event.clientY);
+    if (byte !== page.state.at) point(byte);
+  };
   column.text.onfocus = () => point(Math.min(page.state.at ?? 0, column.picture.bytes.length));
   column.text.onkeydown = (event) => {
     const byte = column.picture.moved(event.key, event.shiftKey);
@@ -42,11 +46,20 @@ export function columnOf(spec, index) {
   return column;
 }
 
+// The checkpoints that there are now.
+export function relist(column) {
+  const { steps } = known(column.spec.name);
+  if (column.listed === String(steps)) return;
+  column.listed = String(steps);
+  column.steps.replaceChildren(...(steps.length > 1 ? [slider(column, steps)] : []));
+}
+
 // A slider over checkpoints; what it stood at before is what boundaries are compared with.
 function slider(column, steps) {
   const { spec } = column;
   const at = steps.indexOf(stepOf(spec));
-  const range = element('input', { type: 'range', min: 0, max: steps.length - 1, value: at < 0 ? steps.length - 1 : at });
+  const last = steps.length - 1;
+  const range = element('input', { type: 'range', min: 0, max: last, value: at < 0 ? last : at });
   range.setAttribute('aria-label', `Step of ${spec.name}`);
   const label = element('output', { className: 'step' });
   const since = element('select', { title: 'Boundaries that came and went since this step are marked' });
@@ -61,7 +74,7 @@ function slider(column, steps) {
     spec.from = stepOf(spec);
     spec.step = steps[range.value];
     tell();
-    column.tail = new Uint8Array();
+    forget(column);
     page.later();
   };
   since.onchange = () => {
@@ -72,12 +85,19 @@ function slider(column, steps) {
   return element('div', { className: 'bar' }, label, range, element('label', {}, 'moved since ', since));
 }
 
+// What was written is no longer shown, and no more is.
+function forget(column) {
+  column.stop?.abort();
+  column.stop = null;
+  column.tail = new Uint8Array();
+  column.spec.continued = false;
+  if (column.go) column.go.textContent = 'Continue';
+}
+
 export async function update(column, text) {
   const token = (column.token = {});
   if (column.prompt && toCodes(column.prompt) !== toCodes(text)) {
-    column.stop?.abort();
-    column.tail = new Uint8Array();
-    column.spec.continued = false;
+    forget(column);
   }
   column.prompt = text;
   const bytes = new Uint8Array([...text, ...column.tail]);
@@ -85,8 +105,10 @@ export async function update(column, text) {
   if (!column.stop) tell(column, column.kind === 'model' ? 'reading …' : '');
   try {
     const result = await cut(column.spec.name, step, bytes, column.view);
-    const before = result && from !== null && from !== step ? await cut(column.spec.name, from, bytes, column.view) : null;
     if (column.token !== token || !result) return;
+    const isCompared = from !== null && from !== step;
+    const before = isCompared ? await cut(column.spec.name, from, bytes, `${column.view}<`) : null;
+    if (column.token !== token) return;
     column.result = result;
     if (!column.stop) tell(column, '');
     column.picture.show(bytes, result, before, text.length);
@@ -100,6 +122,7 @@ export async function update(column, text) {
     column.picture.show(bytes, null, null, text.length);
     column.legend.replaceChildren();
     tell(column, error.message, true);
+    page.relist(); // a checkpoint may have gone
   }
 }
 
@@ -111,17 +134,23 @@ function tell(column, message, isError = false) {
 function legend(column, bytes, before) {
   const { stages, bits } = column.result;
   const parts = stages.map(({ starts }, stage) => {
-    const count = new Set([0, ...starts]).size;
+    const count = bytes.length && new Set([0, ...starts]).size;
     const inside = starts.filter((s) => column.picture.cells[s]?.cluster.start < s).length;
-    const text = `${stages.length > 1 ? `stage ${stage}: ` : ''}${count} chunks of ${(bytes.length / count).toFixed(2)} bytes`;
+    const size = count ? ` of ${(bytes.length / count).toFixed(2)} bytes` : '';
+    const text = `${stages.length > 1 ? `stage ${stage}: ` : ''}${count} chunks${size}`;
     const then = before && new Set(before.stages[stage]?.starts ?? []);
     const gained = then && starts.filter((s) => !then.has(s)).length;
-    const moved = then ? `, +${gained} −${then.size - (starts.length - gained)} since ${column.spec.from}` : '';
+    const lost = then && then.size - (starts.length - gained);
+    const moved = then ? `; since ${column.spec.from} ▼ ${gained} came, ▽ ${lost} went` : '';
     const within = inside ? `, ${inside} inside a character` : '';
     return element('span', {}, element('i', { className: `stage${stage % 4}` }), text + within + moved);
   });
-  if (!stages.length) parts.push('no stage cuts');
-  if (bits && bytes.length) parts.push(`${(bits.reduce((a, b) => a + b, 0) / bytes.length).toFixed(3)} bits per byte`);
+  if (!stages.length) parts.push(element('span', { textContent: 'no stage that cuts' }));
+  if (bits && bytes.length) {
+    const mean = bits.reduce((sum, value) => sum + value, 0) / bytes.length;
+    const about = { textContent: `${mean.toFixed(3)} bits per byte`, title: `bars: up to ${MOST_BITS} bits` };
+    parts.push(element('span', about));
+  }
   column.legend.replaceChildren(...parts);
 }
 
@@ -129,10 +158,10 @@ function legend(column, bytes, before) {
 function note() {
   const models = page.shown.filter((column) => column.result?.bits);
   const alphabets = new Set(models.map((column) => JSON.stringify(column.result.alphabet)));
-  byId('note').textContent = alphabets.size < 2 ? '' :
-    'These models have different alphabets: ' +
-    models.map(({ spec, result }) => `${spec.name} reads ${Object.values(result.alphabet).join(', ') || 'bytes'}`).join('; ') +
-    '. The bits of a unit stand at its last byte, so those of single bytes cannot be compared; cuts and bits of the whole text can.';
+  const read = ({ spec, result }) => `${spec.name} reads ${Object.values(result.alphabet).join(', ') || 'bytes'}`;
+  const sentence = `These models have different alphabets: ${models.map(read).join('; ')}. The bits of a unit `;
+  const rest = 'stand at its last byte, so those of single bytes cannot be compared; cuts and bits of the whole text can.';
+  byId('note').textContent = alphabets.size < 2 ? '' : sentence + rest;
 }
 
 async function continueText(column) {
@@ -142,23 +171,22 @@ async function continueText(column) {
   column.spec.continued = true;
   const [prompt, step] = [column.prompt, stepOf(column.spec)];
   const options = Object.fromEntries(OPTIONS.map((id) => [id, byId(id).value]));
-  const isCurrent = () => column.stop === stop && column.prompt === prompt && !stop.signal.aborted;
+  let failure = '';
   page.remember();
   tell(column, 'writing …');
   try {
     for await (const piece of goOn(column.spec.name, step, prompt, options, stop.signal)) {
-      if (!isCurrent()) break;
+      if (stop.signal.aborted) break;
       column.tail = new Uint8Array([...column.tail, ...piece]);
       column.picture.show(new Uint8Array([...prompt, ...column.tail]), null, null, prompt.length);
     }
-    tell(column, '');
   } catch (error) {
-    if (error.name !== 'AbortError') tell(column, error.message, true);
-    else tell(column, '');
-    column.failed = error.name !== 'AbortError';
+    if (!stop.signal.aborted) failure = error.message;
   }
+  if (column.stop !== stop) return; // the text or the step is another by now
   column.stop = null;
   column.go.textContent = 'Continue';
-  if (column.prompt === prompt && !column.failed) update(column, prompt);
-  column.failed = false;
+  column.spec.continued &&= !stop.signal.aborted && !failure;
+  await update(column, prompt);
+  if (failure) tell(column, failure, true);
 }

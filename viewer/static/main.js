@@ -1,23 +1,28 @@
 // The page: what it shows is in its address, and every change of it goes through `page.state`.
 
-import { cutShort, fromCodes, toBytes } from './text.js';
+import { cutShort, fromCodes, toBytes, toCodes, toText } from './text.js';
 import { described, isStatic } from './data.js';
 import { OPTIONS, WAIT, byId, known, page, say } from './page.js';
-import { columnOf, update } from './column.js';
+import { columnOf, relist, update } from './column.js';
 import { json, png, save, svg } from './save.js';
 
+const MOST_COLUMNS = 32; // of a link
 let waiting;
 
+// A sample's own bytes, which need not be UTF-8, until somebody types.
 function wholeText() {
-  return isStatic ? fromCodes(page.about.samples[page.state.sample].bytes) : toBytes(byId('text').value);
+  const { sample } = page.state;
+  return sample === null ? toBytes(byId('text').value) : fromCodes(page.about.samples[sample].bytes);
 }
 
 // --- the address: t text or s its number, c columns "step[<from][+]:name", at the byte, and options
 
 function address() {
   const query = new URLSearchParams();
-  if (isStatic) query.set('s', page.state.sample);
-  else query.set('t', new TextDecoder().decode(cutShort(wholeText(), page.about.most)));
+  const bytes = cutShort(wholeText(), page.about.most);
+  const isText = toCodes(toBytes(toText(bytes))) === toCodes(bytes);
+  if (isStatic || !isText) query.set('s', page.state.sample);
+  else query.set('t', toText(bytes));
   for (const { name, step, from, continued } of page.state.columns) {
     query.append('c', `${step ?? ''}${from === null ? '' : `<${from}`}${continued ? '+' : ''}:${name}`);
   }
@@ -30,22 +35,28 @@ function read(hash) {
   const query = new URLSearchParams(hash.slice(1));
   const number = (value) => (/^\d{1,15}$/.test(value ?? '') ? Number(value) : null);
   const columns = [];
-  for (const given of query.getAll('c').slice(0, 32)) {
+  for (const given of query.getAll('c').slice(0, MOST_COLUMNS)) {
     const [, step, from, continued, name] = /^(\d*)(?:<(\d+))?(\+?):(.*)$/s.exec(given) ?? [];
-    if (name === undefined || !known(name)) say(`The link asks for ${name ?? given}, which is not shown here.`, true);
+    if (!known(name)) say(`The link asks for ${name ?? given}, which is not shown here.`, true);
     else columns.push({ name, step: number(step), from: number(from), continued: !!continued && !isStatic });
   }
   if (!columns.length) {
     const models = page.about.columns.filter((column) => column.kind === 'model');
-    for (const { name } of [...models.slice(0, 3), ...page.about.columns.filter((c) => c.kind !== 'model').slice(0, 1)]) {
+    const rules = page.about.columns.filter((column) => column.kind !== 'model');
+    for (const { name } of [...models.slice(0, 3), ...rules.slice(0, 1)]) {
       columns.push({ name, step: null, from: null, continued: false });
     }
   }
   for (const id of OPTIONS) if (query.has(id)) byId(id).value = query.get(id);
-  const sample = Math.min(number(query.get('s')) ?? 0, page.about.samples.length - 1);
-  byId('text').value = query.get('t') ?? new TextDecoder().decode(fromCodes(page.about.samples[sample].bytes));
-  byId('samples').value = sample;
+  const typed = isStatic ? null : query.get('t');
+  const sample = typed === null ? Math.min(number(query.get('s')) ?? 0, page.about.samples.length - 1) : null;
+  choose(sample, typed);
   page.state = { sample, at: number(query.get('at')), columns };
+}
+
+function choose(sample, typed) {
+  byId('text').value = typed ?? toText(fromCodes(page.about.samples[sample].bytes));
+  byId('samples').value = sample ?? '';
 }
 
 let remembering;
@@ -73,12 +84,18 @@ page.later = () => {
   waiting = setTimeout(refresh, WAIT);
 };
 
+// Runs that train meanwhile save checkpoints and remove others.
+page.relist = async () => {
+  page.about.columns = (await described().catch(() => page.about)).columns;
+  page.shown.forEach(relist);
+};
+
 function refresh() {
   const whole = wholeText();
-  const text = isStatic ? whole : cutShort(whole, page.about.most);
-  if (text.length < whole.length) {
-    say(`The text has ${whole.length.toLocaleString('en')} bytes; the first ${text.length.toLocaleString('en')} are shown.`);
-  } else if (!byId('message').classList.contains('error')) say('');
+  const text = cutShort(whole, page.about.most);
+  const [all, few] = [whole.length, text.length].map((count) => count.toLocaleString('en'));
+  if (text.length < whole.length) say(`The text has ${all} bytes; the first ${few} are shown.`);
+  else if (!byId('message').classList.contains('error')) say('');
   for (const column of page.shown) update(column, text);
   page.remember();
 }
@@ -97,23 +114,29 @@ async function start() {
   byId('text').readOnly = isStatic;
   byId('writing').hidden = isStatic;
   byId('max_bytes').max = page.about.most_written;
-  byId('text').oninput = page.later;
+  byId('text').oninput = () => {
+    page.state.sample = null;
+    byId('samples').value = '';
+    say('');
+    page.later();
+  };
   byId('samples').onchange = () => {
     page.state.sample = Number(byId('samples').value);
-    byId('text').value = new TextDecoder().decode(fromCodes(page.about.samples[page.state.sample].bytes));
+    choose(page.state.sample);
     refresh();
   };
   byId('more').onchange = async () => {
     const name = byId('more').value;
     byId('more').value = '';
     if (!name) return;
-    page.about.columns = (await described().catch(() => page.about)).columns; // with the checkpoints that there are now
+    await page.relist();
     page.state.columns.push({ name, step: null, from: null, continued: false });
     build();
   };
   byId('link').onclick = async () => {
     history.replaceState(null, '', address());
-    await navigator.clipboard?.writeText(location.href).then(() => say('The link is copied.'), () => say(location.href));
+    const copied = navigator.clipboard?.writeText(location.href) ?? Promise.reject();
+    await copied.then(() => say('The link is copied.'), () => say(location.href));
   };
   byId('svg').onclick = () => save('cuts.svg', new Blob([svg().source], { type: 'image/svg+xml' }));
   byId('png').onclick = async () => save('cuts.png', await png());
@@ -122,9 +145,10 @@ async function start() {
     read(location.hash);
     build();
   };
-  let width = innerWidth;
-  window.onresize = () => innerWidth !== width && ((width = innerWidth), page.shown.forEach(({ picture }) => picture.draw()));
-  document.fonts.ready.then(() => page.shown.forEach(({ picture }) => picture.draw()));
+  const draw = () => page.shown.forEach(({ picture }) => picture.draw());
+  window.onresize = draw;
+  window.onfocus = page.relist;
+  document.fonts.ready.then(draw);
   read(location.hash);
   build();
 }

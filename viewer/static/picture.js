@@ -6,11 +6,15 @@ const SVG = 'http://www.w3.org/2000/svg';
 const GLYPH = 26; // px, the height of a line's glyphs with what is behind them
 const STRIP = 6;
 const BARS = 18;
-const MOST_BITS = 12; // at which a bar has its full height
+export const MOST_BITS = 16; // at which a bar has its full height
 const ABOVE = 9;
 
 const box = (x, y, w, h) => `M${x.toFixed(1)} ${y.toFixed(1)}h${w.toFixed(1)}v${h.toFixed(1)}h${(-w).toFixed(1)}z`;
 const line = (x, top, bottom) => `M${x.toFixed(1)} ${top.toFixed(1)}V${bottom.toFixed(1)}`;
+
+export function set(made, attributes) {
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+}
 
 export class Picture {
   // element: takes the text; it is the one that can be focused and pointed at.
@@ -20,6 +24,8 @@ export class Picture {
     this.continued = 0;
     this.result = this.before = null;
     this.at = null;
+    this.cells = [];
+    this.rows = [];
   }
 
   // continued: the byte from which on a model wrote it. before: an earlier result for the same bytes, or null.
@@ -57,10 +63,9 @@ export class Picture {
     this.element.style.setProperty('--up', `${ABOVE + GLYPH / 2 - height / 2}px`);
     this.measure(height);
     this.drawing.replaceChildren();
-    this.drawing.setAttribute('width', this.width);
-    this.drawing.setAttribute('height', this.height);
+    set(this.drawing, { width: this.width, height: this.height });
     if (this.result) this.drawResult();
-    this.here = this.path('', { fill: 'none', stroke: 'var(--here)', 'stroke-width': 2 });
+    this.here = this.path('', { fill: 'none', stroke: 'var(--here)', 'stroke-width': 1.5 });
     this.point(this.at);
   }
 
@@ -184,7 +189,7 @@ export class Picture {
 
   path(d, attributes) {
     const path = this.drawing.appendChild(document.createElementNS(SVG, 'path'));
-    for (const [name, value] of Object.entries({ d, ...attributes })) path.setAttribute(name, value);
+    set(path, { d, ...attributes });
     return path;
   }
 
@@ -194,19 +199,23 @@ export class Picture {
     if (!this.here) return;
     const cell = this.cells[byte];
     const last = this.cells.at(-1);
-    if (byte === null || (!cell && !last)) this.here.setAttribute('d', '');
-    else if (cell) this.here.setAttribute('d', box(cell.left, this.top(cell.row) - 1, cell.right - cell.left, GLYPH + 1));
-    else this.here.setAttribute('d', line(last.isRtl ? last.left : last.right, this.top(last.row), this.top(last.row) + GLYPH));
+    let d = '';
+    if (byte !== null && cell) d = box(cell.left - 1, this.top(cell.row) - 1, cell.right - cell.left + 2, GLYPH + 1);
+    else if (byte !== null && last) {
+      d = line(last.isRtl ? last.left : last.right, this.top(last.row), this.top(last.row) + GLYPH);
+    }
+    this.here.setAttribute('d', d);
   }
 
   // The byte at a place of the window; behind the last one, their number.
   byteAt(x, y) {
     const frame = this.element.getBoundingClientRect();
-    const row = Math.min(Math.max(Math.floor((y - frame.top - this.top(0) + ABOVE) / this.lineHeight), 0), this.rows.length - 1);
-    return this.nearest(row, x - frame.left - this.element.clientLeft);
+    const row = Math.floor((y - frame.top - this.top(0) + ABOVE) / this.lineHeight);
+    return this.nearest(Math.min(Math.max(row, 0), this.rows.length - 1), x - frame.left - this.element.clientLeft);
   }
 
   nearest(row, x) {
+    if (!this.bytes.length) return 0;
     let [best, distance] = [null, Infinity];
     for (const cluster of this.rows[row] ?? []) {
       for (let byte = cluster.start; byte < cluster.end; byte++) {
@@ -252,9 +261,7 @@ export class Picture {
       const text = group.appendChild(document.createElementNS(SVG, 'text'));
       const x = isRtl ? Math.max(...found.map((c) => c.right)) : Math.min(...found.map((c) => c.left));
       const y = this.top(row) + (GLYPH - ascent - descent) / 2 + ascent;
-      const wanted = { x, y, direction: isRtl ? 'rtl' : 'ltr', fill: 'var(--text)', 'xml:space': 'preserve' };
-      for (const [name, value] of Object.entries(wanted)) text.setAttribute(name, value);
-      text.style.whiteSpace = 'pre';
+      set(text, { x, y, direction: isRtl ? 'rtl' : 'ltr', fill: 'var(--text)', 'xml:space': 'preserve' });
       text.textContent = shown;
     }
     return { group, width: this.width, height: this.height };

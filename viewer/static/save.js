@@ -1,5 +1,6 @@
 // The view as a picture or as data.
 
+import { set } from './picture.js';
 import { element, page, stepOf, title } from './page.js';
 
 export function save(name, blob) {
@@ -15,7 +16,7 @@ export function svg() {
     if (!column.picture.drawing) continue;
     const heading = made.appendChild(document.createElementNS(made.namespaceURI, 'text'));
     heading.textContent = `${title(column.spec)}: ${[...column.legend.children].map((c) => c.textContent).join('; ')}`;
-    for (const [key, value] of Object.entries({ x: 4, y: y + 14, fill: 'var(--dim)', 'font-size': 13 })) heading.setAttribute(key, value);
+    set(heading, { x: 4, y: y + 14, fill: 'var(--dim)', 'font-size': 13 });
     const part = column.picture.svg();
     part.group.setAttribute('transform', `translate(0 ${y + 20})`);
     made.append(part.group);
@@ -23,8 +24,10 @@ export function svg() {
     width = Math.max(width, part.width, 7 * heading.textContent.length);
   }
   const style = getComputedStyle(page.shown[0]?.text ?? document.body);
-  const size = { width, height: y, 'font-family': style.fontFamily, 'font-size': style.fontSize, style: 'background: var(--page)' };
-  for (const [key, value] of Object.entries(size)) made.setAttribute(key, value);
+  set(made, { width, height: y, 'font-family': style.fontFamily, 'font-size': style.fontSize });
+  const ground = document.createElementNS(made.namespaceURI, 'rect');
+  set(ground, { width, height: y, fill: 'var(--page)' });
+  made.prepend(ground);
   const root = getComputedStyle(document.documentElement);
   const source = new XMLSerializer().serializeToString(made);
   // Other programs know no variables of a page's style.
@@ -39,17 +42,14 @@ export async function png() {
   await new Promise((done, failed) => Object.assign(image, { onload: done, onerror: failed, src: url }));
   const scale = Math.min(2, 16_000 / height);
   const canvas = element('canvas', { width: Math.ceil(width * scale), height: Math.ceil(height * scale) });
-  const context = canvas.getContext('2d');
-  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue('--page');
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  canvas.getContext('2d').drawImage(image, 0, 0, canvas.width, canvas.height);
   URL.revokeObjectURL(url);
   return new Promise((done) => canvas.toBlob(done, 'image/png'));
 }
 
 export function json() {
-  const found = page.shown.map(({ spec, picture, result }) => {
-    return { name: spec.name, step: stepOf(spec), bytes: [...picture.bytes], written_from: picture.continued, ...result };
+  const found = page.shown.map(({ spec, picture: { bytes, continued }, result }) => {
+    return { name: spec.name, step: stepOf(spec), bytes: [...bytes], written_from: continued, ...result };
   });
   return JSON.stringify({ link: location.href, columns: found });
 }

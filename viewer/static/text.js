@@ -5,9 +5,10 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const segmenter = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
 const UNSEEN = /^[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Default_Ignorable_Code_Point}]$/u;
 const RTL = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
-const KEYS = { 0x20: '␠', 0x0a: '↵', 0x0d: '␍', 0x09: '⇥', 0xfe: 'begin', 0xff: 'end of text' };
+const KEYS = { 0x20: '␣', 0x0a: '↵', 0x0d: '␍', 0x09: '⇥', 0xfe: 'begin', 0xff: 'end of text' };
 
 export const toBytes = (text) => encoder.encode(text);
+export const toText = (bytes) => new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
 export const fromCodes = (codes) => Uint8Array.from(codes, (code) => code.charCodeAt(0));
 
 export function toCodes(bytes) {
@@ -20,6 +21,7 @@ export const hex = (byte) => byte.toString(16).toUpperCase().padStart(2, '0');
 
 // What a model would write next, given as code points 0 to 255.
 export function spelled(codes) {
+  if (!codes) return 'end of the word';
   if (codes.length > 1) return `“${characters(fromCodes(codes)).map((c) => c.shown ?? hex(c.byte)).join('')}”`;
   const byte = codes.charCodeAt(0);
   return KEYS[byte] ?? (byte > 0x20 && byte < 0x7f ? codes : hex(byte));
@@ -52,7 +54,7 @@ export function characters(bytes) {
   return found;
 }
 
-// What is drawn as one: [{start, end, text, inner, isEscape, isRtl}]; inner: bytes inside where a character begins.
+// What is drawn as one: [{start, end, text, isEscape, isRtl}].
 export function clusters(bytes) {
   const found = [];
   let run = [];
@@ -84,7 +86,8 @@ function add(found, text, parts) {
   if (text === '\n') [shown, isEscape] = ['↵\n', true];
   else if (text !== '\t' && UNSEEN.test(text)) {
     const code = text.codePointAt(0);
-    [shown, isEscape] = [code < 0x100 ? `\\x${hex(code).toLowerCase()}` : `‹U+${code.toString(16).toUpperCase()}›`, true];
+    isEscape = true;
+    shown = code < 0x100 ? `\\x${hex(code).toLowerCase()}` : `‹U+${code.toString(16).toUpperCase()}›`;
   } else if (/^\p{M}/u.test(text)) shown = `◌${text}`; // a mark with nothing to stand on
-  found.push({ start, end, text: shown, inner: parts.slice(1).map((c) => c.start), isEscape, isRtl: RTL.test(text) });
+  found.push({ start, end, text: shown, isEscape, isRtl: RTL.test(text) });
 }
