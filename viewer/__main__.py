@@ -7,7 +7,6 @@ RUNS are work directories of train.py, directories with official weights, or glo
 """
 
 import errno
-import ipaddress
 import pathlib
 import socket
 
@@ -73,18 +72,11 @@ def _listen(host: str, port: int) -> socket.socket:
       remedy = f'another program listens at port {port}: name another, or 0 for one that is free'
       raise OSError(f'--port={port}: {remedy}') from None
     raise OSError(f'--host={host} --port={port}: nothing can listen there ({error.strerror or error})') from None
-  if not _is_local(host):
+  if host not in LOCAL:
     command_line.tell(f'--host={host}: whoever reaches this machine can read these models and use its device')
   shown = f'[{host}]' if ':' in host else host
   print(f'http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)', flush=True)
   return listening
-
-
-def _is_local(host: str) -> bool:
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return host in LOCAL
 
 
 def _sample(file: str, most: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +25,9 @@ SHORTEST = 128  # padded lengths are this times a power of two
 MODELS_KEPT = 4  # loaded at a time
 
 
-class Column(Protocol):
-  """name: unique among the columns, for people. kind: 'model', 'words' or 'tokenizer'."""
-
-  name: str
-  kind: str
-
-  def steps(self) -> list[int]:
-    """Those that it can be shown at, ascending; none where there is one state only."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A work directory, or a directory with official weights, which has no steps."""
+  """A work directory, or a directory with official weights, which has no steps. name: unique, for people."""
 
   name: str
   directory: pathlib.Path
@@ -50,7 +40,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Cutter:
-  """ends: document -> where its parts end, in bytes."""
+  """kind: 'words' or 'tokenizer'. ends: document -> where its parts end, in bytes."""
 
   name: str
   kind: str
@@ -70,17 +60,16 @@ def find_runs(patterns: Sequence[str], report: Callable[[str], None]) -> list[Ru
   found: dict[pathlib.Path, pathlib.Path] = {}
   for pattern in patterns:
     pattern = paths.expanded(pattern, 'RUNS')
-    if os.path.lexists(pattern):
-      _check(pathlib.Path(pattern))
-      found.setdefault(pathlib.Path(pattern).resolve(), pathlib.Path(pattern))
-      continue
-    matched = [pathlib.Path(path) for path in globbing.matches(pattern)]
-    good = []
-    for directory in (path for path in matched if (path / weights.CONFIG).is_file()):
+    is_named, good = os.path.lexists(pattern), []
+    for directory in map(pathlib.Path, [pattern] if is_named else globbing.matches(pattern)):
+      if not is_named and not (directory / weights.CONFIG).is_file():
+        continue
       try:
         _check(directory)
         good.append(directory)
       except (ValueError, OSError) as error:
+        if is_named:
+          raise
         report(f'{error}; it is left out')
     if not good:
       raise FileNotFoundError(
@@ -124,7 +113,7 @@ def find_cutters(splitters: Iterable[str], tokenizers: Iterable[str]) -> list[Cu
 class Shelf:
   """The columns that there are, and the models that were used last. One caller at a time."""
 
-  def __init__(self, columns: Iterable[Column]):
+  def __init__(self, columns: Iterable[Run | Cutter]):
     self.columns = {column.name: column for column in columns}
     self._models: collections.OrderedDict[tuple[str, int | None], Any] = collections.OrderedDict()
 
@@ -132,7 +121,7 @@ class Shelf:
     """Name, kind and steps of every column, as JSON data."""
     return [{'name': c.name, 'kind': c.kind, 'steps': c.steps()} for c in self.columns.values()]
 
-  def column(self, name: str) -> Column:
+  def column(self, name: str) -> Run | Cutter:
     """ValueError where there is none of that name."""
     if name not in self.columns:
       raise ValueError(f'there is no column {name!r:.200}: the command that started the viewer names others')

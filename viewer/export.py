@@ -7,7 +7,6 @@ import pathlib
 import re
 from typing import Any
 
-from layers import weights
 from text import paths
 from viewer import STATIC
 from viewer.columns import Shelf
@@ -47,8 +46,8 @@ def write(directory: pathlib.Path, shelf: Shelf, samples: list[dict[str, str]]) 
   most = max(len(sample['bytes']) for sample in samples)
   data = {'columns': described, 'samples': samples, 'most': most, 'most_written': 0, 'cuts': cuts}
   directory.mkdir()
-  weights.write_json(directory / 'data.json', data)
-  weights.replace(directory / 'index.html', lambda partial: partial.write_text(page(data), encoding='utf-8'))
+  for name, content in {'data.json': json.dumps(data), 'index.html': page(data)}.items():
+    (directory / name).write_text(content, encoding='utf-8')
 
 
 def page(data: dict[str, Any]) -> str:

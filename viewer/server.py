@@ -3,7 +3,7 @@
 import collections
 import json
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -92,18 +92,10 @@ def app(shelf: Shelf, samples: list[dict[str, str]], most: int, host: str = LOCA
 
     return StreamingResponse(lines(), media_type='application/x-ndjson')
 
-  async def failed(request: Request, error: Exception) -> Response:
-    del request
-    if isinstance(error, ClientDisconnect):
-      return Response(status_code=400)
-    status, message = _told(error)
-    return JSONResponse({'error': message}, status)
-
-  guarded = lambda endpoint: _guarded(endpoint, failed)
   routes = [
-    Route('/columns.json', guarded(columns)),
-    Route('/cut', guarded(cut), methods=['POST']),
-    Route('/continue', guarded(go_on), methods=['POST']),
+    Route('/columns.json', _guarded(columns)),
+    Route('/cut', _guarded(cut), methods=['POST']),
+    Route('/continue', _guarded(go_on), methods=['POST']),
     Mount('/', StaticFiles(directory=STATIC, html=True)),
   ]
   made = Starlette(routes=routes)
@@ -112,14 +104,17 @@ def app(shelf: Shelf, samples: list[dict[str, str]], most: int, host: str = LOCA
   return _with_headers(made)
 
 
-def _guarded(endpoint, failed):
+def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
   async def call(request: Request) -> Response:
     try:
       if request.headers.get('sec-fetch-site', 'none') not in ('none', 'same-origin'):
         raise Refused(403, 'a page of another site asks: open the viewer itself')
       return await endpoint(request)
+    except ClientDisconnect:
+      return Response(status_code=400)
     except Exception as error:
-      return await failed(request, error)
+      status, message = _told(error)
+      return JSONResponse({'error': message}, status)
 
   return call
 

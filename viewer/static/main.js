@@ -109,6 +109,7 @@ async function start() {
     say(error.message, true);
     return;
   }
+  if (!isStatic) byId('samples').add(new Option('your own', ''));
   page.about.samples.forEach(({ name }, index) => byId('samples').add(new Option(name, index)));
   byId('more').append(new Option('choose …', ''), ...page.about.columns.map(({ name }) => new Option(name, name)));
   byId('text').readOnly = isStatic;
@@ -121,8 +122,9 @@ async function start() {
     page.later();
   };
   byId('samples').onchange = () => {
-    page.state.sample = Number(byId('samples').value);
-    choose(page.state.sample);
+    const { value } = byId('samples');
+    page.state.sample = value === '' ? null : Number(value);
+    if (value !== '') choose(page.state.sample);
     refresh();
   };
   byId('more').onchange = async () => {

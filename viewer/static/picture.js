@@ -3,11 +3,12 @@
 import { clusters } from './text.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
-const GLYPH = 26; // px, the height of a line's glyphs with what is behind them
+const GLYPH = 28; // px, the height of a line's glyphs with what is behind them
 const STRIP = 6;
 const BARS = 18;
 export const MOST_BITS = 16; // at which a bar has its full height
 const ABOVE = 9;
+const DASHED = { class: 'inside', 'stroke-dasharray': '3 2' };
 
 const box = (x, y, w, h) => `M${x.toFixed(1)} ${y.toFixed(1)}h${w.toFixed(1)}v${h.toFixed(1)}h${(-w).toFixed(1)}z`;
 const line = (x, top, bottom) => `M${x.toFixed(1)} ${top.toFixed(1)}V${bottom.toFixed(1)}`;
@@ -126,12 +127,12 @@ export class Picture {
       const marks = { whole: '', inside: '' };
       for (const start of starts) {
         const cell = this.cells[start];
-        if (cell) marks[start === cell.cluster.start ? 'whole' : 'inside'] += this.edge(start, stage);
+        if (cell) marks[start === cell.cluster.start ? 'whole' : 'inside'] += this.edge(cell, start, stage);
       }
       const stroke = `var(--edge${stage % 4})`;
       this.path(marks.whole, { fill: 'none', stroke, 'stroke-width': 1.5 + stage });
       // A boundary inside what is drawn as one character.
-      this.path(marks.inside, { fill: 'none', stroke: 'var(--inside)', 'stroke-width': 2 + stage, class: 'inside' });
+      this.path(marks.inside, { fill: 'none', stroke: 'var(--inside)', 'stroke-width': 2 + stage, ...DASHED });
     }
     if (this.before) this.drawMoves();
   }
@@ -165,10 +166,11 @@ export class Picture {
       .join('');
   }
 
-  edge(byte, stage, rise = 0) {
-    const cell = this.cells[byte];
-    const top = this.top(cell.row);
-    return line(cell.isRtl ? cell.right : cell.left, top - rise, top + GLYPH + STRIP * stage - 1);
+  // One inside a character leaves its upper half to be read.
+  edge(cell, byte, stage) {
+    const [top, isInside] = [this.top(cell.row), byte > cell.cluster.start];
+    const foot = top + GLYPH + STRIP * stage - 1 + (isInside ? BARS / 2 : 0);
+    return line(cell.isRtl ? cell.right : cell.left, isInside ? top + GLYPH / 2 : top, foot);
   }
 
   // Triangles above: filled where a boundary is new since the step before, hollow where one is gone.
