@@ -6,7 +6,7 @@ const inside = document.getElementById('data');
 const given = inside && JSON.parse(inside.textContent);
 export const isStatic = given !== null;
 const answers = new Map();
-const MOST_KNOWN = 300;
+const MOST_KNOWN = 64;
 const visit = crypto.randomUUID ? crypto.randomUUID() : String(Math.random());
 let number = 0;
 

@@ -2,8 +2,8 @@
 
 import { clusters } from './text.js';
 
-const SVG = 'http://www.w3.org/2000/svg';
-const GLYPH = 28; // px, the height of a line's glyphs with what is behind them
+export const SVG = 'http://www.w3.org/2000/svg';
+export const GLYPH = 28; // px, the height of a line's glyphs with what is behind them
 const STRIP = 6;
 const BARS = 18;
 export const MOST_BITS = 16; // at which a bar has its full height
@@ -245,36 +245,4 @@ export class Picture {
     const row = cell.row + { ArrowUp: -1, ArrowDown: 1 }[key];
     return this.rows[row] ? this.nearest(row, (cell.left + cell.right) / 2) : null;
   }
-
-  // The drawing with its glyphs as SVG elements.
-  svg() {
-    const group = document.createElementNS(SVG, 'g');
-    const under = this.drawing.cloneNode(true);
-    under.lastChild.remove(); // what is pointed at
-    group.append(...under.childNodes);
-    const style = getComputedStyle(this.element);
-    const context = document.createElement('canvas').getContext('2d');
-    context.font = style.font;
-    const { fontBoundingBoxAscent: ascent, fontBoundingBoxDescent: descent } = context.measureText('x');
-    for (const [row, found] of this.rows.entries()) {
-      if (!found) continue;
-      const shown = found.map((cluster) => cluster.text.replace(/\n$/, '')).join('');
-      const isRtl = paragraphRunsLeft(this.clusters, this.clusters.indexOf(found[0]));
-      const text = group.appendChild(document.createElementNS(SVG, 'text'));
-      const x = isRtl ? Math.max(...found.map((c) => c.right)) : Math.min(...found.map((c) => c.left));
-      const y = this.top(row) + (GLYPH - ascent - descent) / 2 + ascent;
-      set(text, { x, y, direction: isRtl ? 'rtl' : 'ltr', fill: 'var(--text)', 'xml:space': 'preserve' });
-      text.textContent = shown;
-    }
-    return { group, width: this.width, height: this.height };
-  }
-}
-
-function paragraphRunsLeft(all, index) {
-  while (index > 0 && !all[index - 1].text.endsWith('\n')) index--;
-  for (; index < all.length && !all[index].text.endsWith('\n'); index++) {
-    if (all[index].isRtl) return true;
-    if (!all[index].isEscape && /\p{L}/u.test(all[index].text)) return false;
-  }
-  return false;
 }

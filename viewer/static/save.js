@@ -1,6 +1,6 @@
 // The view as a picture or as data.
 
-import { set } from './picture.js';
+import { GLYPH, SVG, set } from './picture.js';
 import { element, page, stepOf, title } from './page.js';
 
 export function save(name, blob) {
@@ -10,14 +10,14 @@ export function save(name, blob) {
 }
 
 export function svg() {
-  const made = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const made = document.createElementNS(SVG, 'svg');
   let [y, width] = [8, 0];
   for (const column of page.shown) {
     if (!column.picture.drawing) continue;
-    const heading = made.appendChild(document.createElementNS(made.namespaceURI, 'text'));
+    const heading = made.appendChild(document.createElementNS(SVG, 'text'));
     heading.textContent = `${title(column.spec)}: ${[...column.legend.children].map((c) => c.textContent).join('; ')}`;
     set(heading, { x: 4, y: y + 14, fill: 'var(--dim)', 'font-size': 13 });
-    const part = column.picture.svg();
+    const part = drawn(column.picture);
     part.group.setAttribute('transform', `translate(0 ${y + 20})`);
     made.append(part.group);
     y += 20 + part.height + 10;
@@ -25,14 +25,49 @@ export function svg() {
   }
   const style = getComputedStyle(page.shown[0]?.text ?? document.body);
   set(made, { width, height: y, 'font-family': style.fontFamily, 'font-size': style.fontSize });
-  const ground = document.createElementNS(made.namespaceURI, 'rect');
+  const ground = document.createElementNS(SVG, 'rect');
   set(ground, { width, height: y, fill: 'var(--page)' });
   made.prepend(ground);
   const root = getComputedStyle(document.documentElement);
-  const source = new XMLSerializer().serializeToString(made);
-  // Other programs know no variables of a page's style.
-  const plain = source.replace(/var\((--\w+)\)/g, (_, name) => root.getPropertyValue(name).trim());
-  return { source: plain, width, height: y };
+  for (const node of made.querySelectorAll('[fill], [stroke]')) {
+    for (const name of ['fill', 'stroke']) {
+      const variable = /^var\((.*)\)$/.exec(node.getAttribute(name) ?? ''); // other programs know none of a page's style
+      if (variable) node.setAttribute(name, root.getPropertyValue(variable[1]).trim());
+    }
+  }
+  return { source: new XMLSerializer().serializeToString(made), width, height: y };
+}
+
+// The drawing with its glyphs as SVG elements.
+function drawn(picture) {
+  const group = document.createElementNS(SVG, 'g');
+  const under = picture.drawing.cloneNode(true);
+  under.lastChild.remove(); // what is pointed at
+  group.append(...under.childNodes);
+  const style = getComputedStyle(picture.element);
+  const context = document.createElement('canvas').getContext('2d');
+  context.font = style.font;
+  const { fontBoundingBoxAscent: ascent, fontBoundingBoxDescent: descent } = context.measureText('x');
+  for (const [row, found] of picture.rows.entries()) {
+    if (!found) continue;
+    const shown = found.map((cluster) => cluster.text.replace(/\n$/, '')).join('');
+    const isRtl = paragraphRunsLeft(picture.clusters, picture.clusters.indexOf(found[0]));
+    const text = group.appendChild(document.createElementNS(SVG, 'text'));
+    const x = isRtl ? Math.max(...found.map((c) => c.right)) : Math.min(...found.map((c) => c.left));
+    const y = picture.top(row) + (GLYPH - ascent - descent) / 2 + ascent;
+    set(text, { x, y, direction: isRtl ? 'rtl' : 'ltr', fill: 'var(--text)', 'xml:space': 'preserve' });
+    text.textContent = shown;
+  }
+  return { group, width: picture.width, height: picture.height };
+}
+
+function paragraphRunsLeft(all, index) {
+  while (index > 0 && !all[index - 1].text.endsWith('\n')) index--;
+  for (; index < all.length && !all[index].text.endsWith('\n'); index++) {
+    if (all[index].isRtl) return true;
+    if (!all[index].isEscape && /\p{L}/u.test(all[index].text)) return false;
+  }
+  return false;
 }
 
 export async function png() {
