@@ -47,7 +47,7 @@ $(VENV)/installed: requirements.txt $(VENV)/pyvenv.cfg
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-gguf.txt requirements-dev.txt $(VENV)/pyvenv.cfg
+$(VENV)/installed-dev: requirements.txt requirements-gguf.txt requirements-viewer.txt requirements-dev.txt $(VENV)/pyvenv.cfg
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@ $(VENV)/installed
 

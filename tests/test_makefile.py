@@ -23,8 +23,8 @@ def made(tmp_path):
   fake(tmp_path / 'bin' / 'python3', '3.11')
   fake(tmp_path / 'bin' / 'python3.13', '3.13')
   fake(tmp_path / 'bin' / 'python3.9', '3.9')
-  for name in ('requirements.txt', 'requirements-gguf.txt', 'requirements-dev.txt', 'requirements-tpu-compiler.txt'):
-    (tmp_path / name).touch()
+  for name in ('', '-gguf', '-viewer', '-dev', '-tpu-compiler'):
+    (tmp_path / f'requirements{name}.txt').touch()
   environment = os.environ | {'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}', 'MAKEFLAGS': ''}
   for name in ('PYTHON', 'MAKELEVEL', 'MFLAGS'):  # of the make that runs these tests
     environment.pop(name, None)
