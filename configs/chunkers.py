@@ -55,12 +55,12 @@ def get_config(arg: str = 'hnet') -> ml_collections.ConfigDict:
 def _model(arg: str) -> ml_collections.ConfigDict:
   if arg == 'entropy_lm':
     config = quickstart_entropy_lm.get_config()
-    config.model.update({'arch_layout': ('T2',), 'd_model': (96,), 'd_intermediate': (192,)})
+    config.model.update({'arch_layout': ('T2',), 'd_model': (96,), 'd_intermediate': (256,)})
     config.model.attn_cfg.rotary_emb_dim = (24,)
     return config
   if arg == 'blt_entropy':  # whose entropy model and patches cost together what those of the others do
     config = quickstart_blt.get_config(ENTROPY_LM)
-    options = 'size=5.0,layout=T2,width=96,mlp_width=192,rotary=24'
+    options = 'size=5.0,layout=T2,width=96,mlp_width=256,rotary=24'
     config.model.update({'boundary': f'entropy(lm={quoted(ENTROPY_LM)},{options})', 'n_layers_local_decoder': 1})
     return config
   if arg.startswith('dynamic_pooling_'):
