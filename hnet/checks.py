@@ -113,6 +113,21 @@ def check_ahead(chosen: list[Part], tie_embeddings: bool) -> None:
       raise ValueError(f'tie_embeddings: {reads}, so the head has two rows for each byte: write False.')
 
 
+def check_heads(heads: Any, chosen: list[Mapping[str, Any]]) -> int:
+  """As given; ValueError for heads that would all cut alike, or that do not come together again."""
+  if checks.integer(heads, 'heads', 1) == 1:
+    return 1
+  boundary, combine = chosen[0]['boundary'], chosen[0]['combine']
+  if not boundary.make.learned or boundary.make.lookahead:
+    raise ValueError(
+      f'heads {heads}: boundary {boundary.name} has nothing that differs from head to head, or reads ahead: use a '
+      "learned one, such as 'cosine', or heads=1."
+    )
+  if combine.name == 'through':
+    raise ValueError(f'heads {heads}: combine through brings vectors of one head to the decoder: use ste or sum.')
+  return heads
+
+
 @functools.cache
 def check_part(part: Part, sizes: Sizes) -> None:
   """Builds an abstract part: what is wrong with its options is an error here."""

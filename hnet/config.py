@@ -8,6 +8,7 @@ from typing import Any
 from hnet import systems
 from hnet.checks import (
   check_ahead,
+  check_heads,
   check_part,
   check_scratch,
   inputs_of,
@@ -113,13 +114,14 @@ _DEFAULTS = {
   'ratio_scope': 'global',
   'bytes_per_chunk': None,
   'fixed_capacity': None,
+  'heads': 1,  # that cut the outermost stage, each for itself
   'objectives': (),
   'dtype': 'float32',
   'remat': False,
   'scan_layers': False,
   'ssd_tile': 64,
 }
-_ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity')
+_ONLY_WITH_CHUNKS = ('chunking', 'ratio_targets', 'bytes_per_chunk', 'fixed_capacity', 'heads')
 _MOVED = ('boundary', 'unpool', 'combine', 'widen')
 
 
@@ -191,6 +193,7 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
   limits = limits_of(values['fixed_capacity'], cuts)
   check_scratch([of_stage['scratch'] for of_stage in chosen], layouts[-1][0], limits)
   check_ahead([of_stage['boundary'] for of_stage in chosen], checks.boolean(values['tie_embeddings'], 'tie_embeddings'))
+  heads = check_heads(values['heads'], chosen)
   stages, additions = [], 0  # residual additions from the outside to the end of a stage
   for index, of_stage in enumerate(layouts):
     additions += sum(height(layout) for layout in of_stage)
@@ -205,7 +208,8 @@ def _stages(values: dict, layouts: list[tuple[str, ...]], widths: tuple[int, ...
       encoder, decoder = (stack(layout, index) for layout in of_stage)
       if not index and values['post_norm'] == 'head':
         decoder = dataclasses.replace(decoder, final_norm=True)
-      stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], limit=limits[index]))
+      rest = {'limit': limits[index], 'heads': 1 if index else heads}
+      stages.append(StageConfig(sizes, deviation, None, encoder, decoder, **chosen[index], **rest))
       for key in ('boundary', 'pool', 'unpool', 'combine', 'scratch'):
         if chosen[index][key] is not None:
           check_part(chosen[index][key], sizes)

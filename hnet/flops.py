@@ -12,9 +12,9 @@ from layers import stack
 def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[float] | None = None) -> dict[str, float]:
   """Component -> forward FLOPs a byte, documents of `length` bytes.
 
-  bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (None: those that the
-  configuration states). Scratch rows count as chunks and as keys, since what a mask hides is computed.
-  Raises ValueError if there are not as many as stages that choose chunks.
+  bytes_per_chunk: bytes of text for one chunk of each stage, outermost first (None: those that the configuration
+  states). What is inside several heads runs once for each. Scratch rows count as chunks and as keys, since what a mask
+  hides is computed. Raises ValueError if there are not as many as stages that choose chunks.
   """
   sizes = config.bytes_per_chunk if bytes_per_chunk is None else tuple(bytes_per_chunk)
   if len(sizes) != len(config.stages) - 1 or any(size < 1 for size in sizes):
@@ -24,8 +24,9 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
   if config.inputs:
     result['inputs'] = sum(part.flops(Sizes(width, width), 1.0, 1.0) for part in config.inputs)
   rate = size = 1.0  # slots a byte, bytes a slot
+  heads = 1
   for index, stage in enumerate(config.stages):
-    of = lambda part, rate=rate: stack.flops(part, rate, length * rate)
+    of = lambda part, rate=rate, heads=heads: heads * stack.flops(part, rate, length * rate)
     if stage.main:
       result['main'] = of(stage.main)
     else:
@@ -33,7 +34,8 @@ def flops_per_byte(config: HNetConfig, length: int, bytes_per_chunk: Sequence[fl
       result[f'decoder_{index}'] = of(stage.decoder)
       parts = filter(None, (stage.boundary, stage.pool, stage.unpool, stage.combine, stage.scratch))
       chunks = stage.rows(sizes[index] / size) / sizes[index]
-      result[f'chunking_{index}'] = sum(part.flops(stage.sizes, rate, chunks) for part in parts)
+      heads *= stage.heads
+      result[f'chunking_{index}'] = heads * sum(part.flops(stage.sizes, rate, chunks) for part in parts)
       rate, size = chunks, sizes[index]
   result['lm_head'] = 2.0 * config.num_symbols * width
   return result

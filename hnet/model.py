@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array
 
 from hnet import flops as flops_lib
+from hnet import heads
 from hnet import stage as stage_lib
 from hnet.config import HNetConfig
 from hnet.parts import Part
@@ -67,7 +68,7 @@ class HNet(ByteModel):
     x_BxLxD, decisions = self.backbone(x_BxLxD, level, capacities, context)
     logits = self._head(x_BxLxD)
     predicted = Predicted(logits, self._nll(logits, batch, decisions), batch.scored, bytes_BxL)
-    aux_losses, stage_metrics = self._losses(decisions, predicted, context)
+    aux_losses, stage_metrics = self._losses(decisions, heads.fold(predicted, self.config.stages[0].heads), context)
     found = self._at_bytes(decisions, level.segment_ids_BxC)
     return ModelOutput(
       nll=predicted.nll_BxL,
@@ -146,12 +147,14 @@ class HNet(ByteModel):
   def _at_bytes(self, decisions: Sequence[stage_lib.Decision], ids_BxL: Array) -> list[tuple[Array, Array]]:
     """Where the chunks of each stage start, and with what probability; a document's first byte begins one of every
     stage, with or without a vector inside for it. What emits at ends is said to start one byte behind, also where the
-    slots are chunks of a stage that emits at starts.
+    slots are chunks of a stage that emits at starts. Of several heads, those of the first.
     """
     first_BxL, found = segments.starts(ids_BxL) & (ids_BxL > 0), []
+    of_first = lambda values: values[:: self.config.stages[0].heads]
     for decision, stage in zip(decisions, self.config.stages, strict=False):
       outer, cut = decision.segments.outer, decision.cut
-      starts_BxL, p_BxL = outer.to_bytes(cut.emit), outer.to_bytes(jnp.where(outer.valid, cut.p, 0.0))
+      found_B = outer.to_bytes(cut.emit), outer.to_bytes(jnp.where(outer.valid, cut.p, 0.0))
+      starts_BxL, p_BxL = map(of_first, found_B)
       if stage.boundary.make.emits == 'ends':
         starts_BxL, p_BxL = _behind(starts_BxL, ids_BxL) | first_BxL, _behind(p_BxL, ids_BxL) + first_BxL
       elif stage.pool.make.reads == 'before':

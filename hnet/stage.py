@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from hnet import heads
 from hnet.config import HNetConfig
 from hnet.parts import Cut
 from hnet.parts.unpools import spread
@@ -26,7 +27,9 @@ Capacities = tuple[int | None, ...]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Decision:
-  """What one stage decided on the slots of its level, segments.outer; cut.emit: where chunks start."""
+  """What one stage decided on the slots of its level, segments.outer; cut.emit: where chunks start. With several heads
+  (hnet/heads.py) each row is H rows side by side.
+  """
 
   cut: Cut
   segments: Segments
@@ -81,10 +84,10 @@ class Stage(nnx.Module):
 
   def __init__(self, config: HNetConfig, index: int, *, rngs: nnx.Rngs):
     stage = config.stages[index]
-    self.limit = stage.limit
+    self.limit, self.heads = stage.limit, stage.heads
     stack = functools.partial(Stack, output_deviation=stage.output_deviation, rngs=rngs)
     self.encoder = stack(stage.encoder)
-    self.boundary = stage.boundary.build(stage.sizes, rngs=rngs)
+    self.boundary = heads.build(stage.boundary, stage.sizes, stage.heads, rngs=rngs)
     self.pool = stage.pool.build(stage.sizes, rngs=rngs)
     self.unpool = stage.unpool.build(stage.sizes, rngs=rngs)
     self.combine = stage.combine.build(stage.sizes, rngs=rngs)
@@ -98,12 +101,13 @@ class Stage(nnx.Module):
     """[B, C, D] -> ([B, C, D], what this stage and those inside decided). capacities: of each level inside, outermost
     first.
     """
-    e_BxCxD = self.encoder(x_BxCxD, level.segment_ids_BxC)
+    ids_BxC = level.segment_ids_BxC
+    e_BxCxD, level = heads.fold((self.encoder(x_BxCxD, ids_BxC), level), self.heads)
     cut, segments = self._cut(e_BxCxD, level, context, capacities[0], self.limit)
     g_BxMxE = self.pool(e_BxCxD, cut, segments)
     z_BxMxE, inside = self.inner(g_BxMxE, segments.inner, capacities[1:], context)
     y_BxCxD, inject = self.combine(e_BxCxD, cut, functools.partial(self.unpool, z_BxMxE, cut, segments))
-    return self.decoder(y_BxCxD, level.segment_ids_BxC, inject), (Decision(cut, segments), *inside)
+    return self.decoder(heads.unfold(y_BxCxD, self.heads), ids_BxC, inject), (Decision(cut, segments), *inside)
 
   def _cut(
     self,
@@ -129,23 +133,26 @@ class Stage(nnx.Module):
 
   def init_cache(self, batch_size: int, max_length: int) -> StageCache:
     """Empty caches for rows of at most `max_length` slots; the stage inside may see as many chunks."""
+    rows = batch_size * self.heads
     return StageCache(
       self.encoder.init_cache(batch_size, max_length),
-      self.boundary.init_cache(batch_size),
-      self.pool.init_cache(batch_size),
-      self.inner.init_cache(batch_size, max_length),
-      self.unpool.init_cache(batch_size),
+      self.boundary.init_cache(rows),
+      self.pool.init_cache(rows),
+      self.inner.init_cache(rows, max_length),
+      self.unpool.init_cache(rows),
       self.decoder.init_cache(batch_size, max_length),
-      self.scratch and self.scratch.init_cache(batch_size),
+      self.scratch and self.scratch.init_cache(rows),
     )
 
   def prefill(self, x_BxCxD: Array, level: Level, cache: StageCache) -> tuple[Array, StageCache]:
     """Parallel form from an empty cache; one document a row."""
-    e, encoder = self.encoder.prefill(x_BxCxD, level.count_B, cache.encoder)
+    count_B = level.count_B
+    e, encoder = self.encoder.prefill(x_BxCxD, count_B, cache.encoder)
+    e, level = heads.fold((e, level), self.heads)
     cut, segments = self._cut(e, level, EVAL)
     z, inner = self.inner.prefill(self.pool(e, cut, segments), segments.inner, cache.inner)
     y, inject = self.combine(e, cut, functools.partial(self.unpool, z, cut, segments))
-    y, decoder = self.decoder.prefill(y, level.count_B, cache.decoder, inject)
+    y, decoder = self.decoder.prefill(heads.unfold(y, self.heads), count_B, cache.decoder, inject)
     boundary, pool = self.boundary.after(e, cut, level), self.pool.after(e, cut, segments)
     unpool, scratch = self.unpool.after(z, cut, segments), self.scratch and self.scratch.after(cut, level)
     return y, StageCache(encoder, boundary, pool, inner, unpool, decoder, scratch)
@@ -153,6 +160,7 @@ class Stage(nnx.Module):
   def step(self, x_BxD: Array, marks: dict[str, Array], active_B: Array, cache: StageCache) -> tuple[Array, StageCache]:
     """One slot of the active rows; the stage inside runs only if some row starts a chunk, or has a scratch row."""
     e, encoder = self.encoder.step(x_BxD, active_B, cache.encoder)
+    decodes_B, (e, marks, active_B) = active_B, heads.fold((e, marks, active_B), self.heads)
     cut, boundary = self.boundary.step(e, marks, active_B, cache.boundary)
     g, starts_B, pool = self.pool.step(e, cut, active_B, cache.pool)
     cut = dataclasses.replace(cut, emit=starts_B, more={**cut.more, 'active': active_B})
@@ -169,7 +177,7 @@ class Stage(nnx.Module):
     )
     u, unpool = self.unpool.step(z, dataclasses.replace(cut, emit=rows_B), cache.unpool)
     y, inject = self.combine(e, cut, functools.partial(spread, u))
-    y, decoder = self.decoder.step(y, active_B, cache.decoder, inject)
+    y, decoder = self.decoder.step(heads.unfold(y, self.heads), decodes_B, cache.decoder, inject)
     return y, StageCache(encoder, boundary, pool, inner, unpool, decoder, scratch)
 
 

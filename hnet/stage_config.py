@@ -12,7 +12,7 @@ class StageConfig:
   """One stage, sizes resolved. `main` is set for the innermost stage, all else but output_deviation for the others.
 
   limit: the most chunks of a row as a share of its bytes, beyond which they are dropped; None: none is.
-  output_deviation: of the initial output projections.
+  output_deviation: of the initial output projections. heads: that cut the stage, each for itself (hnet/heads.py).
   """
 
   sizes: Sizes
@@ -27,6 +27,7 @@ class StageConfig:
   losses: tuple[Part, ...] = ()
   scratch: Part | None = None
   limit: float | None = None
+  heads: int = 1
 
   @property
   def parts(self) -> tuple[Part, ...]:

@@ -63,6 +63,7 @@ FAMILIES = {
   'hnet_isotropic_T': branch(['T2'], tie_embeddings=True),
   'hnet_isotropic_m': branch(['m2'], scan_layers=True),
   'hnet_space_in_weighted': branch(TWO_STAGE, chunking=['hnet_weighted', 'hnet_space']),
+  'hnet_heads': branch(TWO_STAGE, heads=2, chunking=['hnet', 'dynamic_pooling(2)']),
   'hnet_script_in_stride': branch(TWO_STAGE, chunking=['hnet_pool(2)', {'boundary': 'script_change'}]),
   'byteflow_in_policy': branch(
     TWO_STAGE,
@@ -175,6 +176,8 @@ class Subject(oracles.Subject):
     most = [b.sum(1) - documents * n for b, n in zip(output.segmentations, without, strict=True)]
     if isinstance(self.model, HNet) and len(most) == 1 and self.model.config.stages[0].scratch:
       most[0] += self.scratch_rows(output.segmentations[0], batch.segment_ids)
+    if isinstance(self.model, HNet) and self.model.config.stages[0].heads > 1:  # the output has those of one head
+      return [(count.max(), LENGTH) for count in most]
     least = [count - documents * (kind == 'ends') for count, kind in zip(most, emits, strict=True)]
     return [(low.max(), high.max()) for low, high in zip(least, most, strict=True)]
 
