@@ -25,7 +25,7 @@ from byte_models.canonical import Canonical, Tokenizer
 from layers.stack import unstacked
 from text.prefixes import END, Prefixes, bins
 
-_LENGTHS = 64  # prompts and caches are a multiple of it, so that similar ones share one compilation
+_LENGTHS = 64  # prompts and caches have 2^k places, at least these, so that similar ones share one compilation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class Covers:
       raise ValueError(
         f'the prompt has {len(before)} tokens and the model {most} places (max_position_embeddings): give a shorter one'
       )
-    self._begin(base, before, math.ceil(room / _LENGTHS) * _LENGTHS)
+    self._begin(base, before, max(_LENGTHS, 1 << (room - 1).bit_length()))
 
   def next_bytes(self) -> np.ndarray:
     """Probabilities of the 256 bytes and, at END, of the end of the text: [257] float64, their sum is 1."""
@@ -222,8 +222,8 @@ class Covers:
   def _begin(self, base: _Tokens, before: list[int], places: int) -> None:
     tokens = np.zeros((1, places), np.int32)
     tokens[0, : len(before)] = before
-    model, length = self.source.unstacked, jnp.array([len(before)], jnp.int32)
-    logits, base.cache = _prefill(model, tokens, length, self.source.model.init_cache(1, places))
+    model, length = self.source.model, jnp.array([len(before)], jnp.int32)
+    logits, base.cache = _prefill(model, tokens, length, model.init_cache(1, places))
     base.log_p, base.weight, base.depth, base.parent = _log_p(logits), 0.0, len(before), None
 
 

@@ -1,7 +1,7 @@
 """The tokens of a vocabulary in the order of their bytes, where those that begin alike stand together.
 
-The nodes of the trie of the tokens are so intervals, and what a model gives to a node, to each of its children and to
-the tokens that end there are differences of one cumulative sum (Marathe et al., arXiv 2609.12303, over 257 symbols).
+The nodes of the trie of the tokens are so intervals, and what a model gives to each child of a node and to the tokens
+that end there are sums over stretches of it (as in Marathe et al., arXiv 2609.12303, whose symbols are these 257).
 """
 
 import bisect
@@ -71,5 +71,6 @@ def bins(log_p: np.ndarray, node: Node) -> tuple[float, np.ndarray]:
   top = float(log_p.max())
   if top == -np.inf:
     return top, np.zeros(257)
-  c = np.concatenate([[0.0], np.cumsum(np.exp(log_p.astype(np.float64) - top))])
-  return top, np.roll(np.diff(c[node.edges - node.lo]), -1)
+  begins, sizes, sums = node.edges[:-1] - node.lo, np.diff(node.edges), np.zeros(257)
+  sums[sizes > 0] = np.add.reduceat(np.exp(log_p.astype(np.float64) - top), begins[sizes > 0])
+  return top, np.roll(sums, -1)

@@ -66,6 +66,18 @@ class Longest(Merges):
     return found
 
 
+class Single:
+  """Every byte a token, whose id it is."""
+
+  vocabulary = BYTES
+
+  def pretokens(self, document):
+    return None
+
+  def encode(self, document):
+    return np.frombuffer(document, np.uint8).astype(np.int32)
+
+
 class TableModel(nnx.Module):
   """Logits from the last two tokens and their number; `naive` says the same in float64."""
 
