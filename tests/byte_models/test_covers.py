@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from byte_models.canonical import Canonical
 from byte_models.covers import Covers, TokenModel
 from tests.byte_models.tiny_tokens import BYTES, SIZE, Longest, Merges, Naive, Single, TableModel, llama
+from tests.text.tokenizers import test_stock
 from text.prefixes import END, Prefixes
+from text.tokenizers import Stock
 
 LETTERS = (b'a', b'b', b' ', b'\xc3', b'\xa9')
 # What nothing is merged with; a digit, which takes no space; ×, no letter; what ends spaces of two and three bytes.
@@ -129,6 +131,33 @@ def test_special_tokens_padding_and_bytes_that_come_twice_have_no_part():
   # without the token that ends texts there is no end, and what it had is not in the sum
   ended, p = covers.next_bytes(), Covers(TokenModel(MODEL, tokenizer, 0), text, exact=False).next_bytes()
   np.testing.assert_allclose(p, np.append(ended[:END], 0) / (1 - ended[END]), rtol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def stock():
+  """Sources over tokenizers as GPT-2's, Llama 2's (with bytes of what it does not know), Gemma's and T5's."""
+  made = (test_stock.gpt2(), test_stock.sentencepiece(), test_stock.gemma(), test_stock.sentencepiece('Unigram'))
+  model, read = TableModel(size=800, scale=1.0), [Stock(tokenizer.to_str().encode()) for tokenizer in made]
+  return [TokenModel(model, tokenizer, 799, (tokenizer.vocabulary.index(b''),)) for tokenizer in read]
+
+
+@few(max_examples=25)
+@given(st.integers(0, 3), test_stock.DOCUMENTS.map(b''.join), test_stock.DOCUMENTS.map(b''.join), st.data())
+def test_any_bytes_have_at_least_what_their_tokens_have_and_those_of_longer_texts(stock, which, text, more, data):
+  source = stock[which]
+  naive, tokens = Naive(source.model, source.tokenizer, (), begin=799), source.rules.encode
+  covers = Covers(source, text, 1)
+  assert covers.gain() > -1e-9
+  p_text = covers.gain() + naive.log_p(tokens(text))
+  assert p_text > naive.log_p(tokens(text + more)) - 1e-3
+  a, b = data.draw(st.integers(0, 255)), data.draw(st.sampled_from(b'a \xe6\x97\n'))
+  p, masses = covers.next_bytes(), {}
+  for byte in (a, b):
+    longer = Covers(source, text + bytes([byte]))
+    masses[byte] = longer.gain() + naive.log_p(tokens(text + bytes([byte])))
+    assert masses[byte] < p_text + 1e-3
+  if p[a] > 1e-6 and p[b] > 1e-6:
+    assert np.log(p[a]) - np.log(p[b]) == pytest.approx(masses[a] - masses[b], abs=1e-3)
 
 
 def test_cuts_are_where_nothing_that_follows_moves_them():

@@ -114,11 +114,14 @@ class Naive:
 
   def p(self, tokens):
     """The probability of a string of tokens, the last of which may be the end."""
-    row, p = [self.begin, *tokens], 1.0
+    return np.exp(self.log_p(tokens))
+
+  def log_p(self, tokens):
+    row, log_p = [self.begin, *tokens], 0.0
     for at, token in enumerate(tokens):
       logits = self.last[row[at]] + (self.before[row[at - 1]] if at else 0.0)
-      p *= np.exp(logits[token] - logits.max()) / np.exp(logits - logits.max()).sum()
-    return p
+      log_p += logits[token] - np.log(np.exp(logits).sum())
+    return log_p
 
   def spell(self, tokens):
     return b''.join(self.tokenizer.vocabulary[token] for token in tokens)
@@ -153,10 +156,10 @@ class Naive:
     return np.array([*found, end]) / (sum(found) + end)
 
 
-def llama(size=SIZE, seed=0):
+def llama(size=SIZE, seed=0, end=1):
   """A small random Llama, whose logits are not all alike."""
   from byte_models import llama as family
 
-  config = family.LlamaConfig(size, 32, 48, 2, 4, 2, 8, bos_token_id=0, eos_token_id=1, max_position_embeddings=256)
+  config = family.LlamaConfig(size, 32, 48, 2, 4, 2, 8, bos_token_id=0, eos_token_id=end, max_position_embeddings=256)
   model = jax.jit(lambda: family.Llama(config, rngs=nnx.Rngs(seed)))()
   return jax.tree.map(lambda x: x * 4 if x.ndim == 2 else x, model)
