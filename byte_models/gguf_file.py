@@ -29,6 +29,7 @@ _LAYER_TENSORS = {
   'ffn_up': 'mlp.up_proj',
   'ffn_down': 'mlp.down_proj',
 }
+_CONTROL = 3  # the type of a special token
 _STRING, _ARRAY = 8, 9  # kinds of metadata, and the bytes of the others
 _WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _SIZES = {
@@ -98,6 +99,9 @@ def tokenizer(path: str | os.PathLike) -> 'Tokenizer':
   except Exception as error:  # `tokenizers` raises nothing more special
     raise ValueError(f'{path} has merges that do not fit its tokens ({error}): convert it again.') from None
   result.pre_tokenizer, result.decoder = splits[split], decoders.ByteLevel()
+  kinds = metadata.get('tokenizer.ggml.token_type', [])
+  result.add_special_tokens([token for token, kind in zip(tokens, kinds, strict=False) if kind == _CONTROL])
+  result.encode_special_tokens = True
   return result
 
 

@@ -8,6 +8,9 @@ counts. What the tokens spell must be the text, byte for byte (text/tokenizers/s
 than the longest context of the model (max_position_embeddings, or --seq_len) is scored in rows of that many tokens:
 each row but the first repeats half a row (--context) of what came before, and every token is scored once. Needs the
 libraries of requirements-gguf.txt.
+
+--exact adds what the text costs as bytes, the sum over all tokens that could have begun it (byte_models/covers.py): no
+more than its own tokens, which are one way to write it. The two differ at the end of a text, where a token might go on.
 """
 
 import argparse
@@ -22,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byte_models import gguf_file, llama
+from byte_models import covers, gguf_file, llama
 from text import paths, regular_file
-from text.tokenizers import spelling
+from text.tokenizers import Stock, spelling
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer
@@ -102,6 +105,16 @@ def load(weights: str) -> tuple[llama.Llama, 'Tokenizer']:
   return llama.from_pretrained(weights, scan=True), tokenizer
 
 
+def source(model: llama.Llama, tokenizer: 'Tokenizer', begin: int | None = None) -> covers.TokenModel:
+  """The model of `load` as a model of bytes. begin: None for the token that its weights name; they name its ends.
+
+  Raises ValueError where there is no such token, and for a tokenizer that is not that of the weights.
+  """
+  begin, end = model.config.bos_token_id if begin is None else begin, model.config.eos_token_id
+  end = () if end is None else (end,) if isinstance(end, int) else tuple(end)
+  return covers.TokenModel(model, Stock(tokenizer.to_str().encode(), '--weights'), begin, end)
+
+
 def main(arguments: Sequence[str]) -> None:
   """The command; ValueError or OSError with one sentence for a file that cannot be used."""
   parser = argparse.ArgumentParser(prog='python -m byte_models.token_bits', description=__doc__.splitlines()[0])
@@ -109,6 +122,7 @@ def main(arguments: Sequence[str]) -> None:
   parser.add_argument('--begin', type=int, help='id of the token before every document')
   parser.add_argument('--seq_len', type=int, help='tokens of a row; default: the longest context of the model')
   parser.add_argument('--context', type=int, help='tokens that a row repeats where it goes on; default: half of it')
+  parser.add_argument('--exact', action='store_true', help='also the bits of the bytes, whatever tokens write them')
   parser.add_argument('files', nargs='+')
   flags = parser.parse_args(arguments)
   documents = _texts(flags.files)
@@ -118,7 +132,8 @@ def main(arguments: Sequence[str]) -> None:
     raise ValueError(f'--begin={begin}: give the id of a token, from 0 to {model.config.vocab_size - 1}.')
   seq_len, context = _rows(model.config, flags.seq_len, flags.context)
   tokens = _tokens(documents, spelling.Speller(tokenizer), tokenizer, model.config.vocab_size, flags.weights)
-  all_bits = all_bytes = 0
+  exactly = source(model, tokenizer, begin) if flags.exact else None
+  all_bits = all_exact = all_bytes = 0
   for file, document in documents.items():
     size, count = len(document.encode()), len(tokens[file])
     if not size:
@@ -126,9 +141,16 @@ def main(arguments: Sequence[str]) -> None:
       continue
     bits = float(nats(model, [begin, *tokens[file]], seq_len, context, file).sum(dtype=np.float64)) / math.log(2)
     rows = f' (in rows of {seq_len} tokens, {context} of them context)' if count + 1 > seq_len else ''
-    print(f'{file}: {size} bytes, {count} tokens, {bits / size:.4f} bits per byte{rows}')
-    all_bits, all_bytes = all_bits + bits, all_bytes + size
-  print(f'all: {all_bytes} bytes, {all_bits / all_bytes:.4f} bits per byte')
+    exact = bits
+    if exactly:
+      if exactly.rules.encode(document.encode()) != tuple(tokens[file]):
+        raise ValueError(f'{file}: --exact: its tokens begin with a space that is no byte of it: leave --exact out.')
+      kept = None if count + 1 <= seq_len else context
+      exact -= covers.Covers(exactly, document.encode(), tokens=kept).gain() / math.log(2)
+    also = lambda n, b, e: f', exactly {e / n:.4f} ({b - e:.4f} bits less in all)' if exactly else ''
+    print(f'{file}: {size} bytes, {count} tokens, {bits / size:.4f} bits per byte{also(size, bits, exact)}{rows}')
+    all_bits, all_exact, all_bytes = all_bits + bits, all_exact + exact, all_bytes + size
+  print(f'all: {all_bytes} bytes, {all_bits / all_bytes:.4f} bits per byte{also(all_bytes, all_bits, all_exact)}')
 
 
 def _tokens(

@@ -174,6 +174,7 @@ def write_tokenizer(path, model='gpt2', pre='smollm', surplus=()):
   writer.add_tokenizer_pre(pre)
   letters = sorted(set('abcdéĠ12Ã©<|>'))
   writer.add_token_list([*letters, 'ab', 'Ġab', '12', 'Ã©', '<|a|>'])
+  writer.add_token_types([gguf.TokenType.NORMAL] * (len(letters) + 4) + [gguf.TokenType.CONTROL])
   writer.add_token_merges(['a b', 'Ġ ab', '1 2', 'Ã ©', *surplus])
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
@@ -192,6 +193,7 @@ def test_the_tokenizer_in_a_file(tmp_path):
   assert found.decode(found.encode('ab é12ab').ids) == 'ab é12ab'
   spell = spelling.Speller(found)
   assert spell('ab é12ab<|a|>') == found.encode('ab é12ab<|a|>').ids
+  assert spell.spellings(found.token_to_id('<|a|>')) == [] != spell.spellings(found.token_to_id('ab'))
   with pytest.raises(ValueError, match="has no token for 'f' and leaves it out"):
     spell('abf')
   for wrong in ({'model': 'llama'}, {'pre': 'qwen2'}):

@@ -29,7 +29,8 @@ from tokenizers import (
   trainers,
 )
 
-from byte_models import llama, token_bits
+from byte_models import covers, llama, token_bits
+from tests.byte_models import tiny_tokens
 from tests.goldens import GOLDENS
 from text.tokenizers import spelling
 
@@ -160,6 +161,27 @@ def test_what_cannot_be_scored_is_one_sentence(weights, tmp_path):
   (directory / 'tokenizer.json').write_text('{}')
   with pytest.raises(ValueError, match=r'tokenizer\.json is damaged or no tokenizer\.json .*: copy it again'):
     token_bits.main([f'--weights={directory}', str(tmp_path / 'text')])
+
+
+def test_what_bytes_cost_is_beside_what_tokens_cost(tmp_path, capsys):
+  tokenizers = of_bytes(), of_pieces()
+  model = tiny_tokens.llama(size=320, end=0)
+  text = 'the cat sat on the mat, the other ca'
+  (tmp_path / 'text').write_text(text)
+  for name, tokenizer in zip(('bytes', 'pieces'), tokenizers, strict=True):
+    llama.save_pretrained(model, tmp_path / name)
+    tokenizer.save(str(tmp_path / name / 'tokenizer.json'))
+  source = token_bits.source(model, tokenizers[0])
+  assert (source.begin, source.end) == (0, (0,))
+  ids, size = tokenizers[0].encode(text).ids, len(text)
+  for options, kept, note in ([], None, ''), (['--seq_len=8'], 4, ' (in rows of 8 tokens, 4 of them context)'):
+    bits = token_bits.nats(model, [0, *ids], kept and 8).sum() / math.log(2)
+    gain = covers.Covers(source, text.encode(), tokens=kept).gain() / math.log(2)
+    exactly = f'exactly {(bits - gain) / size:.4f} ({gain:.4f} bits less in all)'
+    found = run(capsys, tmp_path / 'bytes', '--exact', *options, tmp_path / 'text')[0]
+    assert gain > 0.01 and found.endswith(f'{len(ids)} tokens, {bits / size:.4f} bits per byte, {exactly}{note}')
+  with pytest.raises(ValueError, match='--exact: its tokens begin with a space that is no byte of it: leave'):
+    run(capsys, tmp_path / 'pieces', '--exact', tmp_path / 'text')
 
 
 def test_a_model_of_numbers_that_are_not_finite_is_said(weights, tmp_path, monkeypatch):
