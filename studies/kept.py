@@ -52,8 +52,12 @@ def trained(workdir: pathlib.Path, step: int | None = None) -> dict[str, Any]:
   if not steps:
     raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
   step = steps[-1] if step is None else step
-  sums = json.dumps(checkpoint.sums_of(checkpoint.read_record(directory, step)), sort_keys=True)
-  return {'step': step, 'weights': hashlib.sha256(sums.encode()).hexdigest()[:16]}
+  return {'step': step, 'weights': digest(checkpoint.sums_of(checkpoint.read_record(directory, step)))}
+
+
+def digest(value: Any) -> str:
+  """SHA-256 of JSON data, 16 hex digits."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: pathlib.Path, measured: Mapping[str, Any]) -> dict[str, Any] | None:
