@@ -76,7 +76,9 @@ def test_sequences_are_tuples(name):
 
 
 # What two steps of each are compiled and run for elsewhere: tests/test_contract.py has every kind of model.
-SMALL = sorted(set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare'})
+SMALL = sorted(
+  set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare', 'sweep_compression', 'sweep_learning_rate'}
+)
 
 
 def small(name):
