@@ -1,11 +1,24 @@
-"""Suites by name: what `eval.py RUNS… --suite=NAME` or `--suite='NAME(option=value)'` measures.
+"""Suites by name: what `eval.py RUNS… --suite=NAME` or `--suite='NAME(option=value)'` measures (docs/suites.md).
 
 A new one is a file with a `SUITE` (suite.py says what that is) and a line in SUITES.
 """
 
 from typing import Any
 
-from evaluation.suites import bits_per_byte
+from evaluation.suites import (
+  bits_per_byte,
+  characters,
+  domains,
+  gold,
+  known_entropy,
+  legal_bytes,
+  misspellings,
+  parity,
+  reading_times,
+  robustness,
+  utf8,
+  words,
+)
 from evaluation.suites.suite import Options, Refused, Row, Suite
 from text import specification
 
@@ -13,6 +26,17 @@ __all__ = ['SUITES', 'Options', 'Refused', 'Row', 'Suite', 'parse']
 
 SUITES: dict[str, Suite] = {
   'bits_per_byte': bits_per_byte.SUITE,
+  'characters': characters.SUITE,
+  'domains': domains.SUITE,
+  'gold': gold.SUITE,
+  'known_entropy': known_entropy.SUITE,
+  'legal_bytes': legal_bytes.SUITE,
+  'misspellings': misspellings.SUITE,
+  'parity': parity.SUITE,
+  'reading_times': reading_times.SUITE,
+  'robustness': robustness.SUITE,
+  'utf8': utf8.SUITE,
+  'words': words.SUITE,
 }
 
 
