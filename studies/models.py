@@ -58,7 +58,7 @@ def find(patterns: Sequence[str], steps: str, tell: Callable[[str], None]) -> li
       raise FileNotFoundError(f"{pattern}: there is no such directory: name work directories of runs, such as 'runs/*'")
     for directory in directories:
       try:
-        run = _run(pathlib.Path(directory), steps, tell)
+        run = of(pathlib.Path(directory), steps, tell)
       except (ValueError, OSError) as error:
         if is_one:
           raise
@@ -70,7 +70,8 @@ def find(patterns: Sequence[str], steps: str, tell: Callable[[str], None]) -> li
   return list(found.values())
 
 
-def _run(directory: pathlib.Path, steps: str, tell: Callable[[str], None]) -> Run:
+def of(directory: pathlib.Path, steps: str, tell: Callable[[str], None]) -> Run:
+  """The model of one directory, with steps as `find` takes them. Raises ValueError or OSError where there is none."""
   name = os.path.normpath(directory)
   if workdir.is_published(directory):
     return Run(name, directory, {}, (None,))
