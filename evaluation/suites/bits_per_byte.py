@@ -54,4 +54,4 @@ def _numbers(metrics: BoundaryMetrics) -> Iterator[tuple[str, float | None, dict
       yield ('boundary_metrics.bytes_per_chunk' if name == 'bytes_per_chunk' else name), value, {}
 
 
-SUITE = Suite(measure, bits_per_byte.SCORING, {'words': BOUNDARY_WORDS})
+SUITE = Suite(measure, bits_per_byte.SCORING, {'words': BOUNDARY_WORDS}, headline='bits_per_byte')

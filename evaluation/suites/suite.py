@@ -50,10 +50,11 @@ class Suite:
 
   version: higher where the same model gets another number on the same text: such numbers are not compared, and measured
   again. defaults: its own options, with values of their types (text/specification.py). reads: whether it is of a text:
-  called for each, with its corpus; if not, once for a model, with None.
+  called for each, with its corpus; if not, once for a model, with None. headline: the metric that a terminal shows.
   """
 
   measure: Callable[[Any, Mapping[str, Any], Corpus | None, Options], Iterable[Row]]
   version: int
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   reads: bool = True
+  headline: str = ''

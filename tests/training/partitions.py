@@ -13,13 +13,8 @@ from training.state import flatten
 
 FOLDER = pathlib.Path(__file__).parent / 'golden'
 MESH = {'data': 2, 'fsdp': 2, 'tensor': 2}
-OTHERS = {
-  'chunkers',
-  'compare',
-  'quickstart_corpus',
-  'sweep_compression',
-  'sweep_learning_rate',
-}  # hold models of these
+# These hold models of others.
+OTHERS = ('chunkers', 'compare', 'quickstart_corpus', 'sweep_compression', 'sweep_learning_rate')
 NAMES = sorted(
   path.stem
   for path in pathlib.Path(configs.__file__).parent.glob('*.py')
