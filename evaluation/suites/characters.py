@@ -56,4 +56,9 @@ def _scored(model: Any, items: list[character_tasks.Item], options: Options) -> 
   return float(np.mean(bits_NxC.argmin(1) == right)), float(np.mean(exact)), sum(len(of.document) for of in asked)
 
 
-SUITE = Suite(measure, SCORING, {'words': '', 'tasks': 'all', 'items': 100, 'shots': 4, 'most': 5000, 'seed': 0})
+SUITE = Suite(
+  measure,
+  SCORING,
+  {'words': '', 'tasks': 'all', 'items': 100, 'shots': 4, 'most': 5000, 'seed': 0},
+  headline='mean_accuracy',
+)

@@ -28,4 +28,4 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
   yield Row('mean_bits_per_byte', float(np.mean(means)), bytes=sum(sizes))
 
 
-SUITE = Suite(measure, SCORING)
+SUITE = Suite(measure, SCORING, headline='mean_bits_per_byte')

@@ -5,7 +5,7 @@ from typing import Any
 
 from evaluation.bits_per_byte import SCORING, first_bytes
 from evaluation.predictions import predictions
-from evaluation.suites.suite import Options, Row, Suite
+from evaluation.suites.suite import Options, Refused, Row, Suite
 from text import Corpus
 
 
@@ -16,7 +16,7 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
   """
   del config
   if not hasattr(corpus, 'source_bits'):
-    raise ValueError(f"{corpus.name}: its entropy is not known: measure known_entropy on 'synthetic:…'")
+    raise Refused(f"the entropy of {corpus.name} is not known: name a source 'synthetic:…'")
   scored, _ = first_bytes(corpus, options.max_bytes)
   total = int(scored.lengths.sum())
   bits = sum(float(document.bits.sum()) for document in predictions(model, scored, **options.rows)) / total
@@ -34,4 +34,4 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
     yield Row(name, value, bytes=total)
 
 
-SUITE = Suite(measure, SCORING)
+SUITE = Suite(measure, SCORING, headline='excess')

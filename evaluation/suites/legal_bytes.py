@@ -84,4 +84,4 @@ def _mass(model: Any, batch: Batch, before_BxL: np.ndarray, capacities: Capaciti
   return jnp.exp(lse(legal_BxLxV) - lse(None)), output.needed
 
 
-SUITE = Suite(measure, SCORING)
+SUITE = Suite(measure, SCORING, headline='mass')

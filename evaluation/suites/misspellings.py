@@ -7,7 +7,7 @@ import numpy as np
 
 from evaluation.bits_per_byte import SCORING, first_bytes
 from evaluation.predictions import predict_all
-from evaluation.suites.suite import Options, Row, Suite
+from evaluation.suites.suite import Options, Refused, Row, Suite
 from text import Corpus, noise
 
 
@@ -33,7 +33,7 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
         chosen = wrong[len(documents) // 2 % len(wrong)]
         documents += [f'{before}{word}{behind}'.encode() for word in (match.group(), chosen)]
   if not documents:
-    raise ValueError(f'misspellings: {corpus.name or "the text"} has no word that a misspelling is known of')
+    raise Refused(f'{corpus.name or "the text"} has no word that a misspelling is known of')
   bits_Nx2 = np.array([of.bits.sum() for of in predict_all(model, documents, **options.rows)]).reshape(-1, 2)
   apart_N = bits_Nx2[:, 1] - bits_Nx2[:, 0]
   size, extras = sum(map(len, documents[::2])), {'items': len(apart_N)}
@@ -41,4 +41,4 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
   yield Row('bits_apart', float(apart_N.mean()), bytes=size, extras=extras)
 
 
-SUITE = Suite(measure, SCORING, {'items': 500, 'before': 200, 'behind': 20})
+SUITE = Suite(measure, SCORING, {'items': 500, 'before': 200, 'behind': 20}, headline='accuracy')

@@ -61,4 +61,4 @@ def _language(name: str) -> str:
   return name.removesuffix(' (test)').removesuffix(' (validation)').rpartition('/')[2]
 
 
-SUITE = Suite(measure, SCORING, {'source': 'corpus:udhr', 'base': 'eng'}, reads=False)
+SUITE = Suite(measure, SCORING, {'source': 'corpus:udhr', 'base': 'eng'}, reads=False, headline='spread')

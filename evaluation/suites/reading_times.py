@@ -154,4 +154,4 @@ def _table(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[dict[str, s
   return (dict(zip(names, row, strict=False)) for row in rows)
 
 
-SUITE = Suite(measure, SCORING, {'directory': '', 'seed': 0}, reads=False)
+SUITE = Suite(measure, SCORING, {'directory': '', 'seed': 0}, reads=False, headline='delta_ll')

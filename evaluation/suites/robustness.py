@@ -24,7 +24,7 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
   bits_per_byte: of the noisy text, on its own bytes. drop: that less bits_per_byte of the clean text.
   bits_per_clean_byte: all bits of the noisy text over the bytes of the clean one. unchanged: share of clean bytes that
   still stand there, in characters of a longest common subsequence. unchanged_drop: bits per byte of these with the
-  noise less without it.
+  noise less without it. mean_drop: of the noises.
   """
   del config
   noises = [noise.parse(spec) for spec in options.own['noises'].split('+')]
@@ -32,20 +32,23 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
   clean = predict_all(model, documents, **options.rows)
   size, clean_bits = _totals(clean)
   yield Row('bits_per_byte', clean_bits / size, bytes=size, extras={'noise': 'clean'})
+  drops = []
   for each in noises:
     perturbed = [each(document, noise_index(document)) for document in documents]
     noisy = predict_all(model, perturbed, **options.rows)
     noisy_size, noisy_bits = _totals(noisy)
+    drops.append(noisy_bits / noisy_size - clean_bits / size)
     unchanged, change = _unchanged(clean, noisy)
     values = {
       'bits_per_byte': noisy_bits / noisy_size,
-      'drop': noisy_bits / noisy_size - clean_bits / size,
+      'drop': drops[-1],
       'bits_per_clean_byte': noisy_bits / size,
       'unchanged': unchanged / size,
       'unchanged_drop': change / unchanged if unchanged else None,
     }
     for metric, value in values.items():
       yield Row(metric, value, bytes=noisy_size, extras={'noise': each.name})
+  yield Row('mean_drop', float(np.mean(drops)), bytes=size)
 
 
 def _totals(found: Sequence[Predicted]) -> tuple[int, float]:
@@ -65,4 +68,4 @@ def _unchanged(clean: Sequence[Predicted], noisy: Sequence[Predicted]) -> tuple[
   return count, change
 
 
-SUITE = Suite(measure, SCORING, {'noises': NOISES})
+SUITE = Suite(measure, SCORING, {'noises': NOISES}, headline='mean_drop')

@@ -8,7 +8,7 @@ from text import Corpus
 
 
 class Refused(ValueError):
-  """A model that a suite cannot measure; the sentence says why. It is told, and the suite left out for this model."""
+  """A model or text that a suite cannot measure; the sentence says why. It is told, and the suite left out for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Options:
 @dataclasses.dataclass(frozen=True)
 class Suite:
   """measure(model, config, corpus, options) -> rows; config: resolved, {} of official weights. It raises `Refused` for
-  a model that it cannot measure, and other ValueErrors with one sentence.
+  what it cannot measure, and other ValueErrors with one sentence.
 
   version: higher where the same model gets another number on the same text: such numbers are not compared, and measured
   again. defaults: its own options, with values of their types (text/specification.py). reads: whether it is of a text:

@@ -20,7 +20,10 @@ def measure(model: Any, config: Mapping[str, Any], corpus: Corpus, options: Opti
   if own['samples'] < 1 or own['prompt'] < 1:
     raise ValueError('utf8: samples and prompt must be at least 1')
   chosen = [index * len(corpus) // own['samples'] for index in range(own['samples'])]
-  heads = [corpus.read(index, 0, own['prompt']).decode('utf-8', 'ignore').encode() for index in chosen]
+  sizes = [min(own['prompt'], int(corpus.lengths[index])) for index in chosen]
+  heads = [
+    corpus.read(index, 0, size).decode('utf-8', 'ignore').encode() for index, size in zip(chosen, sizes, strict=True)
+  ]
   for prompt, prompts in (('none', [b''] * own['samples']), ('text', heads)):
     samples = generate(model, prompts, own['max_bytes'], own['temperature'], own['top_p'], own['seed'])
     size = sum(map(len, samples))
@@ -42,4 +45,9 @@ def _is_valid(sample: bytes, final: bool = True) -> bool:
   return True
 
 
-SUITE = Suite(measure, 1, {'samples': 16, 'max_bytes': 256, 'prompt': 64, 'temperature': 1.0, 'top_p': 1.0, 'seed': 0})
+SUITE = Suite(
+  measure,
+  1,
+  {'samples': 16, 'max_bytes': 256, 'prompt': 64, 'temperature': 1.0, 'top_p': 1.0, 'seed': 0},
+  headline='strict',
+)

@@ -37,4 +37,4 @@ def _counts(training: tuple[tuple[str, float], ...], splitter: str, megabytes: f
   return word_counts((document for corpus in corpora for document in first_bytes(corpus, share)[0]), splitter)
 
 
-SUITE = Suite(measure, SCORING, {'words': BOUNDARY_WORDS, 'count_mb': 50.0})
+SUITE = Suite(measure, SCORING, {'words': BOUNDARY_WORDS, 'count_mb': 50.0}, headline='greedy')

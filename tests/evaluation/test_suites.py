@@ -34,4 +34,4 @@ def test_what_is_no_suite_is_refused_in_one_sentence(spec):
 
 def test_every_suite_has_a_version_and_options_with_values():
   for name, suite in suites.SUITES.items():
-    assert suite.version >= 1 and suites.parse(name) == (name, dict(suite.defaults))
+    assert suite.version >= 1 and suite.headline and suites.parse(name) == (name, dict(suite.defaults))

@@ -16,6 +16,10 @@ from text import MemoryCorpus, noise, open_corpus
 from text.corpus import Joined
 
 TEXT = [b'It was green, and 2 cats sat there; nobody knew.\n' * 2, 'Zweites, länger, mit 🙂.\n'.encode()]
+WORDS = (
+  b'some words of many letters, others of quite different ones; stones, rivers, cloudy evenings, silver windows, '
+  b'yellow gardens, little apples over green mountains stay where birds wait until comes a storm'
+)
 
 
 def measured(spec, model, corpus=None, config=None, seq_len=32, max_bytes=0):
@@ -59,7 +63,7 @@ def test_the_source_itself_is_at_its_entropy_and_frequencies_close_nothing(two_b
   assert found['excess',].value == pytest.approx(0, abs=1e-5) and found['closed',].value == pytest.approx(1, abs=1e-4)
   assert found['source_bits_per_byte',].value == pytest.approx(corpus.bits_per_byte)
   assert measured('known_entropy', uniform, corpus)['bits_per_byte',].value == pytest.approx(8)
-  with pytest.raises(ValueError, match="plain: its entropy is not known: measure known_entropy on 'synthetic:"):
+  with pytest.raises(suites.Refused, match="the entropy of plain is not known: name a source 'synthetic:"):
     measured('known_entropy', uniform, MemoryCorpus(TEXT, 'plain'))
 
 
@@ -71,6 +75,8 @@ def test_robustness_is_nothing_without_noise_and_the_bits_of_noisy_text_with_it(
   assert found['bits_per_byte', 'clean'].value == pytest.approx(clean.bits_per_byte, abs=1e-6)
   nothing = {name: found[name, none].value for name in ('drop', 'unchanged', 'unchanged_drop')}
   assert nothing == {'drop': 0, 'unchanged': 1, 'unchanged_drop': 0}
+  drops = [row.value for key, row in found.items() if key[0] == 'drop']
+  assert len(drops) == 3 and found['mean_drop',].value == pytest.approx(np.mean(drops))
   noisy = MemoryCorpus([''.join(c * 2 for c in document.decode()).encode() for document in TEXT])
   bits = evaluate(model, noisy, seq_len=32, batch_size=4).bits_per_byte
   assert found['bits_per_byte', twice].value == pytest.approx(bits, abs=1e-6)
@@ -107,13 +113,12 @@ def test_misspellings_are_compared_where_the_word_stands(two_byte_model, monkeyp
   row = found['bits_apart', 3]
   assert row.value == pytest.approx(np.mean(expected), rel=1e-5)
   assert found['accuracy', 3, 0.5].value == pytest.approx(np.mean(np.array(expected) > 0))
-  with pytest.raises(ValueError, match='misspellings: plain has no word that a misspelling is known of'):
+  with pytest.raises(suites.Refused, match='plain has no word that a misspelling is known of'):
     measured('misspellings', model, MemoryCorpus([b'nothing'], 'plain'))
 
 
 def test_who_knows_the_next_byte_writes_every_answer_and_who_knows_nothing_none(uniform):
-  corpus = MemoryCorpus([b'the quiet garden has seven yellow windows and little green apple trees between stones '
-                         b'where some birds wait until evening comes over mountains with silver clouds'])  # fmt: skip
+  corpus = MemoryCorpus([WORDS])
   found = measured('characters(items=3,shots=1)', Oracle(), corpus)
   assert found['mean_exact', 12].value == 1
   assert {key[1] for key in found if key[0] == 'exact'} >= {'spell', 'contains_word', 'swap_char'}
@@ -177,10 +182,14 @@ def test_samples_are_valid_cut_off_or_broken(uniform, monkeypatch):
     return [b'whole', 'é中'.encode()[:-1], b'a\xffb', b'']
 
   monkeypatch.setattr(utf8, 'generate', samples)
-  found = measured('utf8(samples=4,prompt=6)', uniform, MemoryCorpus(['xé中🙂'.encode()] * 8))
+  texts = ['xé中🙂'.encode(), b'short'] * 2
+  corpus = MemoryCorpus(texts)
+  within = lambda document, start, stop: texts[document][start:stop] if stop <= corpus.lengths[document] else None
+  monkeypatch.setattr(corpus, 'read', within)
+  found = measured('utf8(samples=4,prompt=6)', uniform, corpus)
   values = [found[metric, 'text', 4].value for metric in ('strict', 'truncated', 'complete')]
   assert values == [2 / 4, 3 / 4, (5 + 2 + 2) / 12]
-  assert prompts == [[b''] * 4, ['xé中'.encode()] * 4]
+  assert prompts == [[b''] * 4, ['xé中'.encode(), b'short'] * 2]
 
 
 def test_words_of_official_weights_are_not_told_apart(two_byte_model):
@@ -234,9 +243,7 @@ def test_gold_units_are_scored_as_boundaries_are(two_byte_model, monkeypatch):
 
 @pytest.mark.parametrize('name', ['hat', 'word_pooled'])
 def test_word_models_are_asked_about_characters_and_noise_too(name):
-  model = tiny_word_ar.build(tiny_word_ar.KINDS[name])
-  corpus = MemoryCorpus([b'some words of many letters, others of quite different ones; stones, rivers, cloudy '
-                         b'evenings, silver windows, yellow gardens, little apples over green mountains stay'])  # fmt: skip
+  model, corpus = tiny_word_ar.build(tiny_word_ar.KINDS[name]), MemoryCorpus([WORDS])
   found = measured('characters(items=2,tasks=spell,shots=1)', model, corpus)
   assert 0 <= found['accuracy', 'spell', 2, 0.25].value <= 1
   assert measured('robustness(noises=drop)', model, corpus)['unchanged', 'drop(rate=0.1,seed=0)'].value > 0.8
