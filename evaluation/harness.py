@@ -85,16 +85,17 @@ def main(_: list[str]) -> None:
   """Evaluates the model that the flags name."""
   import importlib.util
 
-  import training
-  from evaluation import report
-  from text import paths
-
   if _WORKDIR.value is None:
     raise ValueError('--workdir is missing: name the work directory of a run or a directory with official weights')
   if not _TASKS.value:
     raise ValueError('--tasks is missing: name tasks, --tasks=arc_easy,lambada_openai, or yours with --include_path')
   if importlib.util.find_spec('lm_eval') is None:
     raise ValueError('lm-evaluation-harness is not installed: pip install -r requirements-harness.txt')
+
+  import training
+  from evaluation import report
+  from text import paths
+
   workdir = paths.of(_WORKDIR.value, '--workdir')
   output = workdir / 'harness.json' if _OUTPUT.value is None else paths.of(_OUTPUT.value, '--output')
   if _INCLUDE.value is not None and not paths.of(_INCLUDE.value, '--include_path').is_dir():
