@@ -15,6 +15,12 @@ change where a row begins one byte later.
 Where the source is known (synthetic:...), its entropy stands beside the scores, and where its words are known, how well
 the chunks agree with them; --gold=NAME compares the chunks with the units of a fetched gold corpus. --words=SPLITTER
 adds word accuracy, apart for words that the training text has often, rarely and never.
+
+Several models at once: python eval.py 'runs/*' weights/hnet --steps=all --source=... --noise='drop(rate=0.1)'
+
+scores every model and step on every text, as it is and with each --noise, into one long table, a row a number:
+DIR/results.parquet and DIR/results.csv of --out=DIR. The same command goes on where it was stopped and scores nothing
+twice; several of them may run on one machine at once (docs/sweeps.md).
 """
 
 import itertools
@@ -63,14 +69,30 @@ _FLIPS_MB = flags.DEFINE_float(
   'flips_mb', 0.2, 'Boundaries that change with the row are counted on the first so many MB of each text; 0: not.'
 )
 _SHOW = flags.DEFINE_integer('show_documents', 3, 'How many documents to print with their chunk boundaries.')
+_STEPS = flags.DEFINE_string('steps', 'newest', "Several models: their steps, 'all', 'newest', 'best' or 100,200.")
+_NOISE = flags.DEFINE_multi_string(
+  'noise', [], 'Several models: a perturbation of the text; may be given several times.'
+)
+_SUITE = flags.DEFINE_multi_string('suite', [], 'Several models: what is measured (evaluation/suites/__init__.py).')
+_OUT = flags.DEFINE_string('out', 'results', 'Several models: directory of the table.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Where the scores go as JSON; default: eval.json in the work directory.')
 
 _SHOWN_BYTES = 400  # of each document
 _OFFICIAL_SHAPE = {'seq_len': 8192, 'batch_size': 1}  # the released models were trained on rows of 8192 bytes
 
 
-def main(_: list[str]) -> None:
-  """Scores the model that the flags name, prints the tables and writes the scores."""
+_OF_SEVERAL = (_STEPS, _NOISE, _SUITE, _OUT)
+_OF_ONE = (_WORKDIR, _STEP, _GOLD, _WORDS, _COMPRESS_MB, _MARKOV_MB, _FLIPS_MB, _SHOW, _OUTPUT)
+
+
+def main(argv: list[str]) -> int | None:
+  """Scores the model that the flags name, prints the tables and writes the scores; several that words name likewise."""
+  runs = argv[1:]
+  if given := [flag.name for flag in (_OF_ONE if runs else _OF_SEVERAL) if flag.present]:
+    which = 'one model, named with --workdir' if runs else "several models, named without a flag: eval.py 'runs/*'"
+    raise ValueError(f'--{given[0]} is for {which}: leave it out, or name the models so')
+  if runs:
+    return _score_several(runs)
   from rich.console import Console
 
   import text
@@ -125,6 +147,21 @@ def main(_: list[str]) -> None:
     scores['gold'].append({'gold': gold_name, **_score_gold(model, gold, shape, console)})
   report.write_json(output, report.as_json(scores))
   print(f'scores: {output}')
+
+
+def _score_several(runs: list[str]) -> int:
+  """Scores what is not scored yet; returns 1 if something could not be."""
+  from studies import scoring
+  from text import paths
+  from text.command_line import tell
+
+  more = {'split': _SPLIT.value, 'seq_len': _SEQ_LEN.value, 'batch_size': _BATCH_SIZE.value}
+  wanted = scoring.Wanted.of(_SOURCE.value, _NOISE.value, _SUITE.value, **more, max_bytes=_MAX_BYTES.value)
+  try:
+    return int(not scoring.run(runs, _STEPS.value, wanted, paths.of(_OUT.value, '--out'), tell))
+  except KeyboardInterrupt:
+    tell('interrupted: the same command goes on where it stopped')
+    return 130
 
 
 def _trained_on(texts) -> tuple:
@@ -241,4 +278,4 @@ def _score_gold(model, gold, shape, console) -> dict:
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, words=True)

@@ -25,18 +25,13 @@ part of both words, and its probability counts to the word of its last byte.
 import codecs
 import collections
 import dataclasses
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from evaluation import finite
-from layers.capacity import Predictor, run_all
+from evaluation.predictions import predictions
 from text import EOS, Corpus, words
-from text.rows import evaluation_batches
 
 RARE = 10  # fewer occurrences than this in the training text
 
@@ -73,7 +68,7 @@ def word_accuracy(
   """
   split = words.parse(splitter)
   kinds: dict[str, list[tuple[bool, float]]] = {'often': [], 'rare': [], 'never': []}
-  for document, is_right, written, nats in _predictions(model, corpus, seq_len, batch_size):
+  for document, is_right, written, nats in predictions(model, corpus, seq_len=seq_len, batch_size=batch_size):
     wrong = np.concatenate([[0], np.cumsum(is_right == 0)])
     nats = np.concatenate([[0.0], np.cumsum(nats, dtype=np.float64)])
     before = start = 0
@@ -111,33 +106,3 @@ def _summary(kind: str, items: Sequence[tuple[bool, float]]) -> WordAccuracy:
     return WordAccuracy(kind, 0, None, None)
   greedy, sampled = np.mean(items, 0).tolist()
   return WordAccuracy(kind, len(items), greedy, sampled)
-
-
-def _predictions(model, corpus: Corpus, seq_len: int, batch_size: int):
-  """Of each document: its bytes, and for each of them and for EOS whether greedy decoding of the text before writes it,
-  what it writes there, and nats.
-  """
-  sizes = np.fromiter(map(len, model.symbols), np.int32) if 'units' in model.marks else None
-  waiting: dict[int, list[np.ndarray]] = {}
-  batches = evaluation_batches(corpus, marks=model.marks, seq_len=seq_len, batch_size=batch_size)
-  predict = lambda rows, capacities: _predict(model, rows.batch, capacities)
-  for rows, (is_right_BxL, written_BxL, nats_BxL) in run_all(predict, Predictor.of(model, seq_len), batches):
-    finite.check(np.isfinite(nats_BxL)[rows.scored_BxL], corpus, rows.pieces)
-    place_N, is_last_N, count_P = rows.bytes_of_units(sizes)
-    of_bytes = lambda values_BxL, place_N=place_N: values_BxL.reshape(-1)[place_N]
-    values = np.stack([of_bytes(is_right_BxL), of_bytes(written_BxL), of_bytes(nats_BxL) * is_last_N], 1)
-    begin = 0
-    for document, stop, count in zip(
-      *(x.tolist() for x in (rows.pieces.document, rows.pieces.stop, count_P)), strict=True
-    ):
-      waiting.setdefault(document, []).append(values[begin : begin + count])
-      begin += count
-      if stop == corpus.lengths[document] + 2:
-        yield corpus[document], *np.concatenate(waiting.pop(document)).T
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _predict(model, batch, capacities):
-  """([B, L] float32 each: 1 where greedy decoding writes what stands there, what it writes, and nats; needed)."""
-  is_right_BxL, written_BxL, nats_BxL, needed = model.likeliest(batch, capacities=capacities)
-  return (is_right_BxL.astype(jnp.float32), written_BxL.astype(jnp.float32), nats_BxL), needed

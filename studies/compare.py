@@ -12,11 +12,9 @@ way there, and of each model with chunks and each text its boundary metrics (doc
 scored apart, and the mean by bytes is the score.
 """
 
-import hashlib
 import json
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,45 +25,16 @@ import text
 import training
 from evaluation import bits_per_byte, report
 from layers import checks
-from studies import kept
+from studies import curves as curves_lib
+from studies import kept, trainings
 from text import command_line, paths
 from text.corpus import Corpus, Joined
-from training import checkpoint, description
 from training import config as config_lib
-from training.workdir import CHECKPOINTS, read_config
+from training import description
+from training.workdir import read_config
 
-HOME = pathlib.Path(__file__).parent.parent
 MODELS = ('hnet', 'hnet_space', 'transformer', 'hat', 'word_pooled', 'megabyte', 'tfree_hat')
 WORDS = 'hat(max_bytes=64)'
-
-
-def train(config: str, argument: str, workdir: pathlib.Path, forwarded: Sequence[str]) -> None:
-  """Trains one model to its end, in another process; ends this one with its code if it did not come to its end."""
-  command = [str(HOME / 'train.py'), f'--config={config}:{argument}', f'--workdir={workdir.absolute()}', *forwarded]
-  print(f'\n{shlex.join(["python", *command])}', flush=True)
-  with subprocess.Popen([sys.executable, *command]) as process:
-    # SIGINT reaches both, as one process group, and so does SIGHUP of a terminal; SIGTERM only this one.
-    forward = lambda number, frame: process.send_signal(number)
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, forward) for number in numbers}
-    try:
-      code = process.wait()
-    except KeyboardInterrupt:
-      code = process.wait()  # it saves its step first
-    finally:
-      for number, handler in before.items():
-        signal.signal(number, handler)
-  if code:
-    print(f'the training of {workdir.name} ended with code {code}; the same command goes on there', file=sys.stderr)
-    sys.exit(code if code > 0 else 128 - code)
-
-
-def config_file(name: str) -> pathlib.Path:
-  """The file of that name here, or else in this repository; FileNotFoundError where there is none."""
-  config = paths.of(name, '--config')
-  if not config.is_file() and not (config := HOME / config).is_file():
-    raise FileNotFoundError(f"--config={name}: there is no such file here and none in '{HOME}'")
-  return config
 
 
 def score(workdir: pathlib.Path, words: str, max_bytes: int = 0) -> dict[str, Any]:
@@ -81,7 +50,7 @@ def score(workdir: pathlib.Path, words: str, max_bytes: int = 0) -> dict[str, An
   held_out = {source: bits_per_byte.first_bytes(corpus, max_bytes)[0] for source, corpus in held_out.items()}
   joined = _joined(held_out.values())
   measured = {
-    **_trained(workdir),
+    **kept.trained(workdir),
     **shape,
     'words': words,
     'text': joined.fingerprint,
@@ -130,17 +99,6 @@ def _together(results: Sequence[bits_per_byte.Result]) -> dict[str, Any]:
     'context': results[0].context,
     'seconds': sum(result.seconds for result in results),
   }
-
-
-def _trained(workdir: pathlib.Path) -> dict[str, Any]:
-  """Which parameters a run has come to: its newest step, and a checksum of what that saved."""
-  directory = workdir / CHECKPOINTS
-  steps = checkpoint.all_steps(directory)
-  if not steps:
-    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
-  record = checkpoint.read_record(directory, steps[-1])
-  sums = json.dumps(checkpoint.sums_of(record), sort_keys=True)
-  return {'step': steps[-1], 'weights': hashlib.sha256(sums.encode()).hexdigest()[:16]}
 
 
 def speeds(workdirs: Mapping[str, pathlib.Path], scores: Mapping[str, Mapping[str, Any]], path: pathlib.Path) -> dict:
@@ -218,8 +176,7 @@ def curves(workdirs: Mapping[str, pathlib.Path]) -> str:
   for name, workdir in workdirs.items():
     batch = read_config(workdir)
     size = batch['batch_size'] * batch['seq_len']
-    for line in (workdir / 'metrics.jsonl').read_text().splitlines():
-      values = json.loads(line)
+    for values in curves_lib.read(workdir):
       if values.get('validation_bpb') is not None:
         found.setdefault(values['step'] * size, {})[name] = values['validation_bpb']
         validated.add(values.get('validation_bytes'))
@@ -284,7 +241,7 @@ def baselines(workdir: pathlib.Path, max_bytes: int = 0) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
   """The command."""
-  own, _, forwarded = '\0'.join(arguments).partition('\0--\0')
+  own, forwarded = trainings.divided(arguments)
   parser = command_line.Parser(prog='python -m studies.compare', description=__doc__)
   parser.add_argument('--workdir', required=True, help='one directory for all runs')
   parser.add_argument('--config', default='configs/compare.py', help='whose argument chooses the model (%(default)s)')
@@ -294,17 +251,16 @@ def main(arguments: list[str]) -> None:
   parser.add_argument('--words', default=WORDS, help='words of the word accuracy (%(default)s)')
   parser.add_argument('--max_bytes', type=int, default=0, help='of each held-out text that are scored; 0: all')
   parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
-  flags = parser.parse_args(own.split('\0') if own else [])
+  flags = parser.parse_args(own)
   text.words.parse(flags.words)
   checks.integer(flags.max_bytes, '--max_bytes', 0)
-  study, config = paths.of(flags.workdir, '--workdir', text=True), config_file(flags.config)
+  study, config = paths.of(flags.workdir, '--workdir', text=True), trainings.config_file(flags.config)
   models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
   if len(models) < len(flags.models) or any(not name or '/' in name for name in models):
     raise ValueError(f'--models {" ".join(flags.models)}: names must differ and be names of directories')
   workdirs = {name: study / name for name in models}
 
-  for name, argument in models.items():
-    train(str(config), argument, workdirs[name], forwarded.split('\0') if forwarded else [])
+  trainings.run_all(trainings.Training(workdirs[name], f'{config}:{models[name]}', forwarded) for name in models)
   scores = {name: score(workdir, flags.words, flags.max_bytes) for name, workdir in workdirs.items()}
   timings = {} if flags.no_speed else speeds(workdirs, scores, study / 'speed.json')
   same, differing = conditions(scores)

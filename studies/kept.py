@@ -14,6 +14,8 @@ from typing import Any
 import jax
 
 from evaluation import report
+from training import checkpoint
+from training.workdir import CHECKPOINTS
 
 HOME = pathlib.Path(__file__).parent.parent
 MODELS = ('byte_models', 'hnet', 'kernels', 'layers')  # packages that decide what a model computes, and how fast
@@ -38,6 +40,24 @@ def machine() -> dict[str, Any]:
     'host': platform.node(),
     'jax': jax.__version__,
   }
+
+
+def trained(workdir: pathlib.Path, step: int | None = None) -> dict[str, Any]:
+  """Which parameters a run has come to: a step, by default the newest, and a checksum of what that saved.
+
+  Raises FileNotFoundError where there is none, ValueError where it is damaged.
+  """
+  directory = workdir / CHECKPOINTS
+  steps = checkpoint.all_steps(directory)
+  if not steps:
+    raise FileNotFoundError(f'there is no checkpoint in {directory}: the run has not saved one yet')
+  step = steps[-1] if step is None else step
+  return {'step': step, 'weights': digest(checkpoint.sums_of(checkpoint.read_record(directory, step)))}
+
+
+def digest(value: Any) -> str:
+  """SHA-256 of JSON data, 16 hex digits."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: pathlib.Path, measured: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -14,31 +14,25 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags as absl_flags
-
 from evaluation import report
-from studies import compare, kept
+from studies import compare, kept, trainings
 from text import command_line, paths
 from training import config as config_lib
-from training import config_flag
 from training.trainer import Trainer
 
 WEIGHTS = (0.03, 0.3, 1.0)
 
 
-def targets(named: str, forwarded: Sequence[str]) -> list[float | None]:
+def targets(training: trainings.Training) -> list[float | None]:
   """Of each stage that cuts, how many slots of it the ratio loss wants in a chunk at the end of the training; None
   where it has none.
 
   Raises ValueError, or OSError, for an experiment that cannot be read or has no ratio loss at all.
   """
-  values = absl_flags.FlagValues()
-  config_flag.define('', values)
-  values(['', *config_flag.rewritten(['', f'--config={named}', *forwarded], values)[1:]], known_only=True)
-  trainer = Trainer.of(config_lib.resolve(config_flag.read(values)))
+  trainer = Trainer.of(config_lib.resolve(training.read_config()))
   found = trainer.model.targets
   if not found:
-    raise ValueError(f'--config={named}: its model has no ratio loss, so no weight of it changes anything')
+    raise ValueError(f'--config={training.config}: its model has no ratio loss, so no weight of it changes anything')
   return [float(found[stage](1.0)) if stage in found else None for stage in range(trainer.model.num_stages - 1)]
 
 
@@ -65,25 +59,22 @@ def rows(scores: Mapping[float, Mapping[str, Any]], wanted: Sequence[float | Non
 
 def main(arguments: list[str]) -> None:
   """The command."""
-  own, _, forwarded = '\0'.join(arguments).partition('\0--\0')
-  forwarded = forwarded.split('\0') if forwarded else []
+  own, forwarded = trainings.divided(arguments)
   parser = command_line.Parser(prog='python -m studies.ratio_weight', description=__doc__)
   parser.add_argument('--workdir', required=True, help='one directory for all runs')
   parser.add_argument('--config', default='configs/quickstart.py', help='FILE.py[:ARGUMENT] (%(default)s)')
   parser.add_argument('--weights', nargs='+', type=float, default=WEIGHTS, help='of the ratio loss (%(default)s)')
-  flags = parser.parse_args(own.split('\0') if own else [])
+  flags = parser.parse_args(own)
   if len(set(flags.weights)) < len(flags.weights) or not all(0 <= weight < float('inf') for weight in flags.weights):
     raise ValueError(f'--weights {" ".join(map(str, flags.weights))}: give numbers of 0 or more that differ')
-  study, (file, _, argument) = paths.of(flags.workdir, '--workdir', text=True), flags.config.partition(':')
-  config = compare.config_file(file)
-  wanted = targets(f'{config}:{argument}', forwarded)
-
-  scores = {}
-  for weight in flags.weights:
-    chosen = [*forwarded, f'--config.loss_weights.ratio={weight:g}']
-    compare.train(str(config), argument, study / f'{weight:g}', chosen)
-  for weight in flags.weights:
-    scores[weight] = compare.score(study / f'{weight:g}', compare.WORDS)
+  study, config = paths.of(flags.workdir, '--workdir', text=True), trainings.config_file(flags.config)
+  runs = {
+    weight: trainings.Training(study / f'{weight:g}', config, (*forwarded, f'--config.loss_weights.ratio={weight:g}'))
+    for weight in flags.weights
+  }
+  wanted = targets(next(iter(runs.values())))
+  trainings.run_all(runs.values())
+  scores = {weight: compare.score(run.workdir, compare.WORDS) for weight, run in runs.items()}
   same, _ = compare.conditions({f'{weight:g}': found for weight, found in scores.items()})
   page = '\n\n'.join(
     [

@@ -27,7 +27,7 @@ from text.stored import open_gold
 
 _INVALID = 0xDC80  # surrogateescape: byte 0x80 + i outside of UTF-8 is this code point + i, up to 0xDCFF
 _WORD = re.compile(r'[^\s\udc80-\udcff]+')
-_SPELLED = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+SPELLED = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 # --- all over the text
@@ -139,7 +139,7 @@ def misspell(
       return new.upper()
     return new[:1].upper() + new[1:] if word[0].isupper() else new
 
-  return _SPELLED.sub(replaced, _text(document)).encode('utf-8', 'surrogateescape')
+  return SPELLED.sub(replaced, _text(document)).encode('utf-8', 'surrogateescape')
 
 
 def misspellings(pairs: Iterable[tuple[bytes, ...]]) -> dict[str, tuple[str, ...]]:
@@ -201,7 +201,7 @@ class Noise:
 
   def __call__(self, document: bytes, index: int) -> bytes:
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, index))))
-    more = {'pairs': _gold_pairs() if self.pairs is None else self.pairs} if self.kind == 'misspell' else {}
+    more = {'pairs': gold_pairs() if self.pairs is None else self.pairs} if self.kind == 'misspell' else {}
     return _PERTURBATIONS[self.kind][0](document, rng, **dict(self.arguments), **more)
 
 
@@ -266,6 +266,7 @@ def _uniform(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 @functools.cache
-def _gold_pairs() -> dict[str, tuple[str, ...]]:
+def gold_pairs() -> dict[str, tuple[str, ...]]:
+  """`misspellings` of the gold corpus of that name, all its splits; OSError where it is not there."""
   splits = (open_gold('misspellings', split) for split in ('train', 'validation', 'test'))  # by hash: a word is in any
   return misspellings(gold.units(document) for split in splits for document in split)

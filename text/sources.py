@@ -126,7 +126,7 @@ class _Perturbed(MemoryCorpus):
     def documents() -> Iterator[bytes]:
       for number, document in enumerate(clean):
         self._original_digests.append(clean.original_digest(number))
-        yield noise(document, _number(document))
+        yield noise(document, noise_index(document))
 
     shown = f' ({split})' if clean.name.endswith(f' ({split})') else ''
     super().__init__(documents(), f'noise:{spec}{shown}', split, whole=clean.whole, side=clean.side, notes=clean.notes)
@@ -146,10 +146,10 @@ class _NoisyGroup:
   key: str
 
   def __iter__(self) -> Iterator[bytes]:
-    return (self.noise(document, _number(document)) for document in self.group)
+    return (self.noise(document, noise_index(document)) for document in self.group)
 
 
-def _number(document: bytes) -> int:
+def noise_index(document: bytes) -> int:
   """Seeds a document's noise by its content: equal in every order, split and mixture."""
   return int.from_bytes(hashlib.sha256(document).digest()[:8], 'big')
 

@@ -14,14 +14,15 @@ from training.interrupt import Interrupted
 from training.recorder import Diverged
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-  """Parses absl flags and calls `main`; never returns."""
+def run(main: Callable[[list[str]], None], *, words: bool = False) -> None:
+  """Parses absl flags and calls `main`; never returns. words: whether a command has words that are no flags."""
   # Orbax logs every failed write with its traceback, here told in one sentence by `checkpoint.Checkpoints`.
   logging.set_verbosity(logging.FATAL)
   sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
   show_all_names()
   _guarded(lambda _: compilation_cache.enable(), sys.argv)
-  app.run(lambda argv: _guarded(_without_words(main), argv), flags_parser=lambda argv: _guarded(_parse, argv))
+  call = main if words else _without_words(main)
+  app.run(lambda argv: _guarded(call, argv), flags_parser=lambda argv: _guarded(_parse, argv))
 
 
 def _parse(argv: list[str]) -> list[str]:

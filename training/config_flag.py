@@ -89,6 +89,33 @@ def changes(flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
 
 def load(named: str) -> Any:
   """The tree of FILE.py[:ARGUMENT]; raises as `read`."""
+  module, given, flag = _module(named)
+  get_config = getattr(module, 'get_config', None)
+  if not callable(get_config):
+    raise ValueError(f'{flag}: the file has no function get_config()')
+  try:
+    inspect.signature(get_config).bind(*given)
+  except TypeError as error:
+    raise ValueError(f'{flag}: what stands behind the colon does not fit its get_config() ({error})') from None
+  config = get_config(*given)
+  if not _is_branch(config):
+    raise ValueError(f'{flag}: its get_config() returned {config!r:.100} and not a ConfigDict or a dict')
+  return config
+
+
+def sweep(named: str) -> Any:
+  """What the get_sweep() of FILE.py[:ARGUMENT] returns, which gets ARGUMENT where it takes one; None where there is no
+  such function. Raises as `read` where there is no file.
+  """
+  module, given, _ = _module(named)
+  get_sweep = getattr(module, 'get_sweep', None)
+  if get_sweep is None:
+    return None
+  return get_sweep(*given) if inspect.signature(get_sweep).parameters else get_sweep()
+
+
+def _module(named: str) -> tuple[Any, list[str], str]:
+  """(the module of FILE.py[:ARGUMENT], [ARGUMENT] if there is one, how an error names it)."""
   match = _FILE.fullmatch(named)
   file, argument = (match[1], match[2]) if match else (named, None)
   path, flag = paths.of(file, '--config'), f'--config={named:.500}'
@@ -102,17 +129,7 @@ def load(named: str) -> Any:
   specification = importlib.util.spec_from_file_location(MODULE, path)
   module = sys.modules[MODULE] = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
-  get_config, given = getattr(module, 'get_config', None), [] if argument is None else [argument]
-  if not callable(get_config):
-    raise ValueError(f'{flag}: the file has no function get_config()')
-  try:
-    inspect.signature(get_config).bind(*given)
-  except TypeError as error:
-    raise ValueError(f'{flag}: what stands behind the colon does not fit its get_config() ({error})') from None
-  config = get_config(*given)
-  if not _is_branch(config):
-    raise ValueError(f'{flag}: its get_config() returned {config!r:.100} and not a ConfigDict or a dict')
-  return config
+  return module, [] if argument is None else [argument], flag
 
 
 def change(config: Any, entries: Sequence[str]) -> None:

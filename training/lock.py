@@ -7,9 +7,14 @@ import json
 import os
 import pathlib
 import socket
+import time
 from collections.abc import Callable
 
 LOCK = 'lock'
+
+
+class Held(OSError):
+  """What is to be locked is held by another process."""
 
 
 class Lock:
@@ -21,11 +26,14 @@ class Lock:
   is guarded.
   """
 
-  def __init__(self, workdir: pathlib.Path, report: Callable[[str], None]):
-    self._path, self._report, self._file = workdir / LOCK, report, None
+  def __init__(self, workdir: pathlib.Path, report: Callable[[str], None], name: str = LOCK):
+    """name: of the lock's file in the directory."""
+    self._path, self._report, self._file = workdir / name, report, None
 
   def take(self) -> None:
-    """Takes the lock unless it is held by this object already; raises OSError if another run holds it."""
+    """Takes the lock unless it is held by this object already; raises `Held` if another run holds it, OSError where it
+    cannot be written.
+    """
     if self._file is not None:
       return
     file = open(self._path, 'a+', encoding='utf-8')  # noqa: SIM115 (open as long as the lock is held)
@@ -35,7 +43,7 @@ class Lock:
       if error.errno in (errno.EAGAIN, errno.EACCES):
         owner = _owner(file)
         file.close()
-        raise OSError(
+        raise Held(
           f'another run is writing {self._path.parent} ({owner}): wait for it, end it, or use a new --workdir'
         ) from None
       self._report(f'{self._path.parent} cannot be locked ({error.strerror}): let no second run write to it')
@@ -44,6 +52,14 @@ class Lock:
       os.ftruncate(file.fileno(), 0)
       file.write(json.dumps({'pid': os.getpid(), 'host': socket.gethostname()}) + '\n')
       file.flush()
+
+  def wait(self) -> None:
+    """Takes the lock as soon as nobody else holds it. Raises OSError where it cannot be written."""
+    while True:
+      try:
+        return self.take()
+      except Held:
+        time.sleep(0.05)
 
   def release(self) -> None:
     """Lets go of it; the file stays, since to delete it could take it from a run that has just opened it."""

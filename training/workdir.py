@@ -63,6 +63,11 @@ def load(workdir: str | os.PathLike, step: int | str | None = None, report: Call
   return Loaded(rebuild(model, params), config, step)
 
 
+def is_published(directory: pathlib.Path) -> bool:
+  """Whether a directory holds official weights, or what claims to be them, rather than a run."""
+  return _published(directory) is not None
+
+
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The resolved config of a work directory, with the files in it where they lie now, and of an earlier version with
   the keys that it did not have at their defaults; FileNotFoundError or ValueError if there is none or it is not one.

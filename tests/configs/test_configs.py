@@ -93,7 +93,9 @@ def test_token_models_are_resized_to_the_work_of_the_others(name, tmp_path):
 
 
 # What two steps of each are compiled and run for elsewhere: tests/test_contract.py has every kind of model.
-SMALL = sorted(set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare'})
+SMALL = sorted(
+  set(NAMES) - set(RELEASED) - set(LARGE) - {'quickstart_corpus', 'compare', 'sweep_compression', 'sweep_learning_rate'}
+)
 
 
 def small(name):

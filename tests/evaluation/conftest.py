@@ -38,6 +38,9 @@ class TwoByteModel(ByteModel):
     stages = tuple(starts_BxL | (real_BxL & (byte_BxL % divisor == 0)) for divisor in (5, 25))
     return ModelOutput(jnp.where(scored_BxL, nll_BxL, 0.0), logits_BxLxV, stages, ())
 
+  def flops_per_byte(self, length, bytes_per_chunk=None):
+    return {'table': 2.0 * 256}
+
   def init_cache(self, batch_size, max_bytes):
     return {'bytes': jnp.zeros((batch_size, max_bytes), jnp.uint8), 'length': jnp.zeros(batch_size, jnp.int32)}
 

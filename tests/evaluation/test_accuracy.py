@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from byte_models.word_ar import WORD_END, scores
 from evaluation import accuracy as lib
+from evaluation import predictions
 from evaluation.finite import NotFiniteError
 from layers.contract import ByteModel, ModelOutput
 from tests.byte_models import tiny_word_ar
@@ -182,10 +183,10 @@ def test_all_mass_on_the_true_symbols_is_every_word_right_with_ends_of_words_pat
   values = tiny_word_ar.branch(units='char(limit=0x3100)') if branch == 'char' else tiny_word_ar.KINDS[branch]
   model = tiny_word_ar.build(values)
   monkeypatch.setattr(scores, 'logits', knowing)
-  lib._predict.clear_cache()
+  predictions._predict.clear_cache()
   for splitter in (model.config.words, 'hat(max_bytes=64)', 'uax29(max_bytes=5)', 'fixed(size=3)'):
     assert greedy(model, DOCUMENTS, splitter) == 1.0, splitter
-  lib._predict.clear_cache()
+  predictions._predict.clear_cache()
 
 
 class WithEnds(Oracle):

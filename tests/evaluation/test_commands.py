@@ -236,6 +236,9 @@ def test_official_weights_work_in_place_of_a_work_directory(source, tmp_path):
   [
     (['eval.py'], '--workdir is missing'),
     (['eval.py', '--workdir=/nowhere'], '/nowhere'),
+    (['eval.py', '/nowhere/*', '--gold=a'], '--gold is for one model, named with --workdir'),
+    (['eval.py', '--workdir=/nowhere', '--noise=drop'], '--noise is for several models'),
+    (['-m', 'evaluation.harness', '--workdir=/nowhere'], '--tasks is missing'),
     (['generate.py', '--workdir=/nowhere', '--prompt=a'], '/nowhere'),
     (['generate.py', '--workdir=/nowhere', '--prompt=a', '--top_p=2'], 'top_p'),
   ],

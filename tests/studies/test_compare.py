@@ -3,7 +3,7 @@ import json
 import pytest
 
 import training
-from studies import compare, kept, speed
+from studies import compare, kept, speed, trainings
 from training.config import resolve
 
 TEXT = [b'The cat sat on the mat. ' * 4, b'A dog lay by the door of the house. ' * 3, b'Where is the cat? ' * 5]
@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
 
 def run(trained, monkeypatch, *arguments):
   calls = []
-  monkeypatch.setattr(compare, 'train', lambda *call: calls.append(call))
+  monkeypatch.setattr(trainings, 'run_all', calls.extend)
   compare.main([f'--workdir={trained}', '--models', 'tiny=megabyte', *arguments])
   return calls, (trained / 'compare.md').read_text()
 
@@ -43,7 +43,7 @@ def test_the_page_has_scores_speeds_and_the_way_there_and_the_second_call_measur
 
   monkeypatch.setattr(compare.subprocess, 'run', fake_speed)
   calls, page = run(trained, monkeypatch, '--', '--config.seed=0')
-  assert calls == [('configs/compare.py', 'megabyte', trained / 'tiny', ['--config.seed=0'])]
+  assert calls == [trainings.Training(trained / 'tiny', 'configs/compare.py:megabyte', ('--config.seed=0',))]
   scores = json.loads((trained / 'tiny' / 'scores.json').read_text())
   assert scores['trained_bytes'] == 2 * 2 * 32 and scores['text_bytes'] == sum(map(len, TEXT))
   lines = page.splitlines()
@@ -121,7 +121,7 @@ def test_speeds_count_text(trained, monkeypatch):
 
 def test_a_training_that_fails_ends_the_study_with_its_code(tmp_path, capfd):
   with pytest.raises(SystemExit) as exit:
-    compare.train('configs/compare.py', 'nothing', tmp_path / 'x', [])
+    trainings.run_all([trainings.Training(tmp_path / 'x', 'configs/compare.py:nothing')])
   assert exit.value.code == 1
   assert "has no model 'nothing'" in capfd.readouterr().err
 
@@ -137,7 +137,7 @@ def test_a_training_that_fails_ends_the_study_with_its_code(tmp_path, capfd):
   ],
 )
 def test_bad_arguments_are_refused_before_anything_trains(tmp_path, monkeypatch, arguments, words):
-  monkeypatch.setattr(compare, 'train', None)
+  monkeypatch.setattr(trainings, 'run_all', None)
   with pytest.raises((ValueError, OSError), match=words):
     compare.main([f'--workdir={tmp_path}', *arguments])
 

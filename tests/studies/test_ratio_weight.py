@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-import training
 from configs import quickstart
-from studies import compare, ratio_weight
+from studies import compare, ratio_weight, trainings
+from training import train as run
 
 TEXT = [b'The cat sat on the mat. ' * 4, b'A dog lay by the door of the house. ' * 3]
 
@@ -15,8 +15,9 @@ def test_runs_of_several_weights_end_in_one_table_with_targets_and_sizes(tmp_pat
   for index, document in enumerate(TEXT):
     (tmp_path / f'{index}.txt').write_bytes(document)
 
-  def train(config, argument, workdir, forwarded):
-    calls.append((argument, workdir.name, forwarded))
+  def train(training):
+    workdir = training.workdir
+    calls.append((training.config, workdir.name, training.flags))
     if workdir.exists():
       return
     if workdir.name == '1':  # as if it had come to the same
@@ -27,15 +28,16 @@ def test_runs_of_several_weights_end_in_one_table_with_targets_and_sizes(tmp_pat
     tiny.model.attn_cfg = {'num_heads': 1, 'rotary_emb_dim': 8, 'window_size': -1}
     tiny.data.source = tiny.data.validation = f'files:{tmp_path}/*.txt@all'
     tiny.update({'num_steps': 1, 'batch_size': 2, 'seq_len': 32})
-    training.train(tiny, workdir)
+    run(tiny, workdir)
 
   calls = []
-  monkeypatch.setattr(compare, 'train', train)
+  monkeypatch.setattr(trainings, 'run_all', lambda found: list(map(train, found)))
   command = [f'--workdir={tmp_path}/study', '--weights', '0.03', '1', '--', '--config.model.ratio_targets=(4.0,)']
   ratio_weight.main(command)
   page = (tmp_path / 'study' / 'ratio_weight.md').read_text()
   passed = ['--config.model.ratio_targets=(4.0,)', '--config.loss_weights.ratio=']
-  assert calls == [('', weight, [passed[0], passed[1] + weight]) for weight in ('0.03', '1')]
+  assert [call[1:] for call in calls] == [(weight, (passed[0], passed[1] + weight)) for weight in ('0.03', '1')]
+  assert {config for config, *_ in calls} == {'configs/quickstart.py'}
   lines = page.splitlines()
   assert 'weight | stage | target | size | of the target | bits per byte' in page
   for weight in ('0.03', '1'):
@@ -66,7 +68,7 @@ def test_sizes_of_inner_stages_are_chunks_and_none_is_infinite():
   ],
 )
 def test_bad_arguments_are_refused_before_anything_trains(tmp_path, monkeypatch, arguments, words):
-  monkeypatch.setattr(compare, 'train', None)
+  monkeypatch.setattr(trainings, 'run_all', None)
   with pytest.raises((ValueError, OSError), match=words) as error:
     ratio_weight.main([f'--workdir={tmp_path}', *arguments])
   assert '\n' not in str(error.value)
