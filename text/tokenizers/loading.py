@@ -1,5 +1,6 @@
 """Opens what `python -m text.tokenizers train` wrote, or any tokenizer.json."""
 
+import copyreg
 import json
 import os
 from pathlib import Path
@@ -66,3 +67,7 @@ def _kind(file: Path) -> str:
     return str(json.loads((file.parent / CARD).read_text())['kind'])
   except (OSError, ValueError, KeyError, TypeError):
     return ''
+
+
+for _made in (Stock, *KINDS.values()):  # workers get the path, and read the file again
+  copyreg.pickle(_made, lambda tokenizer: (load, (tokenizer.path, tokenizer.digest)))

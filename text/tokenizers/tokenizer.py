@@ -21,11 +21,6 @@ class Tokenizer:
   def __repr__(self) -> str:
     return f'Tokenizer({self.name!r}, {self.path!r}, {len(self.vocabulary):,} ids, digest={self.digest!r})'
 
-  def __reduce__(self):
-    from text.tokenizers.loading import load
-
-    return load, (self.path, self.digest)
-
   def encode(self, document: bytes) -> np.ndarray:
     """Its ids, int32. Raises ValueError for bytes that it has no token for, and text that it would change."""
     return np.asarray(self._cut(document)[0], np.int32)
