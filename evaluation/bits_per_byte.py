@@ -65,6 +65,7 @@ def evaluate(
   batch_sharding: NamedSharding | None = None,
   splitter: str | None = None,
   shifts: int = SHIFTS,
+  used: set[Capacities] | None = None,
 ) -> Result:
   """Bits per byte of a model on a corpus, or on its first max_bytes bytes (None or 0: all of it).
 
@@ -72,8 +73,9 @@ def evaluate(
   symbols before the cut (None: seq_len // 2) without scoring them again. batch_size: rows per call of the model, the
   same in every call. progress(done, total): called with bytes of text after each batch. batch_sharding: how a batch's
   rows lie on a mesh; every host then passes the same corpus and gets the same result. splitter: of text.words, whose
-  words the boundaries are compared with, too. shifts: of each document, that enrichment is compared with. Nats are
-  float32 on the device and added up in float64 on the host.
+  words the boundaries are compared with, too. shifts: of each document, that enrichment is compared with. used:
+  capacities for which programs of models of this config and rows of this shape have been compiled; others are compiled
+  where none has the room, and put into it. Nats are float32 on the device and added up in float64 on the host.
 
   Raises ValueError for a corpus without bytes, seq_len < 2, batch_size < 1, max_bytes < 0, a context outside
   1..seq_len − 1, an unknown splitter and shifts < 1; NotFiniteError, a ValueError that names the document, for a model
@@ -98,7 +100,7 @@ def evaluate(
     last_is_cut=last_document_cut,
   )
   score = lambda of_rows, capacities: scorer(model, _place(of_rows.batch, batch_sharding), capacities)
-  for of_rows, (nll_BxL, segmentations, more) in run_all(score, Predictor.of(model, seq_len), rows):
+  for of_rows, (nll_BxL, segmentations, more) in run_all(score, Predictor.of(model, seq_len, used=used), rows):
     probabilities, is_finite_BxL = more
     finite.check(is_finite_BxL[of_rows.scored_BxL], corpus, of_rows.pieces)
     text_BxL, eos_BxL = of_rows.batch.text_and_ends(of_rows.scored_BxL)

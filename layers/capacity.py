@@ -85,11 +85,14 @@ class Predictor:
   batches: int = 0
 
   @classmethod
-  def of(cls, model: Any, length: int, fresh: bool = False) -> 'Predictor':
-    """Begins with the capacities of `stated`."""
-    capacities = stated(model, length, fresh)
+  def of(cls, model: Any, length: int, fresh: bool = False, used: set[Capacities] | None = None) -> 'Predictor':
+    """Begins with the capacities of `stated`, or with others that have the room and are among those used before by a
+    model of the same config; those that this one uses are put into that set.
+    """
     cost = lambda capacities: sum(model.flops_per_byte(length, [length / c for c in capacities]).values())
-    return cls(length, functools.cache(cost), capacities, {capacities})
+    found = cls(length, functools.cache(cost), stated(model, length, fresh), set() if used is None else used)
+    found._change(found._ready(found.capacities))
+    return found
 
   def observe(self, needed: Sequence[int], left: float = math.inf) -> None:
     """After a batch that fitted: chunks of the fullest row of each level, outermost first. left: batches to come."""

@@ -3,7 +3,8 @@
 import importlib.util
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from studies import curves
@@ -25,11 +26,13 @@ def learning(groups: Mapping[str, Group]) -> str:
   pyplot, styles = _pyplot(), _styles(groups)
   figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.4), sharey=True, layout='constrained')
   shown: list[float] = []
+  lowest: list[float] = []  # of training
   for name, group in groups.items():
     for seed, lines in enumerate(group):
       trained = _points(lines, lambda line: line.get('bpb'))
       smooth = _smoothed([bits for _, bits in trained])
       scored = _points(lines, lambda line: line.get('validation_bpb'))
+      lowest += [min(smooth, default=math.inf)]
       shown += [bits for _, bits in scored] or smooth[len(smooth) // 10 :]
       for panel, spent in zip(panels, SPENT, strict=True):
         label = name if seed == 0 and panel is panels[0] else None
@@ -39,18 +42,20 @@ def learning(groups: Mapping[str, Group]) -> str:
           **styles[name],
         )  # fmt: skip
   for panel, what in zip(panels, SPENT.values(), strict=True):
-    panel.set_xlabel(f'{what} of training')
+    _count(panel, f'{what} of training')
     panel.grid(alpha=0.3)
   panels[0].set_ylabel('bits per byte')
   if shown:
-    low, high = min(shown), max(shown)
+    low, high = min(*shown, *lowest), max(shown)
     panels[0].set_ylim(low - 0.05 * (high - low) - 0.02, high + 0.1 * (high - low) + 0.02)
   return _svg(figure)
 
 
-def domains(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-  """Bits per byte, {model: {text: of each seed}}: means, and the range of the seeds."""
-  pyplot, styles = _pyplot(), _styles(scores)
+def domains(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Iterable[str]) -> str:
+  """Bits per byte, {model: {text: of each seed}}: means, and the range of the seeds. names: of all models, in their
+  order in the other plots.
+  """
+  pyplot, styles = _pyplot(), _styles(names)
   texts = list(dict.fromkeys(text for of_model in scores.values() for text in of_model))
   height = 0.6 + len(texts) * max(0.4, 0.16 * len(scores))
   figure, panel = pyplot.subplots(figsize=(10, max(2.4, height)), layout='constrained')
@@ -82,7 +87,7 @@ def chunks(groups: Mapping[str, Group]) -> str:
     for name, group in groups.items():
       for seed, lines in enumerate(group):
         found = _points(lines, lambda line, stage=stage: line.get(f'bytes_per_chunk_{stage}'))
-        label = name if seed == 0 and stage == 0 else None
+        label = name if found and seed == 0 and stage == 0 else None
         at = [line['bytes'] for line, _ in found]
         size.plot(at, _smoothed([value for _, value in found]), label=label, **styles[name])
         found = _points(lines, lambda line, stage=stage: curves.validated(line, f'enrichment_{stage}'))
@@ -93,8 +98,15 @@ def chunks(groups: Mapping[str, Group]) -> str:
     enrichment.axhline(1, color='gray', linestyle=':')
     for panel in (size, enrichment):
       panel.grid(alpha=0.3)
-      panel.set_xlabel('bytes of training' if stage == stages[-1] else '')
+      _count(panel, 'bytes of training' if stage == stages[-1] else '')
   return _svg(figure)
+
+
+def _count(panel: Any, label: str) -> None:
+  from matplotlib.ticker import EngFormatter
+
+  panel.set_xlabel(label)
+  panel.xaxis.set_major_formatter(EngFormatter(sep=''))
 
 
 def _has(groups: Mapping[str, Group], name: str) -> bool:
@@ -111,7 +123,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
   return [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - window) : end])]
 
 
-def _styles(names: Any) -> dict[str, dict[str, Any]]:
+def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
   lines = itertools.product(('-', '--', ':', '-.'), range(10))
   return {name: {'color': f'C{color}', 'linestyle': line} for name, (line, color) in zip(names, lines, strict=False)}
 

@@ -76,9 +76,6 @@ def summary(groups: Mapping[str, Sequence[Run]], spent: Mapping[str, plots.Group
   for name, group in groups.items():
     ends = [lines[-1] for lines in spent[name] if lines]
     scored = [line for lines in spent[name] for line in [line for line in lines if line.get('validation_bpb')][-1:]]
-    stages = sorted({key for line in scored for key in line if re.fullmatch(r'bytes_per_chunk_\d+', key)})
-    sizes = [_range([line.get(key) for line in scored], '.2f') for key in stages]
-    enrichment = [_range([curves.validated(line, f'enrichment{key[15:]}') for line in scored], '.2f') for key in stages]
     rows.append(
       {
         'model': name,
@@ -87,11 +84,18 @@ def summary(groups: Mapping[str, Sequence[Run]], spent: Mapping[str, plots.Group
         'TFLOP': _range([line['flops'] / 1e12 for line in ends], '.2f'),
         'seconds': _range([line['seconds'] for line in ends], ',.0f'),
         'bits per byte': _range([line['validation_bpb'] for line in scored], '.4f'),
-        'bytes a chunk': ', '.join(sizes) or '–',
-        'B': ', '.join(enrichment) or '–',
+        'bytes a chunk': _of_stages(scored, 'bytes_per_chunk'),
+        'B': _of_stages(scored, 'enrichment'),
       }
     )
   return rows
+
+
+def _of_stages(scored: Sequence[Mapping[str, Any]], what: str) -> str:
+  """Of each stage of one model, outermost first, by validations of its seeds."""
+  stages = {key.rpartition('_')[2] for line in scored for key in line if re.fullmatch(r'bytes_per_chunk_\d+', key)}
+  found = [[curves.validated(line, f'{what}_{stage}') for line in scored] for stage in sorted(stages)]
+  return ', '.join(_range(of_stage, '.2f') for of_stage in found) or '–'
 
 
 def _range(values: Sequence[float | None], form: str) -> str:
@@ -139,7 +143,7 @@ def main(arguments: list[str]) -> None:
       'Bits per byte by text',
       f'Those {measured}.{seeds}{warning}' if scores else 'No run has a validation yet.',
       'domains.svg',
-      plots.domains(scores) if scores else '',
+      plots.domains(scores, groups) if scores else '',
       by_text(scores),
     ),
     page.Part('Chunks over training', sizes if chunked else 'There are none.', 'chunks.svg', chunked),

@@ -176,10 +176,9 @@ class Subject(oracles.Subject):
     most = [b.sum(1) - documents * n for b, n in zip(output.segmentations, without, strict=True)]
     if isinstance(self.model, HNet) and len(most) == 1 and self.model.config.stages[0].scratch:
       most[0] += self.scratch_rows(output.segmentations[0], batch.segment_ids)
-    if isinstance(self.model, HNet) and self.model.config.stages[0].heads > 1:  # the output has those of one head
-      return [(count.max(), LENGTH) for count in most]
     least = [count - documents * (kind == 'ends') for count, kind in zip(most, emits, strict=True)]
-    return [(low.max(), high.max()) for low, high in zip(least, most, strict=True)]
+    several = isinstance(self.model, HNet) and self.model.config.stages[0].heads > 1  # the output has those of one
+    return [(low.max(), LENGTH if several else high.max()) for low, high in zip(least, most, strict=True)]
 
   def scratch_rows(self, starts_BxL, ids_BxL):
     """Of `every(size)`, in each row."""

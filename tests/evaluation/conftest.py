@@ -13,6 +13,7 @@ class TwoByteModel(ByteModel):
   """After byte b_t: last[b_t] + before[b_{t−1}] (nothing at the first position) + cos(position · frequency)."""
 
   num_stages = 2
+  config = None
 
   def __init__(self, *, positional: bool, end_bias: float = 0.0, seed: int = 0):
     random = np.random.default_rng(seed)

@@ -291,3 +291,24 @@ def test_all_items_come_in_order_with_what_fitted_and_the_next_is_on_its_way(cas
 
 def test_what_fits_fits_at_every_level():
   assert fits((8, 4), (8, 4)) and not fits((9, 4), (8, 4)) and not fits((8, 5), (8, 4))
+
+
+# Several models of a kind, one after the other
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, LENGTH), min_size=1, max_size=12))
+def test_models_that_share_programs_compile_none_while_one_has_the_room(fullest):
+  """fullest: chunks of the fullest row of each model's text; a few batches each, so that no prediction falls."""
+  used = set()
+  for count in fullest:
+    before = set(used)
+    predictor = Predictor.of(Model((5.0,)), LENGTH, used=used)
+    for _ in range(3):
+      tried = predictor.capacities
+      while not fits((count,), tried):
+        tried = predictor.enough((count,), tried)
+      predictor.observe((count,))
+    room = max(before, default=(0,))[0]
+    assert used == before or not room or count * MARGIN > room
+    assert max(used)[0] >= count

@@ -37,6 +37,7 @@ def runs(tmp_path, monkeypatch):
         line |= {f'validation_bpb/{text}': bits + number for number, text in enumerate(texts)}
         line |= {'validation_bpb': bits + 0.5, **{f'validation_bytes/{text}': 500.0 for text in texts}}
         line |= {f'validation_enrichment_0/{text}': 1.5 + number for number, text in enumerate(texts)}
+        line |= {f'validation_bytes_per_chunk_0/{text}': 3.0 + number for number, text in enumerate(texts)}
       lines.append(json.dumps(line))
     (directory / 'metrics.jsonl').write_text('\n'.join(lines) + '\n{"step": 41, "bp')
     return directory
@@ -73,7 +74,7 @@ def test_seeds_are_one_model_with_a_range(runs, tmp_path, capsys, monkeypatch):
   written = (tmp_path / 'page' / 'report.md').read_text()
   assert written in capsys.readouterr().out
   rows = [line for line in written.splitlines() if line.startswith('| width=8 ')]
-  assert rows == ['| width=8 | 3 | 0.01 | 0.12 | 8 | 3.5000 (2.5000–4.5000) | 4.40 | 2.00 |']
+  assert rows == ['| width=8 | 3 | 0.01 | 0.12 | 8 | 3.5000 (2.5000–4.5000) | 3.50 | 2.00 |']
   assert '| corpus:a | 5.0000 | 3.0000 (2.0000–4.0000) |' in written and '| files:<b>/*.txt | 6.0000 |' in written
   shown = (tmp_path / 'page' / 'report.html').read_text()
   assert shown.count('<img ') == 3 and '&lt;b&gt;' in shown and '<b>' not in shown and 'width=8' in shown

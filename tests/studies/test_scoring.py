@@ -86,7 +86,8 @@ def test_the_table_has_what_evaluate_finds_and_is_the_same_in_both_files(runs, s
     noisy = row['source'] if row['condition'] == 'clean' else f'noise:{row["condition"]}:{row["source"]}'
     corpus, model = text.open_corpus(noisy, 'validation'), training.load(runs / 'hnet', row['step']).model
     found = evaluation.evaluate(model, corpus, seq_len=32, batch_size=2, max_bytes=300)
-    assert (row['value'], row['bytes'], row['text']) == (found.bits_per_byte, found.text_bytes, corpus.fingerprint)
+    assert (row['bytes'], row['text']) == (found.text_bytes, corpus.fingerprint)
+    assert row['value'] == pytest.approx(found.bits_per_byte, rel=1e-6)  # perhaps of another capacity
     sizes = [other['value'] for other in table if other['metric'] == 'bytes_per_chunk' and _pair(other) == _pair(row)]
     assert sizes == list(found.bytes_per_chunk) and f'{row["value"]:.4f}' in printed
 
