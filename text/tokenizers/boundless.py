@@ -111,15 +111,15 @@ class Chain:
     return new
 
   def _set(self, place: int, token: int) -> None:
-    self._count(place, self.pairs.remove)
+    self._count(place, -1)
     self._tokens[place] = token
-    self._count(place, self.pairs.add)
+    self._count(place, +1)
 
-  def _count(self, place: int, update: Any) -> None:
+  def _count(self, place: int, sign: int) -> None:
     before, behind = self._before[place], self._next[place]
     for left, right in ((before, place), (place, behind)):
       if left >= 0 and right < len(self._tokens) and self._tokens[left] >= 0 and self._tokens[right] >= 0:
-        update((self._tokens[left], self._tokens[right]), left, 1)
+        self.pairs.change((self._tokens[left], self._tokens[right]), left, sign, sign > 0)
 
 
 class Boundless(rules.Rules):

@@ -20,26 +20,22 @@ class Pairs:
     self.places: dict[tuple[int, int], set[int]] = defaultdict(set)
     self._heap: list[tuple[int, int, int]] = []
 
-  def add(self, pair: tuple[int, int], place: int, count: int) -> None:
-    """A pair at a place."""
+  def change(self, pair: tuple[int, int], place: int, count: int, stands: bool) -> None:
+    """Adds to the count of a pair. stands: whether it is at this place now."""
     self._counts[pair] += count
-    self.places[pair].add(place)
-    heapq.heappush(self._heap, (-self._counts[pair], *pair))
-
-  def remove(self, pair: tuple[int, int], place: int, count: int) -> None:
-    """The inverse, of a place at which it stands no longer."""
-    self._counts[pair] -= count
-    self.places[pair].discard(place)
-    heapq.heappush(self._heap, (-self._counts[pair], *pair))
+    (self.places[pair].add if stands else self.places[pair].discard)(place)
+    if count > 0:  # where it falls, its entry is put right when it is first
+      heapq.heappush(self._heap, (-self._counts[pair], *pair))
 
   def best(self) -> tuple[int, tuple[int, int] | None]:
     """(count, pair); (0, None) where none is as frequent as merges need."""
     while self._heap:
-      count, *pair = self._heap[0]
-      pair = tuple(pair)
-      if self._counts[pair] == -count:
-        return (-count, pair) if -count >= RAREST else (0, None)
-      heapq.heappop(self._heap)
+      entry, *pair = heapq.heappop(self._heap)
+      pair, count = tuple(pair), self._counts[tuple(pair)]
+      if count >= RAREST and count <= -entry:
+        heapq.heappush(self._heap, (-count, *pair))
+        if count == -entry:
+          return count, pair
     return 0, None
 
 
@@ -52,10 +48,13 @@ class Words:
   def __init__(self, counts: Mapping[bytes, int]):
     self.names, self.numbers = list(BYTES), {name: number for number, name in enumerate(BYTES)}
     self.counts = list(counts.values())
-    self.tokens = [[self.numbers[bytes([byte])] for byte in word] for word in counts]
+    self.tokens = [[] for _ in counts]
     self.pairs, self.frequency = Pairs(), Counter()
-    for index in range(len(self.tokens)):
-      self._count(index, +1)
+    self._words = defaultdict(set)  # that have had a token of several bytes
+    for index, word in enumerate(counts):
+      self._rewrite(index, [self.numbers[bytes([byte])] for byte in word])
+      for token in self.tokens[index]:
+        self.frequency[token] += self.counts[index]
 
   def number(self, name: bytes) -> int:
     """Of a token, which keeps it for good."""
@@ -69,14 +68,20 @@ class Words:
     new = self.number(self.names[pair[0]] + self.names[pair[1]])
     changed = sorted(self.pairs.places[pair])
     for index in changed:
-      self._rewrite(index, merged(self.tokens[index], pair, new))
+      tokens = merged(self.tokens[index], pair, new)
+      self._count(index, (new,), pair, len(self.tokens[index]) - len(tokens))
+      self._rewrite(index, tokens)
+    self._words[new].update(changed)
     return new, changed
 
   def split(self, token: int, parts: Sequence[int]) -> list[int]:
     """Puts parts in place of a token; the words that had it."""
-    changed = [index for index, tokens in enumerate(self.tokens) if token in tokens]
+    changed = sorted(index for index in self._words[token] if token in self.tokens[index])
     for index in changed:
+      self._count(index, parts, (token,), self.tokens[index].count(token))
       self._rewrite(index, replaced(self.tokens[index], token, parts))
+    for part in parts:
+      self._words[part].update(changed)
     return changed
 
   def drop(self, index: int) -> None:
@@ -84,18 +89,17 @@ class Words:
     self.counts[index] -= 1
     self.frequency[self.tokens[index][0]] -= 1
 
-  def _rewrite(self, index: int, tokens: list[int]) -> None:
-    self._count(index, -1)
-    self.tokens[index] = tokens
-    self._count(index, +1)
+  def _count(self, index: int, more: Iterable[int], fewer: Iterable[int], times: int) -> None:
+    for sign, tokens in ((1, more), (-1, fewer)):
+      for token in tokens:
+        self.frequency[token] += sign * times * self.counts[index]
 
-  def _count(self, index: int, sign: int) -> None:
-    tokens, count = self.tokens[index], self.counts[index]
-    for token in tokens:
-      self.frequency[token] += sign * count
-    update = self.pairs.add if sign > 0 else self.pairs.remove
-    for pair in itertools.pairwise(tokens):
-      update(pair, index, count)
+  def _rewrite(self, index: int, tokens: list[int]) -> None:
+    before, after_ = (Counter(itertools.pairwise(one)) for one in (self.tokens[index], tokens))
+    self.tokens[index] = tokens
+    for pair in {**before, **after_}:
+      if difference := after_[pair] - before[pair]:
+        self.pairs.change(pair, index, difference * self.counts[index], pair in after_)
 
 
 def merged(tokens: Sequence, pair: tuple, new: object) -> list:
