@@ -150,7 +150,7 @@ class Boundless(rules.Rules):
         found = min(found, event if event < min(end, stop) else math.inf)
     return found
 
-  def _cut(self, document: bytes) -> tuple[list[int], list[int]]:
+  def _cut(self, document: bytes, with_ends: bool = False) -> tuple[list[int], list[int]]:
     words = self._cutter(document)
     ids, times = map(list, zip(*map(self._of, words), strict=True)) if words else ([], [])
     ends = list(itertools.accumulate(map(len, words)))

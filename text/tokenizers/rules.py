@@ -66,7 +66,7 @@ class Rules(Tokenizer):
   def _ids_of(self, word: bytes) -> tuple[int, ...]:
     return tuple(map(self._ids.__getitem__, self._word(word)))
 
-  def _cut(self, document: bytes) -> tuple[list[int], list[int]]:
+  def _cut(self, document: bytes, with_ends: bool = False) -> tuple[list[int], list[int]]:
     ids, ends, at = [], [], 0
     for word in self._cutter(document):
       ids += self._spell(word)

@@ -47,8 +47,8 @@ class Stock(Tokenizer):
     """The object of the `tokenizers` library."""
     return self._library
 
-  def _cut(self, document: bytes) -> tuple[list[int], list[int] | None]:
-    ids, ends, at = [], [], 0
+  def _cut(self, document: bytes, with_ends: bool = False) -> tuple[list[int], list[int] | None]:
+    ids, ends, at, with_ends = [], [], 0, with_ends and self._has_pretokens
     for part in self._alone.split(document.decode('utf-8', 'surrogateescape')):
       if not part:
         continue
@@ -56,17 +56,17 @@ class Stock(Tokenizer):
       if self._alone.match(part):
         ids += self._single(bytes_)
       else:
-        found, borders = self._text(part, bytes_)
+        found, borders = self._text(part, bytes_, with_ends)
         ids += found
         ends += (at + border for border in borders)
       at += len(bytes_)
       ends.append(at)
-    return ids, sorted(set(ends)) if self._has_pretokens else None
+    return ids, sorted(set(ends)) if with_ends else None
 
-  def _text(self, text: str, bytes_: bytes) -> tuple[list[int], list[int]]:
+  def _text(self, text: str, bytes_: bytes, with_ends: bool) -> tuple[list[int], list[int]]:
     """(ids, ends of pretokens but the last) of a text that is UTF-8."""
     encoding = self._library.encode(text, add_special_tokens=False)
-    table, ids, words = self.vocabulary, encoding.ids, encoding.word_ids if self._has_pretokens else None
+    table, ids, words = self.vocabulary, encoding.ids, encoding.word_ids if with_ends else None
     if not all(map(table.__getitem__, ids)):  # the unknown or a special token
       spans = zip(ids, encoding.offsets, words or ids, strict=True)
       spelled = [(self._single(text[a:b].encode()) if not table[i] else [i], word) for i, (a, b), word in spans]

@@ -41,7 +41,7 @@ class Tokenizer:
     """Where it cuts before it makes tokens, as ends in bytes, int64 and rising: no token reaches over one. None where
     it has no such rule. Raises as `encode`.
     """
-    ends = self._cut(document)[1]
+    ends = self._cut(document, True)[1]
     return None if ends is None else np.asarray(ends, np.int64)
 
   @functools.cached_property
@@ -54,6 +54,6 @@ class Tokenizer:
     """Bytes that no token is: a document with one that stands in no other token cannot be encoded."""
     return tuple(sorted(set(range(256)) - {token[0] for token in self.vocabulary if len(token) == 1}))
 
-  def _cut(self, document: bytes) -> tuple[Sequence[int], Sequence[int] | None]:
-    """(ids, ends of pretokens)."""
+  def _cut(self, document: bytes, with_ends: bool = False) -> tuple[Sequence[int], Sequence[int] | None]:
+    """(ids, ends of pretokens; without them as it likes)."""
     raise NotImplementedError
