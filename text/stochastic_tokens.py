@@ -97,9 +97,7 @@ def merges(tokens: Tokens) -> Merges:
   name = f"bpe_dropout of '{tokens.file}'"
   if tokens.tokenizer.pretokens(b'a b') is None:
     raise ValueError(f'{name}: it does not cut text before it merges, so rows would cut what is merged anew')
-  file = paths.of(tokens.tokenizer.path, name)
-  file = file / 'tokenizer.json' if file.is_dir() else file
-  model = json.loads(file.read_bytes()).get('model', {})
+  model = json.loads(paths.of(tokens.tokenizer.path, name).read_bytes()).get('model', {})
   pairs = [tuple(pair.split(' ')) if isinstance(pair, str) else tuple(pair) for pair in model.get('merges', ())]
   found = {(units.unwritten(left), units.unwritten(right)): rank for rank, (left, right) in enumerate(pairs)}
   if model.get('type') != 'BPE' or any(left + right not in tokens.ids for left, right in found):

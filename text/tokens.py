@@ -9,14 +9,13 @@ import dataclasses
 import functools
 import os
 import pathlib
-import shutil
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from text import paths
+from text import paths, units
 from text.batch import EOS
 from text.specification import arguments, canonical
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
   from text.tokenizers import Tokenizer
 
 ARGUMENTS = {'tokens': {'file': '', 'digest': ''}}
-COPY = 'tokenizer'  # of a run's tokenizer, a directory in its work directory
+COPY = 'tokenizer.json'  # of a run's tokenizer, in its work directory
 KEPT = 2**24  # bytes of text whose tokens are remembered
 
 
@@ -156,21 +155,6 @@ def digest_in(file: str | os.PathLike, digest: str = '') -> str:
 
 
 def copy(file: str | os.PathLike, target: pathlib.Path) -> None:
-  """Puts a tokenizer into a directory: a file as tokenizer.json. What is there stays if it is the same tokenizer."""
-  digest = digest_in(file)
-  if target.is_dir() and _is(target, digest):
-    return
-  source, partial = paths.of(file, 'tokens: file'), target.with_name(f'{target.name}.part{os.getpid()}')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  for part in [part for part in source.iterdir() if part.is_file()] if source.is_dir() else [source]:
-    shutil.copyfile(part, partial / (part.name if source.is_dir() else 'tokenizer.json'))
-  shutil.rmtree(target, ignore_errors=True)
-  os.replace(partial, target)
-
-
-def _is(directory: pathlib.Path, digest: str) -> bool:
-  try:
-    return digest_in(directory) == digest
-  except (OSError, ValueError):
-    return False
+  """Puts the one file that decides on the tokens there, whole or not at all."""
+  found = parse(in_file(file, '')).tokenizer
+  units.put(paths.of(found.path, 'tokens: file').read_bytes(), target)

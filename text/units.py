@@ -96,7 +96,12 @@ def digest_in(file: str | os.PathLike, digest: str = '') -> str:
 
 def copy(file: str | os.PathLike, target: pathlib.Path) -> None:
   """Puts the file there, whole or not at all."""
-  content, partial = read(in_file(file, '')), target.with_name(f'{target.name}.part{os.getpid()}')
+  put(read(in_file(file, '')), target)
+
+
+def put(content: bytes, target: pathlib.Path) -> None:
+  """Writes a file, whole or not at all."""
+  partial = target.with_name(f'{target.name}.part{os.getpid()}')
   try:
     partial.write_bytes(content)
     os.replace(partial, target)

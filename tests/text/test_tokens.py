@@ -145,10 +145,10 @@ def test_what_cannot_be_used_is_one_sentence(found, tmp_path):
 def test_a_changed_file_is_read_anew_and_a_copy_is_whole(tmp_path):
   directory = tiny_token_lm.write(tmp_path / 'bpe')
   name = tokens.parse(tokens.in_file(directory, '')).name
-  tokens.copy(directory, tmp_path / 'copy')
-  assert tokens.parse(tokens.in_file(tmp_path / 'copy', tokens.file_of(name)[1]))
+  tokens.copy(directory, tmp_path / 'copy.json')
+  assert tokens.parse(tokens.in_file(tmp_path / 'copy.json', tokens.file_of(name)[1]))
   tiny_token_lm.write(tmp_path / 'bpe', vocabulary=280)
   with pytest.raises(ValueError, match='there is another tokenizer'):
     tokens.parse(name)
-  tokens.copy(directory / 'tokenizer.json', tmp_path / 'copy')
-  assert len(json.loads((tmp_path / 'copy' / 'tokenizer.json').read_text())['model']['vocab']) == 280
+  tokens.copy(directory / 'tokenizer.json', tmp_path / 'copy.json')
+  assert len(json.loads((tmp_path / 'copy.json').read_text())['model']['vocab']) == 280
