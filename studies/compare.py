@@ -40,7 +40,7 @@ WORDS = 'hat(max_bytes=64)'
 def score(workdir: pathlib.Path, words: str, max_bytes: int = 0) -> dict[str, Any]:
   """What a trained model reaches on the held-out text of its run, as JSON data, kept in scores.json for the next time.
 
-  max_bytes: of each text, from its beginning; 0 = all. 'sources' has what `evaluate` found on each text.
+  words: a splitter, or '' for no word accuracy. max_bytes: of each text, from its beginning; 0 = all. 'sources' has what `evaluate` found on each text.
   Raises FileNotFoundError or ValueError for what is no work directory of a run with a checkpoint.
   """
   path, config = workdir / 'scores.json', read_config(workdir)
@@ -62,13 +62,15 @@ def score(workdir: pathlib.Path, words: str, max_bytes: int = 0) -> dict[str, An
     return known
   print(f'scoring {workdir}', flush=True)
   loaded = training.load(workdir)
-  results = {source: evaluation.evaluate(loaded.model, corpus, **shape) for source, corpus in held_out.items()}
+  shared = {**shape, 'used': set()}  # one program for all texts
+  results = {source: evaluation.evaluate(loaded.model, corpus, **shared) for source, corpus in held_out.items()}
   of_texts = {source: report.values(result) for source, result in results.items()}
   for found in of_texts.values():
     del found['seconds']  # those of all texts are kept
-  accuracies = evaluation.word_accuracy(
-    loaded.model, joined, splitter=words, seen=evaluation.word_counts(seen, words), **shape
-  )
+  accuracies = []
+  if words:
+    counts = evaluation.word_counts(seen, words)
+    accuracies = evaluation.word_accuracy(loaded.model, joined, splitter=words, seen=counts, **shape)
   found = _together(list(results.values()))
   sizes = [size for size in found['bytes_per_chunk'] if size is not None]
   flops = loaded.model.flops_per_byte(settings.seq_len, sizes or None)
@@ -248,11 +250,12 @@ def main(arguments: list[str]) -> None:
   parser.add_argument(
     '--models', nargs='+', default=MODELS, metavar='NAME[=ARGUMENT]', help='NAME is the argument unless given'
   )
-  parser.add_argument('--words', default=WORDS, help='words of the word accuracy (%(default)s)')
+  parser.add_argument('--words', default=WORDS, help="words of the word accuracy (%(default)s); '': leave it out")
   parser.add_argument('--max_bytes', type=int, default=0, help='of each held-out text that are scored; 0: all')
   parser.add_argument('--no_speed', action='store_true', help='leave out the timings')
   flags = parser.parse_args(own)
-  text.words.parse(flags.words)
+  if flags.words:
+    text.words.parse(flags.words)
   checks.integer(flags.max_bytes, '--max_bytes', 0)
   study, config = paths.of(flags.workdir, '--workdir', text=True), trainings.config_file(flags.config)
   models = {name: argument or name for name, _, argument in (model.partition('=') for model in flags.models)}
