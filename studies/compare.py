@@ -40,7 +40,8 @@ WORDS = 'hat(max_bytes=64)'
 def score(workdir: pathlib.Path, words: str, max_bytes: int = 0) -> dict[str, Any]:
   """What a trained model reaches on the held-out text of its run, as JSON data, kept in scores.json for the next time.
 
-  words: a splitter, or '' for no word accuracy. max_bytes: of each text, from its beginning; 0 = all. 'sources' has what `evaluate` found on each text.
+  words: a splitter, or '' for no word accuracy. max_bytes: of each text, from its beginning; 0 = all. 'sources' has
+  what `evaluate` found on each text.
   Raises FileNotFoundError or ValueError for what is no work directory of a run with a checkpoint.
   """
   path, config = workdir / 'scores.json', read_config(workdir)
