@@ -100,7 +100,7 @@ SMALL = sorted(
 
 def small(name):
   config = config_of(name)
-  config.data.source = config.data.validation = 'python_docs'  # which needs no download
+  config.data = {**config.data, 'source': 'python_docs', 'validation': 'python_docs'}  # which needs no download
   config.update({'num_steps': 2, 'batch_size': 2, 'seq_len': 64})
   config.eval.update({'every_steps': 0, 'max_bytes': 500})
   return config
