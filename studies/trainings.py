@@ -56,8 +56,9 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def config_file(named: str) -> str:
   """FILE.py[:ARGUMENT] with the file that is here, or else in this repository; FileNotFoundError if there is none."""
+  paths.of(named, '--config')
   name, colon, argument = named.partition(':')
-  config = paths.of(name, '--config')
+  config = pathlib.Path(name)
   if not config.is_file() and not (config := HOME / config).is_file():
     raise FileNotFoundError(f"--config={name}: there is no such file here and none in '{HOME}'")
   return f'{config}{colon}{argument}'

@@ -137,7 +137,7 @@ def test_the_ladder_says_what_to_do_without_it():
 @pytest.mark.parametrize(
   'chunking, message',
   [
-    ({'boundary': 'mark(words,by=tokens)'}, "mark 'words': 'tokens' is not known: use one of hat"),
+    ({'boundary': 'mark(words,by=stanzas)'}, "mark 'words': 'stanzas' is not known: use one of hat"),
     (
       {'boundary': 'levels(published=true)'},
       r"'levels\(word1,published=true\)' of a byte depends on .* or write leaks=true",

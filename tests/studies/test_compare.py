@@ -168,7 +168,11 @@ def test_the_models_of_a_comparison_cost_the_same(monkeypatch):
 
   reference = flops.forward_flops(quickstart.get_config())
   assert {*compare.MODELS} <= config.MODELS.keys()
-  sizes = {(config, name): None if size is None else [size] for name, (_, size) in config.MODELS.items()}
+  sizes = {
+    (config, name): None if size is None else [size]
+    for name, (_, size) in config.MODELS.items()
+    if name not in config.TOKENIZERS
+  }
   others = ('blt_entropy', 'dynamic_pooling_entropy', 'dynamic_pooling_pieces', 'magnet', *chunkers.SIZES)
   sizes |= {(chunkers, name): chunkers.SIZES.get(name) for name in others}
   for (module, name), size in sizes.items():

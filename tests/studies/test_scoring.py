@@ -56,6 +56,7 @@ def run(patterns, out, *, steps='newest', **flags):
 
 
 def test_twenty_checkpoints_of_one_run_compile_once(runs, sources, tmp_path):
+  jax.clear_caches()  # of other tests
   compiled = []
   listen = lambda event, seconds, **more: compiled.append(event) if 'backend_compile' in event else None
   jax.monitoring.register_event_duration_secs_listener(listen)

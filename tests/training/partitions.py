@@ -13,8 +13,8 @@ from training.state import flatten
 
 FOLDER = pathlib.Path(__file__).parent / 'golden'
 MESH = {'data': 2, 'fsdp': 2, 'tensor': 2}
-# These hold models of others.
-OTHERS = ('chunkers', 'compare', 'quickstart_corpus', 'sweep_compression', 'sweep_learning_rate')
+# These hold models of others, or need a tokenizer of the user's.
+OTHERS = ('chunkers', 'compare', 'quickstart_bpe', 'quickstart_corpus', 'sweep_compression', 'sweep_learning_rate')
 NAMES = sorted(
   path.stem
   for path in pathlib.Path(configs.__file__).parent.glob('*.py')

@@ -18,7 +18,9 @@ from training.capacity import Programs
 from training.trainer import Trainer
 
 STEPS = 24
-SOON = mock.patch.multiple(capacity, WINDOW=4, COMPILATION=0.5, CHANGE=0.1)  # so that capacities fall within few steps
+SOON = mock.patch.multiple(
+  capacity, WINDOW=4, COMPILATION=0.5, CHANGE=0.1, PAYS=0
+)  # so that capacities fall within few steps
 
 
 @pytest.fixture(scope='module')

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import byte_models
 import configs
+from tests.byte_models import tiny_token_lm
 from text import command_line
 from training import config as config_lib
 from training import config_flag
@@ -21,7 +22,8 @@ NAMES = sorted(path.stem for path in pathlib.Path(configs.__file__).parent.glob(
 
 
 def config_of(name='quickstart'):
-  return importlib.import_module(f'configs.{name}').get_config()
+  needs = [str(tiny_token_lm.tokenizer())] if name == 'quickstart_bpe' else []
+  return importlib.import_module(f'configs.{name}').get_config(*needs)
 
 
 def keys(tree, prefix=''):
