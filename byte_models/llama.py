@@ -117,6 +117,7 @@ def parse(values: Mapping[str, Any], **options: Any) -> LlamaConfig:
     ):
       raise ValueError(f'{key} {value!r:.50} must be a whole number of at least 1 (and at most {checks.MOST}).')
   checks.integer(values.get('max_position_embeddings', 1), 'max_position_embeddings', 1)
+  checks.boolean(values.get('tie_word_embeddings', False), 'tie_word_embeddings')
   heads = values['num_attention_heads']
   shared = values['num_key_value_heads'] = values['num_key_value_heads'] or heads
   if heads % shared or (values['head_dim'] is None and values['hidden_size'] % heads):

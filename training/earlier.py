@@ -24,8 +24,8 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
   """A saved config with `model.chunking` for what boundary, unpool, combine and widen said, and without a
   `model.ladder` that dropped no chunk.
   """
-  if not isinstance(config['model'], Mapping):
-    return dict(config)
+  if not isinstance(config['model'], Mapping) or config['model'].get('family', 'hnet') != 'hnet':
+    return dict(config)  # BLT's `boundary` is a key of today's
   model = dict(config['model'])
   if ((model.get('ladder') or {}).get('fractions') or [1.0])[-1] == 1:
     model.pop('ladder', None)

@@ -16,7 +16,7 @@ import configs
 from tests.byte_models import tiny_token_lm
 from text import command_line
 from training import config as config_lib
-from training import config_flag
+from training import config_flag, earlier
 
 NAMES = sorted(path.stem for path in pathlib.Path(configs.__file__).parent.glob('[!_]*.py') if path.stem != 'common')
 
@@ -86,6 +86,12 @@ def test_text_where_a_number_or_a_switch_stands_is_refused_with_the_key_in_full(
       with pytest.raises(ValueError) as error:
         byte_models.parse(config_lib.parse(config).model)
       assert key in str(error.value) and "'x'" in str(error.value)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_config_of_today_is_read_from_a_work_directory_as_it_is(name):
+  resolved = config_lib.resolve(config_of(name))
+  assert earlier.current(resolved) == resolved
 
 
 @pytest.mark.parametrize('name', NAMES)
