@@ -27,7 +27,6 @@ def get_config(arg: str = 'runs/tokenizers/bpe') -> ml_collections.ConfigDict:
     'intermediate_size': 512,
     'num_hidden_layers': 5,
     'num_attention_heads': 4,
-    'tie_word_embeddings': True,
     'bytes_per_chunk': _bytes_per_token(pathlib.Path(arg)),
   }
   return config

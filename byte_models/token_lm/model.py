@@ -29,6 +29,7 @@ from kernels.chunk import chunk_index
 from layers import contract, segments, stack
 from layers.chunks import Level, Segments
 from layers.contract import EVAL, ByteModel, Context, ModelOutput
+from layers.linear import normal
 from text import BOS, EOS, marks, tokens
 from text.batch import Batch
 
@@ -43,6 +44,8 @@ class TokenLM(ByteModel):
   def __init__(self, config: TokenLMConfig, *, rngs: nnx.Rngs):
     self.config = config
     self.llama = Llama(config.llama, rngs=rngs)
+    if not config.llama.tie_word_embeddings:  # as in the byte models: vectors of 0.02 drown in what blocks add to them
+      self.llama.embeddings = nnx.Param(normal(1.0)(rngs.params(), self.llama.embeddings.shape))
 
   @property
   def marks(self) -> dict[str, str]:

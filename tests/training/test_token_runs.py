@@ -51,7 +51,7 @@ def test_a_run_with_other_tokens_goes_on_bit_for_bit(config, tmp_path, kind):
 
 def test_a_work_directory_holds_its_tokenizer_wherever_both_are(config, tmp_path, monkeypatch):
   directory = shutil.copytree(tiny_token_lm.tokenizer(), tmp_path / 'here')
-  training.train(config(units=f'tokens(file={directory})'), tmp_path / 'run')
+  training.train(config(2, units=f'tokens(file={directory})'), tmp_path / 'run')
   assert (tmp_path / 'run' / 'tokenizer.json').read_bytes() == (directory / 'tokenizer.json').read_bytes()
   saved = json.loads((tmp_path / 'run' / 'config.json').read_text())['model']['units']
   assert tokens.file_of(saved)[0] == 'tokenizer.json'
@@ -60,13 +60,13 @@ def test_a_work_directory_holds_its_tokenizer_wherever_both_are(config, tmp_path
   monkeypatch.chdir('/')
   loaded = training.load(moved)
   assert tokens.file_of(loaded.config['model']['units'])[0] == f'{moved}/tokenizer.json'
-  training.train(config(11, units=f'tokens(file={directory})'), moved)  # goes on with its copy
+  training.train(config(3, units=f'tokens(file={directory})'), moved)  # goes on with its copy
   # A next run takes parameters, and the tokenizer, from there.
   training.train(config(1, units=loaded.config['model']['units']) | {'init_from': str(moved)}, tmp_path / 'next')
   assert (tmp_path / 'next' / 'tokenizer.json').is_file()
   # Another tokenizer is refused, by the run and by one that begins from it.
   other = tiny_token_lm.write(tmp_path / 'other', vocabulary=300, pattern=r'\s*\S+|\s+')
-  changed = config(12, units=f'tokens(file={other})')
+  changed = config(4, units=f'tokens(file={other})')
   with pytest.raises(ValueError, match=r"another config \(model\.units: 'tokens\(file=tokenizer\.json,digest="):
     training.train(changed, moved)
   with pytest.raises(ValueError, match=r'init_from .* has units tokens\(digest=.* and the model'):
