@@ -30,8 +30,8 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def spent(lines: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
   """The lines, each with what the run had spent by then: `bytes`, `flops` of forward and backward passes, `seconds`.
 
-  FLOPs and speeds are those of the line that ends a stretch of steps, so that validation, saving and compilation are
-  not in the seconds; where a line has none, the ones before hold on.
+  FLOPs and speeds are those of the line that ends a stretch of steps, so that validation and saving are not in the
+  seconds; where a line has none, the ones before hold on.
   """
   found, before = [], {'step': 0, 'bytes': 0, 'flops': 0.0, 'seconds': 0.0}
   forward = speed = None

@@ -29,10 +29,10 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
   found: dict[str, list[Run]] = {}
   for run in runs:
     found.setdefault(run.group, []).append(run)
-  above = os.path.commonpath([os.path.dirname(run.name) for run in runs])
+  above = os.path.commonpath([os.path.dirname(os.path.abspath(run.name)) for run in runs])
   named: dict[str, list[Run]] = {}
   for group in found.values():
-    name = os.path.relpath(group[0].name, above or '.')
+    name = os.path.relpath(group[0].name, above)
     without = re.sub(r'(?:^|,)seed=\d+', '', name).strip(',') if len(group) > 1 else name
     named[name if not without or without in named else without] = group
   return named

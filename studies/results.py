@@ -5,6 +5,7 @@ results.parquet and results.csv are made of them.
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -56,10 +57,11 @@ def check(directory: pathlib.Path) -> None:
     read(path)
 
 
-def read(path: pathlib.Path) -> pa.Table:
+def read(path: str | os.PathLike) -> pa.Table:
   """The table in a file, or in the directory that holds it. Raises FileNotFoundError, or ValueError for a file that is
   no such table, or one of another version.
   """
+  path = pathlib.Path(path)
   path = path / TABLE if path.is_dir() else path
   if not path.is_file():
     raise FileNotFoundError(f'{path} is not there: make it with eval.py RUNS… --out={path.parent}')
