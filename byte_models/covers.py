@@ -165,7 +165,7 @@ class Covers:
       if node.first < node.hi:
         live.append(found)
     if not live + ended:
-      raise ValueError(f'no tokens of the vocabulary cover {text[-20:]!r}: leave byte {byte} out, or use its tokenizer')
+      raise ValueError(f'no tokens that the tokenizer writes cover {text[-20:]!r}: leave byte {byte} out')
     self._text, self._live = text, live + ended
 
   def _forget(self) -> None:

@@ -55,10 +55,13 @@ def test_bytes_have_the_sum_over_all_strings_of_tokens(tokenizer, text, begun, e
 
 
 def test_what_looks_ahead_is_written_in_two_ways_at_once():
-  """Two spaces are a token at the end and two before a letter; é is a token, and its first byte one of its own."""
-  tokenizer = Merges(((b' ', b' '), (b'a', b'\xc3'), (b'\xc3', b'\xa9'), (b' ', b'b')), cuts=True)
+  """Two spaces are a token at the end and two before a letter; so are two digits before two more; é is a token, and its
+  first byte one of its own.
+  """
+  pairs = ((b' ', b' '), (b'a', b'\xc3'), (b'\xc3', b'\xa9'), (b' ', b'b'), (b'1', b'1'))
+  tokenizer = Merges(pairs, cuts=True)
   naive, source = Naive(MODEL, tokenizer, ENDS), TokenModel(MODEL, tokenizer, 0, (1,))
-  for text in (b'a  ', b'a\xc3', b'  \xc3', b'a  b'):
+  for text in (b'a  ', b'a\xc3', b'  \xc3', b'a  b', b'a11'):
     covers = Covers(source, text)
     np.testing.assert_allclose(covers.next_bytes(), naive.next_bytes(text), rtol=1e-5, atol=1e-12)
     assert covers.gain() == pytest.approx(math.log(naive.mass(text) / naive.p(tuple(tokenizer.encode(text).tolist()))))
@@ -188,7 +191,10 @@ def test_what_does_not_fit_is_one_sentence():
     (lambda: TokenModel(model, tokenizer, 0, (3 + ord('a'),)), "end 100 spells b'a', which texts have"),
     (lambda: Covers(TokenModel(model, Losing(), 0), b'aab'), "the tokenizer loses bytes: of b'b' (byte 2) it makes"),
     (lambda: Covers(TokenModel(model, tokenizer, 0), b'a' * 8), 'the prompt has 9 tokens and the model 8 places'),
-    (lambda: Covers(TokenModel(model, Partial(), 0), b'').advance(200), r"no tokens of the vocabulary cover b'\xc8'"),
+    (
+      lambda: Covers(TokenModel(model, Partial(), 0), b'').advance(200),
+      r"no tokens that the tokenizer writes cover b'\xc8'",
+    ),
     (lambda: Prefixes([b'', b''], [1]), 'the vocabulary of 2 tokens has none that spells a byte'),
   ):
     with pytest.raises(ValueError, match=re.escape(sentence)):

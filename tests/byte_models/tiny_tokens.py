@@ -12,8 +12,9 @@ import numpy as np
 from flax import nnx
 
 BYTES = tuple(bytes([byte]) for byte in range(256))
-# As GPT-2's: white space before a letter is cut otherwise than at the end, bytes that are no text apart from letters.
-_PIECES = re.compile(r' ?[^\W\d_]+| ?[^\s\w]+|\d|_|\s+(?!\S)|\s+')
+# As GPT-2's: white space before a letter is cut otherwise than at the end, bytes that are no text apart from letters;
+# digits in threes from the right, as newer ones.
+_PIECES = re.compile(r' ?[^\W0-9_]+| ?[^\s\w]+|[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))|_|\s+(?!\S)|\s+')
 SIZE = 288
 
 
